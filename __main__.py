@@ -1,21 +1,23 @@
-"""Gorggle on AWS: settings, then components, then outputs. ``pulumi up`` runs this."""
+"""The Pulumi program of Gorggle on AWS, run by ``pulumi up``: settings, components, outputs."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pulumi
 import pulumi_aws as aws
 
-from infrastructure import cors as cross_origin
-from infrastructure import cost_estimate, event_sources, function_manifest, network, quota_check
+from infrastructure import cors, cost_estimate, event_sources, function_manifest, network, quota_check
 from infrastructure.alarms import Monitoring
 from infrastructure.artifacts import Artifacts
 from infrastructure.autoscaling import Scaling
 from infrastructure.budget import Budget
 from infrastructure.config import StackSettings, read_settings, validate_stack_name
 from infrastructure.dashboard import Dashboard
+from infrastructure.function_manifest import Manifest
 from infrastructure.gpu_fleet import GpuFleet
 from infrastructure.http_api import Api
 from infrastructure.kms import PUBLISHERS, Encryption
@@ -32,168 +34,266 @@ from infrastructure.storage import Bucket, BucketSpec, Table
 from infrastructure.website import Website
 
 ROOT = Path(__file__).resolve().parent
-# Functions and secrets that are there for API tokens alone.
+# Functions and secrets that only exist with apiAuth: token.
 TOKEN_PARTS = ("authorize_request", "rotate_token", "api_tokens", "operator_token")
 
 
+@dataclass(frozen=True)
+class Base:
+    """What every part of the stack needs."""
+
+    names: Names
+    settings: StackSettings
+    key_arn: pulumi.Output[str]
+    opts: pulumi.ResourceOptions
+
+
+@dataclass(frozen=True)
+class Foundation:
+    """Network, storage, queues, topics and secrets."""
+
+    network: network.Network
+    buckets: Mapping[str, Bucket]
+    tables: Mapping[str, Table]
+    queues: Mapping[str, Queue]
+    topics: Mapping[str, Topic]
+    credentials: Credentials
+    references: ResourceReferences
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Lambda functions, state machine and GPU fleet."""
+
+    artifacts: Artifacts
+    functions: Mapping[str, LambdaFunction]
+    pipeline: Pipeline
+    balancer: LoadBalancer
+    fleet: GpuFleet
+
+
+@dataclass(frozen=True)
+class Edge:
+    """What users reach: the HTTP API, and the website unless it is disabled."""
+
+    api: Api
+    site: Website | None
+
+
 def stack(settings: StackSettings, packages: Packages) -> dict[str, Any]:
-    """Put the stack together; the result is its outputs."""
+    """Declare all resources and return the stack's outputs."""
     region = pulumi.Config("aws").require("region")
     name = validate_stack_name(pulumi.get_stack())
     tags = {**settings.tag_map, "gorggle:stack": name}
     provider = aws.Provider("aws", region=region, default_tags={"tags": tags})
-    here = pulumi.ResourceOptions(provider=provider)
-    asks = pulumi.InvokeOptions(provider=provider)
+    opts = pulumi.ResourceOptions(provider=provider)
+    invoke_opts = pulumi.InvokeOptions(provider=provider)
     names = Names(
         stack=name,
-        account=aws.get_caller_identity(opts=asks).account_id,
+        account=aws.get_caller_identity(opts=invoke_opts).account_id,
         region=region,
-        partition=aws.get_partition(opts=asks).partition,
+        partition=aws.get_partition(opts=invoke_opts).partition,
     )
-    quota_check.warn_about_quotas(settings, opts=asks)
-    left_out = () if settings.api_auth == "token" else TOKEN_PARTS
-    work = function_manifest.read_manifest(ROOT / "lambdas/functions.toml").without(left_out)
-    care = function_manifest.read_manifest(ROOT / "lambdas/operations/functions.toml").without(left_out)
-
-    key_arn = Encryption("encryption", names, here).key_arn
-    references = ResourceReferences(names, settings, key_arn)
-    net = network.Network(
-        "network", names, settings, network.find_gpu_zones(settings, opts=asks), key_arn, here
+    quota_check.warn_about_quotas(settings, opts=invoke_opts)
+    zones = network.find_gpu_zones(settings, opts=invoke_opts)
+    excluded = () if settings.api_auth == "token" else TOKEN_PARTS
+    pipeline_manifest, operations_manifest = (
+        function_manifest.read_manifest(ROOT / path).without(excluded) for path in build.MANIFESTS
     )
-    balancer = LoadBalancer("gpu", names, settings, net, here)
-    references.values["server:address"] = balancer.address
-
-    buckets = {
-        role: Bucket(role, names, _bucket_shape(role, shape, settings, key_arn), here)
-        for role, shape in work.buckets.items()
-    }
-    for role, bucket in buckets.items():
-        references.add(f"bucket:{role}", bucket.arn, bucket.name)
-    tables = {}
-    for role, shape in work.tables.items():
-        tables[role] = table = Table(f"table-{role}", names, role, shape, settings, key_arn, here)
-        references.add(f"table:{role}", table.arn, table.name)
-    queues = _queues(names, work, here)
-    for role, queue in queues.items():
-        references.add(f"queue:{role}", queue.arn, queue.url)
-    topics = {
-        role: Topic(f"topic-{role}", names, role, key_arn, PUBLISHERS if role != "jobs" else (), here)
-        for role in (*work.topics, *care.topics, "alerts")
-    }
-    for role, topic in topics.items():
-        references.add(f"topic:{role}", topic.arn, topic.arn)
-    credentials = Credentials("credentials", names, (*work.secrets, *care.secrets), here)
-    for role, secret in credentials.secrets.items():
-        references.add(f"secret:{role}", secret.arn, secret.arn)
-
-    artifacts = Artifacts("artifacts", names, settings, packages, here)
-    around = FunctionContext(
-        names=names,
-        settings=settings,
-        references=references,
-        layers=artifacts.layers,
-        subnet_ids=net.subnet_ids,
-        security_group_id=balancer.functions_group.id,
-        dead_letter_queue_arn=queues["event_failures"].arn,
-        key_arn=key_arn,
-    )
-    functions = {
-        each.name: LambdaFunction(each, artifacts.code[kind], around, here)
-        for source, plain in ((work, "thin"), (care, "operations"))
-        for each in source.functions.values()
-        for kind in ("full" if "media" in each.layers else plain,)
-    }
-    assert work.state_machine is not None
-    pipeline = Pipeline("pipeline", names, settings, work.state_machine, functions, references, key_arn, here)
-    event_sources.Triggers("triggers", names, work, functions, queues, references, here)
-    event_sources.add_operations_triggers(care, functions, credentials, topics, here)
-
-    fleet = GpuFleet(
-        "fleet",
-        names,
-        settings,
-        net,
-        balancer,
-        artifacts.server_bundle,
-        credentials.secrets["server_certificate"].arn,
-        key_arn,
-        here,
-    )
-    Scaling("scaling", names, settings, fleet.group, here)
-
-    pages = names.sign_in_url if settings.api_auth == "cognito" else ""
-    site = Website("website", names, buckets, pages, here) if settings.website else None
-    origins = [site.origin] if site else []
-    api = Api("api", names, settings, work, functions, origins, key_arn, here)
-    if site:
-        buckets["uploads"].set_cors_rules(
-            [cross_origin.upload_cors_rule(origins), cross_origin.download_cors_rule(origins)]
-        )
-        buckets["results"].set_cors_rules([cross_origin.download_cors_rule(origins)])
-        site.publish(
-            ROOT, {"api": api.url, "max_upload_bytes": settings.max_upload_bytes, **api.sign_in_config}
-        )
-
-    Budget("budget", names, settings, topics["alerts"], topics["budget"], functions["scale_up_fleet"], here)
-    watch = Monitoring("monitoring", names, settings, topics["alerts"], here)
-    watch.add_function_alarms(functions)
-    dead_letters = {role: queues[role] for role in queues if role.endswith("_failures")}
-    watch.add_pipeline_alarms(pipeline, dead_letters, queues["uploads"])
-    watch.add_api_alarms(api)
-    watch.add_fleet_alarms(fleet)
-    dashboard = Dashboard(
-        "dashboard",
-        names,
-        functions=[names.function(each) for each in functions],
-        queues=[names.queue(role) for role in queues],
-        api_id=api.api.id,
-        state_machine_arn=pipeline.arn,
-        load_balancer_suffixes=(balancer.target_group.arn_suffix, balancer.balancer.arn_suffix),
-        alarm_arns=[alarm.arn for alarm in watch.alarms],
-        opts=here,
-    )
+    base = Base(names, settings, Encryption("encryption", names, opts).key_arn, opts)
+    foundation = create_foundation(base, zones, pipeline_manifest, operations_manifest)
+    compute = create_compute(base, foundation, pipeline_manifest, operations_manifest, packages)
+    edge = create_edge(base, foundation, compute, pipeline_manifest)
+    dashboard = create_operations(base, foundation, compute, edge)
     return {
-        "api": api.url,
-        "website": site.origin if site else None,
-        "uploadsBucket": buckets["uploads"].name,
-        "resultsBucket": buckets["results"].name,
-        "artifactsBucket": artifacts.bucket.name,
-        "websiteBucket": site.bucket.name if site else None,
-        "jobsTable": tables["jobs"].name,
-        "stateMachine": pipeline.arn,
-        "gpuFleet": fleet.group.name,
-        "serverAddress": balancer.address,
-        "operatorToken": names.secret("operator_token") if not left_out else None,
+        "api": edge.api.url,
+        "website": edge.site.origin if edge.site else None,
+        "uploadsBucket": foundation.buckets["uploads"].name,
+        "resultsBucket": foundation.buckets["results"].name,
+        "artifactsBucket": compute.artifacts.bucket.name,
+        "websiteBucket": edge.site.bucket.name if edge.site else None,
+        "jobsTable": foundation.tables["jobs"].name,
+        "stateMachine": compute.pipeline.arn,
+        "gpuFleet": compute.fleet.group.name,
+        "serverAddress": compute.balancer.address,
+        "operatorToken": names.secret("operator_token") if settings.api_auth == "token" else None,
         "dashboard": dashboard.url,
-        "alertsTopic": topics["alerts"].arn,
+        "alertsTopic": foundation.topics["alerts"].arn,
         **cost_estimate.estimate_outputs(settings),
     }
 
 
-def _bucket_shape(
-    role: str, shape: dict[str, Any], settings: StackSettings, key_arn: pulumi.Input[str]
-) -> BucketSpec:
-    return BucketSpec(
-        role,
-        versioned=shape.get("versioned", False),
-        event_bridge=shape.get("event_bridge", False),
-        expire_days=settings.job_retention_days,
-        key_arn=key_arn,
-        retain=settings.deletion_protection,
+def create_foundation(
+    base: Base, zones: list[str], pipeline_manifest: Manifest, operations_manifest: Manifest
+) -> Foundation:
+    """Create what holds data, and register it for the references of the manifests."""
+    names, settings, key_arn, opts = base.names, base.settings, base.key_arn, base.opts
+    references = ResourceReferences(names, settings, key_arn)
+    buckets = {
+        role: Bucket(role, names, _bucket_spec(role, spec, base), opts)
+        for role, spec in pipeline_manifest.buckets.items()
+    }
+    tables = {
+        role: Table(f"table-{role}", names, role, spec, settings, key_arn, opts)
+        for role, spec in pipeline_manifest.tables.items()
+    }
+    queues = _create_queues(names, pipeline_manifest, opts)
+    topics = {
+        role: Topic(f"topic-{role}", names, role, key_arn, PUBLISHERS if role != "jobs" else (), opts)
+        for role in (*pipeline_manifest.topics, *operations_manifest.topics, "alerts")
+    }
+    roles = (*pipeline_manifest.secrets, *operations_manifest.secrets)
+    credentials = Credentials("credentials", names, roles, opts)
+    for role, bucket in buckets.items():
+        references.add(f"bucket:{role}", bucket.arn, bucket.name)
+    for role, table in tables.items():
+        references.add(f"table:{role}", table.arn, table.name)
+    for role, queue in queues.items():
+        references.add(f"queue:{role}", queue.arn, queue.url)
+    for role, topic in topics.items():
+        references.add(f"topic:{role}", topic.arn, topic.arn)
+    for role, secret in credentials.secrets.items():
+        references.add(f"secret:{role}", secret.arn, secret.arn)
+    return Foundation(
+        network.Network("network", names, settings, zones, key_arn, opts),
+        buckets,
+        tables,
+        queues,
+        topics,
+        credentials,
+        references,
     )
 
 
-def _queues(names: Names, work: function_manifest.Manifest, opts: pulumi.ResourceOptions) -> dict[str, Queue]:
-    """Dead letters first: the others are given their addresses."""
+def _bucket_spec(role: str, spec: Mapping[str, Any], base: Base) -> BucketSpec:
+    return BucketSpec(
+        role,
+        versioned=spec.get("versioned", False),
+        event_bridge=spec.get("event_bridge", False),
+        expire_days=base.settings.job_retention_days,
+        key_arn=base.key_arn,
+        retain=base.settings.deletion_protection,
+    )
+
+
+def _create_queues(names: Names, manifest: Manifest, opts: pulumi.ResourceOptions) -> dict[str, Queue]:
+    """Create dead-letter queues first: the other queues refer to them."""
     queues: dict[str, Queue] = {}
-    for role, shape in sorted(work.queues.items(), key=lambda each: "dead_letters" in each[1]):
-        dead = queues[shape["dead_letters"]].arn if "dead_letters" in shape else None
-        queues[role] = Queue(f"queue-{role}", names.queue(role), shape, dead, opts)
+    for role, spec in sorted(manifest.queues.items(), key=lambda item: "dead_letters" in item[1]):
+        dead_letter_queue = queues[spec["dead_letters"]].arn if "dead_letters" in spec else None
+        queues[role] = Queue(f"queue-{role}", names.queue(role), spec, dead_letter_queue, opts)
     return queues
+
+
+def create_compute(
+    base: Base,
+    foundation: Foundation,
+    pipeline_manifest: Manifest,
+    operations_manifest: Manifest,
+    packages: Packages,
+) -> Compute:
+    """Create the functions with their triggers, the state machine, and the GPU fleet."""
+    names, settings, key_arn, opts = base.names, base.settings, base.key_arn, base.opts
+    references = foundation.references
+    balancer = LoadBalancer("gpu", names, settings, foundation.network, opts)
+    references.values["server:address"] = balancer.address
+    artifacts = Artifacts("artifacts", names, settings, packages, opts)
+    context = FunctionContext(
+        names=names,
+        settings=settings,
+        references=references,
+        layers=artifacts.layers,
+        subnet_ids=foundation.network.subnet_ids,
+        security_group_id=balancer.functions_group.id,
+        dead_letter_queue_arn=foundation.queues["event_failures"].arn,
+        key_arn=key_arn,
+    )
+    functions = {
+        spec.name: LambdaFunction(
+            spec, artifacts.code["full" if "media" in spec.layers else kind], context, opts
+        )
+        for manifest, kind in ((pipeline_manifest, "thin"), (operations_manifest, "operations"))
+        for spec in manifest.functions.values()
+    }
+    assert pipeline_manifest.state_machine is not None
+    pipeline = Pipeline(
+        "pipeline",
+        names,
+        settings,
+        pipeline_manifest.state_machine,
+        functions,
+        references,
+        key_arn,
+        opts,
+    )
+    event_sources.Triggers(
+        "triggers", names, pipeline_manifest, functions, foundation.queues, references, opts
+    )
+    event_sources.add_operations_triggers(
+        operations_manifest, functions, foundation.credentials, foundation.topics, opts
+    )
+    fleet = GpuFleet(
+        "fleet",
+        names,
+        settings,
+        foundation.network,
+        balancer,
+        artifacts.server_bundle,
+        foundation.credentials.secrets["server_certificate"].arn,
+        key_arn,
+        opts,
+    )
+    Scaling("scaling", names, settings, fleet.group, opts)
+    return Compute(artifacts, functions, pipeline, balancer, fleet)
+
+
+def create_edge(base: Base, foundation: Foundation, compute: Compute, manifest: Manifest) -> Edge:
+    """Create the API and the website, and allow the website's pages to call API and buckets."""
+    names, settings, opts = base.names, base.settings, base.opts
+    buckets = foundation.buckets
+    sign_in_url = names.sign_in_url if settings.api_auth == "cognito" else ""
+    site = Website("website", names, buckets, sign_in_url, opts) if settings.website else None
+    origins = [site.origin] if site else []
+    api = Api("api", names, settings, manifest, compute.functions, origins, base.key_arn, opts)
+    if site:
+        download_rule = cors.download_cors_rule(origins)
+        buckets["uploads"].set_cors_rules([cors.upload_cors_rule(origins), download_rule])
+        buckets["results"].set_cors_rules([download_rule])
+        site.publish(
+            ROOT, {"api": api.url, "max_upload_bytes": settings.max_upload_bytes, **api.sign_in_config}
+        )
+    return Edge(api, site)
+
+
+def create_operations(base: Base, foundation: Foundation, compute: Compute, edge: Edge) -> Dashboard:
+    """Create budget, alarms and dashboard."""
+    names, settings, opts = base.names, base.settings, base.opts
+    queues, topics, functions = foundation.queues, foundation.topics, compute.functions
+    Budget("budget", names, settings, topics["alerts"], topics["budget"], functions["scale_up_fleet"], opts)
+    monitoring = Monitoring("monitoring", names, settings, topics["alerts"], opts)
+    monitoring.add_function_alarms(functions)
+    dead_letter_queues = {role: queue for role, queue in queues.items() if role.endswith("_failures")}
+    monitoring.add_pipeline_alarms(compute.pipeline, dead_letter_queues, queues["uploads"])
+    monitoring.add_api_alarms(edge.api)
+    monitoring.add_fleet_alarms(compute.fleet)
+    return Dashboard(
+        "dashboard",
+        names,
+        functions=[names.function(name) for name in functions],
+        queues=[names.queue(role) for role in queues],
+        api_id=edge.api.api.id,
+        state_machine_arn=compute.pipeline.arn,
+        load_balancer_suffixes=(
+            compute.balancer.target_group.arn_suffix,
+            compute.balancer.balancer.arn_suffix,
+        ),
+        alarm_arns=[alarm.arn for alarm in monitoring.alarms],
+        opts=opts,
+    )
 
 
 if __name__ == "__main__":
     config = pulumi.Config("gorggle")
-    chosen = read_settings(config.get, config.get_object)
-    for output, value in stack(chosen, build.packages(ROOT, chosen)).items():
+    current = read_settings(config.get, config.get_object)
+    for output, value in stack(current, build.build_packages(ROOT, current)).items():
         pulumi.export(output, value)

@@ -64,7 +64,7 @@ class ServerProcess:
             *program,
             *("--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"),
             *(
-                "--announce",
+                "--print-ready",
                 "--exit-on-stdin-eof",
                 "--log-level",
                 log_level,

@@ -1,1 +1,1 @@
-"""``gorggle local``: the whole product on one machine."""
+"""``gorggle local``: server, pipeline, API and website on one machine."""

@@ -1,4 +1,4 @@
-"""``gorggle local``: run the whole product here until told to stop."""
+"""``gorggle local``: run server, pipeline, API and website on this machine until interrupted."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ EXIT_OK, EXIT_FAILED = 0, 1
 
 
 def main() -> int:
-    """Run the command; the result is its exit code."""
+    """Run the command and return its exit code."""
     options = _build_parser().parse_args()
     missing = [name for name in REQUIRED_MODULES if util.find_spec(name) is None]
     if missing:
-        return _fail(f"{', '.join(missing)} is not installed: pip install 'gorggle[local]'")
+        return _fail(f"missing packages: {', '.join(missing)}; run: pip install 'gorggle[local]'")
     from gorggle_local.processes import ServiceError
     from gorggle_local.supervisor import LocalSettings, LocalStack, ready_message
 
     signal.signal(signal.SIGTERM, _interrupt)
-    limit_bytes = int(options.limit_gb * 1e9)
-    settings = LocalSettings(options.listen, options.folder.resolve(), options.device, limit_bytes)
+    max_disk_bytes = int(options.max_disk_gb * 1e9)
+    settings = LocalSettings(options.listen, options.data_dir.resolve(), options.device, max_disk_bytes)
     try:
-        with LocalStack(settings, lambda text: print(text, file=sys.stderr, flush=True)) as product:
-            if options.announce:
-                print(ready_message(product), flush=True)
+        with LocalStack(settings, lambda text: print(text, file=sys.stderr, flush=True)) as stack:
+            if options.print_ready:
+                print(ready_message(stack), flush=True)
             print(
-                f"\n  Gorggle is at {product.url}\n"
-                f"  Videos, transcripts and logs are in {settings.data_dir}. Ctrl-C ends it.\n",
+                f"\n  Gorggle is running at {stack.url}\n"
+                f"  Data and logs: {settings.data_dir}\n"
+                "  Press Ctrl-C to stop.\n",
                 file=sys.stderr,
             )
-            product.watch()
+            stack.watch()
     except KeyboardInterrupt:
         return EXIT_OK
     except (ServiceError, OSError) as error:
@@ -45,26 +46,28 @@ def main() -> int:
 def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gorggle local",
-        description="Run the inference server, the pipeline, the HTTP API and the page on this machine.",
+        description="Run the inference server, the pipeline, the HTTP API and the website on this machine.",
     )
     parser.add_argument(
-        "--listen", default="127.0.0.1:8080", help="where the page is (default: 127.0.0.1:8080)"
+        "--listen",
+        default="127.0.0.1:8080",
+        help="address of the website and the API (default: 127.0.0.1:8080)",
     )
     parser.add_argument(
-        "--folder",
+        "--data-dir",
         type=Path,
         default=_data_home() / "gorggle",
-        help="for videos, transcripts, logs and keys (default: ~/.local/share/gorggle)",
+        help="directory for videos, transcripts, logs and keys (default: ~/.local/share/gorggle)",
     )
     parser.add_argument(
-        "--limit-gb",
+        "--max-disk-gb",
         type=_parse_size_gb,
         default=20.0,
-        help="the most that videos and transcripts take there; beyond, the oldest videos are deleted (default: 20)",
+        help="maximum size of videos and transcripts; above it the oldest videos are deleted (default: 20)",
     )
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the model runs")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="device for inference")
     parser.add_argument(
-        "--announce", action="store_true", help="tell the address as a line of JSON when ready"
+        "--print-ready", action="store_true", help="print the address as a line of JSON when ready"
     )
     return parser
 
@@ -76,7 +79,7 @@ def _data_home() -> Path:
 def _parse_size_gb(text: str) -> float:
     size = float(text)
     if not 0 < size < 1e6:
-        raise argparse.ArgumentTypeError(f"{text} is no size: expected gigabytes, such as 20")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a valid size: expected gigabytes, such as 20")
     return size
 
 

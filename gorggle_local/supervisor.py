@@ -1,4 +1,4 @@
-"""What the product is made of on one machine, and how its parts are told of each other."""
+"""Starts, connects and supervises the services of ``gorggle local``: inference server, pipeline and gateway."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gorggle_local.processes import ManagedProcess, ServiceError
 SERVER_NAME = "localhost"
 OWNER = "you"
 POLL_INTERVAL_S = 0.5
-# A server that ends by itself is started again: so often within so long, and then no more.
+# The server is restarted up to MAX_RESTARTS times within RESTART_WINDOW_S.
 MAX_RESTARTS, RESTART_WINDOW_S = 5, 600.0
 RESTORE_TIMEOUT_S = 300.0
 MAX_PORT = 65_535
@@ -31,13 +31,13 @@ MAX_PORT = 65_535
 
 @dataclass(frozen=True)
 class LocalSettings:
-    """How the product is run here.
+    """Settings of the local stack.
 
     Attributes:
-        listen: where the page is.
+        listen: address of the website.
         data_dir: for videos, transcripts, logs, certificates and unpacked functions.
-        device: where the model runs: "cpu" or "cuda".
-        max_disk_bytes: the most that videos and transcripts take; then the oldest videos go.
+        device: "cpu" or "cuda".
+        max_disk_bytes: maximum size of videos and transcripts; above it the oldest videos are deleted.
     """
 
     listen: str
@@ -47,10 +47,14 @@ class LocalSettings:
 
 
 class LocalStack:
-    """The running product; use it in a ``with`` statement.
+    """The running services; a context manager.
+
+    Args:
+        settings: of the stack.
+        report: called with progress messages for the user.
 
     Attributes:
-        url: the page's address.
+        url: of the website.
     """
 
     def __init__(self, settings: LocalSettings, report: Callable[[str], None]) -> None:
@@ -69,14 +73,14 @@ class LocalStack:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._report("Ending …")
+        self._report("Stopping …")
         self._exit_stack.close()
 
     def watch(self) -> None:
-        """Wait until a service ends by itself; the inference server is then started again.
+        """Monitor the services and restart the inference server when it exits.
 
         Raises:
-            ServiceError: another one ended, or this one does not stay.
+            ServiceError: another service exited, or the server exits repeatedly.
         """
         while True:
             for service in self._services:
@@ -85,13 +89,13 @@ class LocalStack:
             time.sleep(POLL_INTERVAL_S)
 
     def _restart(self, service: ManagedProcess) -> None:
-        """Start the inference server again where it was: all who speak to it wait for it. The others cannot be."""
+        """Restart the inference server at the same address; its clients wait for it. Other services cannot be restarted."""
         now = time.monotonic()
-        has_room = len(self._restarts) < MAX_RESTARTS or now - self._restarts[0] > RESTART_WINDOW_S
-        if service is not self._server or not has_room:
+        can_restart = len(self._restarts) < MAX_RESTARTS or now - self._restarts[0] > RESTART_WINDOW_S
+        if service is not self._server or not can_restart:
             raise service.exit_error()
         self._restarts.append(now)
-        self._report(f"{service.exit_error()}\nStarting the inference server again …")
+        self._report(f"{service.exit_error()}\nRestarting the inference server …")
         service.restart(
             _server_command(self._settings.data_dir / "keys", self._settings.device, self._server_address)
         )
@@ -110,7 +114,7 @@ class LocalStack:
         command = _server_command(keys, self._settings.device, "127.0.0.1:0")
         server = self._server = self._start_service("inference-server", command, logs)
         aws = self._start_service(
-            "pipeline", _module_command("gorggle_local.aws", "--cache", str(folder / "cache")), logs
+            "pipeline", _module_command("gorggle_local.aws", "--cache-dir", str(folder / "cache")), logs
         )
         server.wait_until_ready()
         aws.wait_until_ready()
@@ -120,7 +124,7 @@ class LocalStack:
             aws.ready_info["endpoint_url"], self._server_address, certificates, token
         )
         self._restore(stack, aws.ready_info["api_url"])
-        self._report("Starting the page …")
+        self._report("Starting the website …")
         token_file = keys / "api_token"
         _write_private(token_file, token)
         gateway = self._start_service("gateway", self._gateway_command(server, aws, keys, token_file), logs)
@@ -137,14 +141,14 @@ class LocalStack:
     def _deploy_pipeline(
         self, endpoint_url: str, server: str, certificates: dict[str, str], token: str
     ) -> Any:
-        # moto, boto3 and what they bring: seconds, and only here.
+        # Imported late: moto and boto3 take seconds.
         from gorggle_local.aws.pipeline import Server, deploy
 
         return deploy(
             endpoint_url,
             Server(server, SERVER_NAME, certificates["ca"], certificates["certificate"], certificates["key"]),
             {OWNER: hashlib.sha256(token.encode()).hexdigest()},
-            # Amazon's services are not here: the server hears and sees for itself.
+            # Without Amazon Transcribe and Rekognition.
             {
                 "audio_engine": "server",
                 "face_engine": "server",
@@ -156,30 +160,33 @@ class LocalStack:
         )
 
     def _restore(self, stack: Any, api_url: str) -> None:
-        """Give the pipeline what there was when it last ended, and let go on what was cut off.
+        """Restore the saved state and resume interrupted jobs.
 
         Raises:
-            ServiceError: it cannot be read, or is in use.
+            ServiceError: the state cannot be read, or is in use.
         """
-        wanted = {
+        config = {
             "folder": str(self._settings.data_dir / "data"),
-            "videos": stack["bucket:uploads"],
-            "results": stack["bucket:results"],
-            "jobs": stack["table:jobs"],
-            "limit_bytes": self._settings.max_disk_bytes,
+            "uploads_bucket": stack["bucket:uploads"],
+            "results_bucket": stack["bucket:results"],
+            "jobs_table": stack["table:jobs"],
+            "max_bytes": self._settings.max_disk_bytes,
         }
-        # The address is one that the pipeline has just told, on this machine.
-        request = urllib.request.Request(f"{api_url}/_local/keep", json.dumps(wanted).encode())  # noqa: S310
-        # Within this machine: no proxy of the environment is asked.
+        # The URL comes from our own process on this machine.
+        request = urllib.request.Request(f"{api_url}/_local/persist", json.dumps(config).encode())  # noqa: S310
+        # Do not use a proxy from the environment.
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with direct.open(request, timeout=RESTORE_TIMEOUT_S) as answer:
-            told = json.load(answer)
-        if "error" in told:
-            raise ServiceError(told["error"])
-        for state, text in (("resumed", "go on"), ("failed", "cannot go on: the page says why")):
-            if told[state]:
-                self._report(f"{len(told[state])} of the videos that were cut off {text}.")
-        # Starts the jobs that wait, as the schedule does on AWS.
+        with direct.open(request, timeout=RESTORE_TIMEOUT_S) as response:
+            result = json.load(response)
+        if "error" in result:
+            raise ServiceError(result["error"])
+        if resumed := len(result["resumed"]):
+            self._report(f"Resuming {resumed} interrupted job{'s' * (resumed > 1)}.")
+        if failed := len(result["failed"]):
+            self._report(
+                f"{failed} interrupted job{'s' * (failed > 1)} cannot be resumed; see the website for the reasons."
+            )
+        # Starts the queued jobs, as the schedule does on AWS.
         stack.client("lambda").invoke(
             FunctionName=stack["function:reconcile_jobs"], InvocationType="Event", Payload=b"{}"
         )
@@ -205,52 +212,52 @@ class LocalStack:
 
 
 def _check_port_is_free(listen: str) -> None:
-    """Say at once what would otherwise come out when all the rest has started.
+    """Check the address before starting the other services.
 
     Raises:
-        ServiceError: the page cannot be at this address.
+        ServiceError: the address is invalid or in use.
     """
     host, separator, port = listen.rpartition(":")
     if not separator or not port.isdecimal() or int(port) > MAX_PORT:
-        raise ServiceError(f"{listen!r} is no address: expected HOST:PORT, such as 127.0.0.1:8080")
+        raise ServiceError(f"{listen!r} is not a valid address: expected HOST:PORT, such as 127.0.0.1:8080")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as tried:
-        # As the gateway will do it: an address that a process has just left is free.
-        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket(family) as server:
+        # Like the gateway: a port in TIME_WAIT is free.
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            tried.bind((host.strip("[]"), int(port)))
+            server.bind((host.strip("[]"), int(port)))
         except OSError as error:
             raise ServiceError(
-                f"the page cannot be at {listen} ({error.strerror or error}): "
-                "end what is there, or name another address with --listen"
+                f"cannot listen on {listen} ({error.strerror or error}): "
+                "stop the other program, or choose another address with --listen"
             ) from error
 
 
 def _check_data_dir_is_free(folder: Path) -> None:
-    """See that no other Gorggle keeps its data here, before its keys are replaced.
+    """Check that no other instance uses the data directory, before its keys are replaced.
 
     Raises:
-        ServiceError: one does.
+        ServiceError: another instance uses it.
     """
     from gorggle_local.aws.state_store import StateFolder, StateStoreError
 
     try:
         StateFolder(folder).close()
     except StateStoreError as error:
-        raise ServiceError(f"{error} (--folder)") from error
+        raise ServiceError(f"{error} (--data-dir)") from error
 
 
 def _server_command(keys: Path, device: str, listen: str) -> list[str]:
     return _module_command(
         "gorggle_server",
-        *("--listen", listen, "--announce", "--exit-on-stdin-eof", "--device", device),
+        *("--listen", listen, "--print-ready", "--exit-on-stdin-eof", "--device", device),
         *("--tls-certificate", str(keys / "server.pem"), "--tls-key", str(keys / "server.key")),
         *("--tls-client-ca", str(keys / "ca.pem")),
     )
 
 
 def _create_certificates(keys: Path) -> dict[str, str]:
-    """Make an authority and what server and clients show each other; the client's, as texts. All last one run."""
+    """Create a CA with server and client certificates for this run, and return the client's as PEM text."""
     from gorggle_lambdas.operations.certificate_authority import create_authority, issue_identity
 
     now = dt.datetime.now(dt.UTC)
@@ -270,7 +277,7 @@ def _create_certificates(keys: Path) -> dict[str, str]:
 
 
 def _write_private(path: Path, text: str) -> None:
-    """Write what nobody else may read."""
+    """Write a file that only its owner can read."""
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(text)
@@ -281,5 +288,5 @@ def _module_command(name: str, *arguments: str) -> list[str]:
 
 
 def ready_message(stack: LocalStack) -> str:
-    """What a program that started this reads."""
+    """Return the line of JSON of --print-ready."""
     return json.dumps({"listening": stack.url})

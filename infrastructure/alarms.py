@@ -1,4 +1,4 @@
-"""Alarms and what they are told to. Each says in its description what to do."""
+"""CloudWatch alarms; each description says what to do."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from infrastructure.naming import Names
 from infrastructure.state_machine import Pipeline
 
 DEFAULT_PERIOD_S = 300
-# A waking fleet has no server yet; one that has none for so long is late, and jobs give up at fleetStartTimeoutS. Not every
-# minute has a look in it.
+# A starting fleet has no server at first. After this time it is late; jobs fail after fleetStartTimeoutS. Not every minute
+# contains a check of the fleet.
 FLEET_NOT_READY_MINUTES, MIN_BREACHING_SHARE = 12, 0.8
-# States retry what can pass; single errors there are no alarm.
+# States retry transient errors, so that a single one raises no alarm.
 RETRIED_ERROR_THRESHOLD, ERROR_THRESHOLD = 5, 1
 API_LATENCY_MS, API_5XX_THRESHOLD = 5000, 3
 MAX_UPLOAD_AGE_S = 3600
-# GPUs are there to be busy; processors and main memory are not: those are told of sooner.
+# High load is normal for a GPU but not for CPU and memory.
 GPU_PERCENT, GPU_MINUTES = 90.0, 15
 HOST_PERCENT, HOST_MINUTES = 80.0, 10
 GPU_MEMORY_PERCENT, DISK_PERCENT = 95.0, 85.0
-# What the functions measure themselves has the dimension that Powertools gives it (POWERTOOLS_SERVICE_NAME).
+# Dimension that Powertools adds to the functions' metrics (POWERTOOLS_SERVICE_NAME).
 FUNCTION_DIMENSIONS = {"service": "gorggle"}
-# Pattern in the server's log, and the metric made from it.
+# Metrics from the server's log: filter pattern, and description of the alarm.
 LOG_FILTERS = {
     "ServerErrors": ('{ $.level = "ERROR" }', "the server logged errors"),
     "OutOfMemory": (
         '"out of memory"',
-        "a GPU ran out of memory: fewer streams (gpuMaxStreams), or a larger type",
+        "a GPU ran out of memory: lower gpuMaxStreams or use a larger instance type",
     ),
 }
 
 
 class Monitoring(pulumi.ComponentResource):
-    """All alarms of the stack."""
+    """All alarms of the stack. They notify the topic ``alerts`` and the addresses of ``alertEmails``."""
 
     def __init__(
         self,
@@ -60,19 +60,19 @@ class Monitoring(pulumi.ComponentResource):
             alerts.subscribe(f"email-{index}", "email", address)
 
     def add_function_alarms(self, functions: Mapping[str, LambdaFunction]) -> None:
-        """Errors of each function, and throttling in the account."""
+        """Add alarms for errors of each function and for throttling in the account."""
         for role, function in functions.items():
             retried = function.spec.trigger["kind"] == "state_machine"
             self._add_metric_alarm(
                 f"errors-{role}",
-                f"{role} fails: its log group says why",
+                f"errors in {role}: see its log group",
                 ("AWS/Lambda", "Errors", {"FunctionName": function.name}, "Sum"),
                 threshold=RETRIED_ERROR_THRESHOLD if retried else ERROR_THRESHOLD,
             )
         self._add_metric_alarm(
             "throttles",
-            "Lambda throttles: the account's concurrency is used up; ask for a higher quota or lower maxConcurrentWindows",
-            # Without a function's name: concurrency is shared by the whole account and region.
+            "Lambda throttles invocations: request a higher concurrency quota or lower maxConcurrentWindows",
+            # Without a function name: all functions of the account and region share the concurrency.
             ("AWS/Lambda", "Throttles", {}, "Sum"),
             threshold=1,
         )
@@ -80,70 +80,75 @@ class Monitoring(pulumi.ComponentResource):
     def add_pipeline_alarms(
         self, pipeline: Pipeline, dead_letter_queues: Mapping[str, Queue], upload_queue: Queue
     ) -> None:
-        """Failed jobs, dead letters, uploads that nobody takes."""
+        """Add alarms for failed jobs, dead letters and uploads that are not processed."""
         for metric, what in (
-            ("ExecutionsFailed", "jobs fail: their records and the executions' histories say why"),
-            ("ExecutionsTimedOut", "jobs run into the pipeline's time limit"),
+            ("ExecutionsFailed", "jobs fail: see their records and the execution history"),
+            ("ExecutionsTimedOut", "jobs exceed the time limit of the state machine"),
             ("ExecutionThrottled", "Step Functions throttles the pipeline"),
         ):
             of_machine = {"StateMachineArn": pipeline.arn}
             self._add_metric_alarm(metric, what, ("AWS/States", metric, of_machine, "Sum"), threshold=1)
         self._add_metric_alarm(
             "notification-failures",
-            "jobs end and their subscribers are not told: look at the topic jobs and its key",
+            "job notifications fail: check the topic jobs and its KMS key",
             (self._names.metrics_namespace, "NotificationFailures", FUNCTION_DIMENSIONS, "Sum"),
             threshold=1,
         )
         for role, queue in dead_letter_queues.items():
             self._add_metric_alarm(
                 f"dead-{role}",
-                f"messages were given up and lie in {role}: mend the cause, then redrive them",
+                f"messages in the dead-letter queue {role}: fix the cause, then redrive them",
                 ("AWS/SQS", "ApproximateNumberOfMessagesVisible", {"QueueName": queue.name}, "Maximum"),
                 threshold=1,
             )
         self._add_metric_alarm(
             "uploads-wait",
-            "uploaded videos are not taken: look at start_job",
+            "uploads are not processed: see the log group of start_job",
             ("AWS/SQS", "ApproximateAgeOfOldestMessage", {"QueueName": upload_queue.name}, "Maximum"),
             threshold=MAX_UPLOAD_AGE_S,
         )
 
     def add_api_alarms(self, api: Api) -> None:
-        """Faults and slowness."""
+        """Add alarms for server errors and latency."""
         of_api = {"ApiId": api.api.id, "Stage": api.stage.name}
         self._add_metric_alarm(
             "api-5xx",
-            "the API answers with faults",
+            "the API responds with server errors (5xx)",
             ("AWS/ApiGateway", "5xx", of_api, "Sum"),
             API_5XX_THRESHOLD,
         )
         self._add_metric_alarm(
             "api-latency",
-            f"one call in twenty takes more than {API_LATENCY_MS / 1000:g} s",
+            f"the 95th percentile of the API latency is above {API_LATENCY_MS / 1000:g} s",
             ("AWS/ApiGateway", "Latency", of_api, "p95"),
             threshold=API_LATENCY_MS,
             periods=3,
         )
 
     def add_fleet_alarms(self, fleet: GpuFleet) -> None:
-        """No server where one is asked for; GPUs, memory, disks."""
+        """Add alarms for a missing server and for GPUs, CPUs, memory and disks."""
         self._add_fleet_not_ready_alarm()
         for metric, limit, minutes, what in (
-            ("GpuUtilization", GPU_PERCENT, GPU_MINUTES, "GPUs are busy: raise gpuMaxInstances"),
+            ("GpuUtilization", GPU_PERCENT, GPU_MINUTES, "high GPU utilization: raise gpuMaxInstances"),
             (
                 "GpuMemoryUtilization",
                 GPU_MEMORY_PERCENT,
                 5,
-                "GPU memory is nearly used up: lower gpuMaxStreams",
+                "high GPU memory utilization: lower gpuMaxStreams",
             ),
-            ("CpuUtilization", HOST_PERCENT, HOST_MINUTES, "processors are busy: take a larger type"),
+            (
+                "CpuUtilization",
+                HOST_PERCENT,
+                HOST_MINUTES,
+                "high CPU utilization: use a larger instance type",
+            ),
             (
                 "MemoryUtilization",
                 HOST_PERCENT,
                 HOST_MINUTES,
-                "memory is nearly used up: lower gpuMaxStreams",
+                "high memory utilization: lower gpuMaxStreams",
             ),
-            ("DiskUtilization", DISK_PERCENT, 5, "a disk is nearly full: raise gpuVolumeSizeGib"),
+            ("DiskUtilization", DISK_PERCENT, 5, "high disk utilization: raise gpuVolumeSizeGib"),
         ):
             source = (
                 self._names.metrics_namespace,
@@ -171,14 +176,14 @@ class Monitoring(pulumi.ComponentResource):
             )
 
     def _add_fleet_not_ready_alarm(self) -> None:
-        """Jobs look for a server while they wait: each look that finds none counts.
+        """Count the fleet checks of waiting jobs that find no server.
 
-        The balancer's own counts would not do: it has none while it has no targets, as where no instance can start.
+        The load balancer's metrics cannot be used: without targets, as when no instance starts, it has none.
         """
         minutes = min(FLEET_NOT_READY_MINUTES, self._settings.fleet_start_timeout_s // 60)
         self._add_alarm(
             "no-healthy-host",
-            "jobs wait and no server is healthy: look at the fleet's activity (capacity, quota) and the server's log",
+            "jobs wait but no server is healthy: check the activity of the Auto Scaling group (capacity, quota) and the server log",
             namespace=self._names.metrics_namespace,
             metric_name="FleetNotReadyChecks",
             dimensions=FUNCTION_DIMENSIONS,

@@ -1,4 +1,4 @@
-"""Publishes the packages: code, layers and what instances install, each under the digest of its contents."""
+"""Uploads the packages to S3, under keys that contain their digests, and publishes the Lambda layers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from infrastructure.storage import Bucket, BucketSpec
 
 
 class Artifacts(pulumi.ComponentResource):
-    """The bucket of packages, and the layers made from it."""
+    """Bucket of packages, Lambda layers and code locations."""
 
     def __init__(
         self,
@@ -28,8 +28,8 @@ class Artifacts(pulumi.ComponentResource):
         super().__init__("gorggle:artifacts:Artifacts", name, None, opts)
         self._name = name
         self._child = pulumi.ResourceOptions(parent=self)
-        # Under S3's own key: what lies here is this repository and public packages. Old versions stay for a week, so
-        # that an instance which starts during an update finds what its template names.
+        # Encrypted with S3's own key: the content is public. Old versions are kept for a week for instances that start
+        # from the previous launch template during an update.
         self.bucket = Bucket(f"{name}-store", names, BucketSpec("artifacts", versioned=True), self._child)
         self.code = {role: self._publish_code(role, package) for role, package in packages.code.items()}
         self.layers: Mapping[str, pulumi.Output[str]] = {

@@ -1,4 +1,4 @@
-"""When the GPU fleet grows and shrinks: by streams per instance, and to its least size when idle."""
+"""Scaling policies of the GPU fleet: by streams per instance, and to the minimum size when idle."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from infrastructure.config import StackSettings
 from infrastructure.naming import Names
 
 PERIOD_S = 60
-# An instance leaves when the others can take its streams with room to spare.
+# Scale in when the streams per instance fall below this share of the target.
 SCALE_IN_HEADROOM = 0.4
 SCALE_IN_MINUTES = 10
 STREAMS_METRIC = "Streams"
 
 
 class Scaling(pulumi.ComponentResource):
-    """Policies and the alarms that pull them."""
+    """Scaling policies and the alarms that trigger them."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Scaling(pulumi.ComponentResource):
                     "metric_dimensions": [{"name": "AutoScalingGroupName", "value": self._names.fleet}],
                 },
                 "target_value": self._settings.gpu_target_streams_per_instance,
-                # Tracking would shrink the fleet after 15 minutes whatever the settings say.
+                # Target tracking would scale in after 15 minutes, regardless of the settings.
                 "disable_scale_in": True,
             },
             opts=self._child,
@@ -61,7 +61,7 @@ class Scaling(pulumi.ComponentResource):
         spare = self._settings.gpu_target_streams_per_instance * SCALE_IN_HEADROOM
         self._create_alarm(
             "shrink",
-            "one instance fewer: the others have room for its streams",
+            "scale in by one instance: the others have capacity for its streams",
             policy,
             minutes=SCALE_IN_MINUTES,
             queries=[
@@ -79,17 +79,16 @@ class Scaling(pulumi.ComponentResource):
                     "Minimum",
                     self._fleet_dimensions(),
                 ),
-                _expression(f"IF(servers > 1 AND streams < {spare:g}, 1, 0)", "an instance is spare"),
+                _expression(f"IF(servers > 1 AND streams < {spare:g}, 1, 0)", "an instance is not needed"),
             ],
             comparison="GreaterThanOrEqualToThreshold",
         )
 
     def _add_idle_policy(self) -> None:
-        """To the least size when for some minutes there was no stream and no job asked for the fleet.
+        """Scale to the minimum size after some minutes without streams and without jobs that wait for the fleet.
 
-        The calls of ``scale_up_fleet`` and ``check_fleet`` count as use: a job that has just woken the fleet must find it
-        there. Every awake instance reports its streams, also while its server starts, so missing data means that
-        there is none.
+        Invocations of ``scale_up_fleet`` and ``check_fleet`` count as use, so that the fleet is not stopped while a job
+        waits for it. Every instance reports its streams, also while its server starts: missing data means no instance.
         """
         policy = self._create_step_policy("sleep", "ExactCapacity", self._settings.gpu_min_instances)
         calls = [
@@ -104,7 +103,7 @@ class Scaling(pulumi.ComponentResource):
         ]
         self._create_alarm(
             "sleep",
-            "the fleet sleeps: nobody has used it",
+            "scale to the minimum: the fleet is idle",
             policy,
             minutes=self._settings.gpu_idle_minutes,
             queries=[
@@ -175,7 +174,7 @@ def metric_query(
     dimensions: dict[str, pulumi.Input[str]] | dict[str, str],
     period_s: int = PERIOD_S,
 ) -> dict[str, Any]:
-    """One metric that an alarm's expression speaks of."""
+    """Return a metric query for the expression of an alarm."""
     return {
         "id": identity,
         "return_data": False,

@@ -1,4 +1,4 @@
-"""The month's budget: alerts on the way, and a brake on what costs most, the GPU fleet."""
+"""The monthly budget: alerts, and stopping the GPU fleet when it is spent."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ SCALE_UP_ACTIONS = ("autoscaling:SetDesiredCapacity", "autoscaling:UpdateAutoSca
 
 
 class Budget(pulumi.ComponentResource):
-    """Budget, alerts, and two brakes.
+    """Budget with alerts at 50, 80 and 100 %.
 
-    At 100 % a message stops the fleet (its largest size becomes zero), and an action of AWS Budgets takes the right to
-    wake it from the pipeline, in case the message does not arrive. AWS's figures are some hours old: a budget stops a
-    leak, not a minute.
+    At 100 % a message to ``stop_topic`` sets the fleet's maximum size to zero. In case the message is lost, a budget action
+    also denies ``scale_up_fleet`` to start the fleet. AWS's cost data is some hours old.
     """
 
     def __init__(
@@ -70,7 +69,7 @@ class Budget(pulumi.ComponentResource):
                 {"Effect": "Deny", "Action": list(SCALE_UP_ACTIONS), "Resource": self._names.fleet_arn}
             ],
         }
-        asleep = aws.iam.Policy(
+        deny_policy = aws.iam.Policy(
             f"{self._name}-asleep",
             name=f"{self._names.prefix}-fleet-stays-asleep",
             policy=json.dumps(document),
@@ -79,9 +78,9 @@ class Budget(pulumi.ComponentResource):
         grant = iam.Grant(
             ("iam:AttachRolePolicy", "iam:DetachRolePolicy"),
             [scale_up_function.role.arn],
-            {"ArnEquals": {"iam:PolicyARN": asleep.arn}},
+            {"ArnEquals": {"iam:PolicyARN": deny_policy.arn}},
         )
-        actor = iam.ServiceRole(
+        action_role = iam.ServiceRole(
             f"{self._names.prefix}-budget",
             "budgets.amazonaws.com",
             [grant],
@@ -97,11 +96,11 @@ class Budget(pulumi.ComponentResource):
             action_threshold={"action_threshold_type": "PERCENTAGE", "action_threshold_value": 100.0},
             definition={
                 "iam_action_definition": {
-                    "policy_arn": asleep.arn,
+                    "policy_arn": deny_policy.arn,
                     "roles": [scale_up_function.role.role.name],
                 }
             },
-            execution_role_arn=actor.arn,
+            execution_role_arn=action_role.arn,
             subscribers=[{"subscription_type": "SNS", "address": alerts.arn}],
             opts=self._child,
         )

@@ -1,7 +1,6 @@
-"""The stack's settings: read from Pulumi's configuration once, checked, and handed down frozen.
+"""The stack's settings, read once from Pulumi's configuration and validated.
 
-``Pulumi.yaml`` lists the same names with the same defaults and descriptions (a test compares them), so that
-``pulumi config`` shows them.
+``Pulumi.yaml`` repeats names, defaults and descriptions for ``pulumi config``; a test compares them.
 """
 
 from __future__ import annotations
@@ -14,20 +13,18 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
-# A stack's name is part of every resource's name: 63 characters are all that S3 allows with account and region.
+# The stack name is part of every resource name; bucket names may have 63 characters, with account and region.
 STACK_NAME = re.compile(r"[a-z][a-z0-9-]{0,14}[a-z0-9]")
-# GPU families that the image supports, one GPU an instance: the server runs one process on one GPU.
+# Instance families that the AMI supports, with one GPU each: the server uses one GPU.
 GPU_INSTANCE = re.compile(r"(g4dn|g5|g6|g6e|gr6)\.(xlarge|2xlarge|4xlarge|8xlarge|16xlarge)")
 S3_URI = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(?P<key>[^?#*]+)")
 GPU_AMI_PARAMETER = (
     "/aws/service/deeplearning/ami/x86_64/oss-nvidia-driver-gpu-pytorch-2.13-amazon-linux-2023/latest/ami-id"
 )
-# Retentions that CloudWatch Logs takes, in days.
+# The retention periods of CloudWatch Logs, in days.
 RETENTION_DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 3653)
 
-
-# An execution may have 25,000 events; a look at something that is waited for has nine (a wait, a call, a choice). The rest
-# is for what an execution does beside looking.
+# An execution may have 25,000 events. A poll takes nine (wait, task, choice); the rest is for the other states.
 MAX_POLLING_EVENTS, EVENTS_PER_POLL = 20_000, 9
 
 
@@ -38,151 +35,179 @@ class StackSettings(BaseModel):
 
     # Functions and pipeline: the names and defaults of [settings] in lambdas/functions.toml
     architecture: Literal["x86_64", "arm64"] = Field(
-        "x86_64", description="processor of the Lambda functions"
+        "x86_64", description="CPU architecture of the Lambda functions"
     )
     python_version: Literal["3.12", "3.13"] = Field(
-        "3.12", description="Python of the Lambda functions; 3.12 is the first on Amazon Linux 2023"
+        "3.12", description="Python version of the Lambda functions"
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="least level that functions and server log"
+        "INFO", description="minimum log level of functions and server"
     )
     max_upload_bytes: int = Field(
-        5 * 2**30, ge=2**20, le=5 * 2**30, description="largest video; S3 takes 5 GiB in one piece"
+        5 * 2**30,
+        ge=2**20,
+        le=5 * 2**30,
+        description="maximum size of a video; S3 accepts up to 5 GiB in one upload",
     )
-    upload_url_expiry_s: int = Field(3600, ge=60, le=43_200, description="how long an upload address works")
+    upload_url_expiry_s: int = Field(
+        3600, ge=60, le=43_200, description="validity of an upload URL, in seconds"
+    )
     job_retention_days: int = Field(
-        30, ge=1, le=3650, description="days until a job, its video and its results are deleted"
+        30, ge=1, le=3650, description="days after which a job, its video and its results are deleted"
     )
     presigned_url_expiry_s: int = Field(
-        900, ge=60, le=43_200, description="how long an address of a result or a video works"
+        900, ge=60, le=43_200, description="validity of a presigned URL of a result or video, in seconds"
     )
     max_concurrent_jobs: int = Field(
-        10, ge=1, le=1000, description="jobs that run at once; further ones wait in order"
+        10, ge=1, le=1000, description="maximum number of concurrent jobs; further jobs are queued"
     )
     max_media_duration_s: int = Field(
-        14_400, ge=1, le=14_400, description="longest video; Transcribe takes 4 hours"
+        14_400,
+        ge=1,
+        le=14_400,
+        description="maximum duration of a video, in seconds; Transcribe accepts up to 4 hours",
     )
-    window_duration_s: int = Field(60, ge=10, le=300, description="length of one piece of a long video")
+    window_duration_s: int = Field(
+        60, ge=10, le=300, description="duration of the windows that a long video is split into, in seconds"
+    )
     lip_modality: Literal["av", "video"] = Field(
-        "av", description="what the server reads: lips and sound (av), or lips alone (video)"
+        "av", description="input of the server: lips and audio (av), or lips only (video)"
     )
     audio_engine: Literal["transcribe", "server", "none"] = Field(
-        "transcribe", description="who hears the words: Amazon Transcribe, the server's audio mode, or nobody"
+        "transcribe", description="speech recognition: Amazon Transcribe, the server's audio mode, or none"
     )
     face_engine: Literal["rekognition", "server", "none"] = Field(
-        "rekognition", description="who finds faces: Amazon Rekognition, the server's tracks, or nobody"
+        "rekognition", description="face detection: Amazon Rekognition, the server's face tracks, or none"
     )
     language: str = Field(
         "",
         pattern=r"([a-z]{2,3}-[A-Z]{2})?",
-        description="language for Transcribe, such as en-US; empty: it finds out",
+        description="BCP 47 language code for Transcribe, such as en-US; empty: automatic identification",
     )
-    max_speaker_labels: int = Field(10, ge=2, le=30, description="most speakers that Transcribe tells apart")
+    max_speaker_labels: int = Field(
+        10, ge=2, le=30, description="maximum number of speakers that Transcribe distinguishes"
+    )
     max_concurrent_windows: int = Field(
-        8, ge=1, le=1000, description="windows of one video read at once; at most the streams of the fleet"
+        8,
+        ge=1,
+        le=1000,
+        description="windows of one video that are processed concurrently; at most the streams of the fleet",
     )
     poll_interval_s: int = Field(
-        15, ge=5, le=50, description="seconds between two looks at a transcription, a face search, the fleet"
+        15,
+        ge=5,
+        le=50,
+        description="polling interval for Transcribe, Rekognition and fleet status, in seconds",
     )
     fleet_start_timeout_s: int = Field(
-        900, ge=300, le=3600, description="how long a job waits for the GPU fleet"
+        900, ge=300, le=3600, description="maximum time a job waits for the GPU fleet, in seconds"
     )
     transcription_timeout_s: int = Field(
-        7200, ge=300, le=36_000, description="how long a transcription may take"
+        7200, ge=300, le=36_000, description="maximum duration of a transcription, in seconds"
     )
     face_detection_timeout_s: int = Field(
-        7200, ge=300, le=36_000, description="how long a face search may take"
+        7200, ge=300, le=36_000, description="maximum duration of face detection, in seconds"
     )
     server_stall_timeout_s: int = Field(
-        120, ge=30, le=600, description="a server that sends nothing for so long has stalled"
+        120,
+        ge=30,
+        le=600,
+        description="time without a response after which a server is considered stalled, in seconds",
     )
     fleet_min_size_on_scale_up: int = Field(
-        1, ge=1, le=50, description="GPU instances that a waiting job asks for, at least"
+        1, ge=1, le=50, description="minimum number of GPU instances that a waiting job requests"
     )
-    prices: str = Field(
-        "", description="unit prices as JSON, for the estimates; empty: the list prices of gorggle/prices.py"
-    )
+    prices: str = Field("", description="unit prices for cost estimates, as JSON; empty: AWS list prices")
 
     # GPU fleet
     gpu_instance_types: tuple[str, ...] = Field(
         ("g6.xlarge", "g5.xlarge", "g4dn.xlarge"),
         min_length=1,
         max_length=10,
-        description="GPU instance types, the preferred first",
+        description="GPU instance types, in order of preference",
     )
-    gpu_min_instances: int = Field(0, ge=0, le=50, description="instances kept while idle")
-    gpu_max_instances: int = Field(2, ge=1, le=50, description="instances at most")
+    gpu_min_instances: int = Field(0, ge=0, le=50, description="minimum number of GPU instances")
+    gpu_max_instances: int = Field(2, ge=1, le=50, description="maximum number of GPU instances")
     gpu_on_demand_percent: int = Field(
-        100, ge=0, le=100, description="share of on-demand instances; the rest is spot"
+        100, ge=0, le=100, description="percentage of on-demand instances; the rest are spot instances"
     )
-    gpu_max_streams: int = Field(8, ge=1, le=64, description="streams that one instance serves at once")
+    gpu_max_streams: int = Field(
+        8, ge=1, le=64, description="maximum number of concurrent streams of one instance"
+    )
     gpu_target_streams_per_instance: float = Field(
-        6.0, gt=0, le=64, description="streams per instance that scaling aims at"
+        6.0, gt=0, le=64, description="target number of streams per instance for scaling"
     )
     gpu_idle_minutes: int = Field(
-        15, ge=10, le=240, description="minutes without a stream until the fleet scales to its minimum"
+        15, ge=10, le=240, description="minutes without a stream after which the fleet scales to its minimum"
     )
     gpu_drain_minutes: int = Field(
-        15, ge=1, le=60, description="minutes that streams in flight may take when an instance ends"
+        15, ge=1, le=60, description="minutes that active streams may take when an instance terminates"
     )
-    gpu_volume_size_gib: int = Field(100, ge=75, le=1000, description="encrypted disk of an instance")
+    gpu_volume_size_gib: int = Field(
+        100, ge=75, le=1000, description="size of an instance's encrypted volume, in GiB"
+    )
     gpu_ami_parameter: str = Field(
         GPU_AMI_PARAMETER,
         pattern=r"/aws/service/.+",
-        description="public SSM parameter that names the instances' image",
+        description="public SSM parameter with the AMI id of the instances",
     )
     gpu_warm_start: str = Field(
-        "", description="cron (UTC) from when one instance is kept warm, such as '0 8 * * MON-FRI'"
+        "",
+        description="cron expression (UTC) at which one instance is started and kept, such as '0 8 * * MON-FRI'",
     )
-    gpu_warm_end: str = Field("", description="cron (UTC) until when; given together with gpuWarmStart")
+    gpu_warm_end: str = Field(
+        "", description="cron expression (UTC) at which that ends; required with gpuWarmStart"
+    )
     model_uri: str = Field(
-        "", description="s3://BUCKET/KEY of a model (.safetensors); default: the embedded one"
+        "", description="s3://BUCKET/KEY of a model (.safetensors); empty: the embedded model"
     )
 
     # Network
     vpc_cidr: str = Field(
-        "10.71.0.0/16", pattern=r"10\.\d{1,3}\.0\.0/16", description="addresses of the private network"
+        "10.71.0.0/16", pattern=r"10\.\d{1,3}\.0\.0/16", description="CIDR block of the VPC"
     )
     availability_zone_count: int = Field(
-        2, ge=1, le=6, description="availability zones, of those that have the GPU type"
+        2,
+        ge=1,
+        le=6,
+        description="number of availability zones, among those that offer the GPU instance type",
     )
     endpoint_zone_count: int = Field(
-        1, ge=1, le=6, description="zones with interface endpoints of their own; each zone costs"
+        1, ge=1, le=6, description="number of zones with interface endpoints; each zone is charged"
     )
-    nat_gateway: bool = Field(False, description="a NAT gateway instead of interface endpoints")
+    nat_gateway: bool = Field(False, description="use a NAT gateway instead of interface endpoints")
     session_manager: bool = Field(
-        True, description="shell on instances through Session Manager (two endpoints)"
+        True, description="allow shells on instances through Session Manager (two more endpoints)"
     )
-    flow_logs: bool = Field(True, description="log refused connections in the private network")
+    flow_logs: bool = Field(True, description="log rejected connections in the VPC")
 
     # Data
     deletion_protection: bool = Field(
-        False, description="refuse to destroy the table of jobs and buckets that are not empty"
+        False, description="refuse to delete the jobs table and buckets that are not empty"
     )
 
     # API and website
     api_auth: Literal["token", "jwt", "cognito"] = Field(
-        "token", description="callers show an API token, a JWT of jwtIssuer, or one of a user pool made here"
+        "token",
+        description="authentication of API requests: API token, JWT of jwtIssuer, or a Cognito user pool of the stack",
     )
     jwt_issuer: str = Field("", pattern=r"(https://.+)?", description="issuer of the JWTs (apiAuth: jwt)")
     jwt_audience: tuple[str, ...] = Field((), description="audiences of the JWTs (apiAuth: jwt)")
-    api_rate_limit: int = Field(20, ge=1, le=10_000, description="requests a second to the API")
-    api_burst_limit: int = Field(40, ge=1, le=5_000, description="requests at once to the API")
-    website: bool = Field(True, description="the browser application, behind CloudFront")
+    api_rate_limit: int = Field(20, ge=1, le=10_000, description="API requests per second")
+    api_burst_limit: int = Field(40, ge=1, le=5_000, description="burst limit of API requests")
+    website: bool = Field(True, description="deploy the website with CloudFront")
 
     # Operations
-    alert_emails: tuple[str, ...] = Field((), description="who is told of alarms and of the budget")
-    monthly_budget_usd: float = Field(200.0, gt=0, description="monthly budget for this stack")
+    alert_emails: tuple[str, ...] = Field((), description="e-mail addresses for alarms and budget alerts")
+    monthly_budget_usd: float = Field(200.0, gt=0, description="monthly budget in US dollars")
     budget_scope: Literal["account", "stack"] = Field(
         "account",
-        description="what the budget counts; stack: costs tagged gorggle:stack, once that tag is a cost allocation tag",
+        description="costs that count towards the budget; stack: only those with the cost allocation tag gorggle:stack",
     )
-    stop_fleet_on_budget: bool = Field(True, description="stop the GPU fleet when the budget is spent")
-    log_retention_days: int = Field(30, description="days that logs are kept")
-    tracing: bool = Field(
-        True, description="X-Ray traces of functions and state machine; an HTTP API has none"
-    )
-    tags: tuple[str, ...] = Field((), description="further tags for every resource, each NAME=VALUE")
+    stop_fleet_on_budget: bool = Field(True, description="stop the GPU fleet when the budget is exceeded")
+    log_retention_days: int = Field(30, description="retention period of logs, in days")
+    tracing: bool = Field(True, description="trace functions and state machine with X-Ray")
+    tags: tuple[str, ...] = Field((), description="additional tags for every resource, each NAME=VALUE")
 
     @field_validator("gpu_instance_types")
     @classmethod
@@ -190,10 +215,10 @@ class StackSettings(BaseModel):
         for name in types:
             if not GPU_INSTANCE.fullmatch(name):
                 raise ValueError(
-                    f"{name!r} is not a known type with one NVIDIA GPU; take one of g4dn, g5, g6, g6e or gr6"
+                    f"{name!r} is not a supported type with one NVIDIA GPU; use g4dn, g5, g6, g6e or gr6"
                 )
         if len(set(types)) != len(types):
-            raise ValueError(f"{types} names a type twice")
+            raise ValueError(f"{types} contains a type twice")
         return types
 
     @field_validator("model_uri")
@@ -209,7 +234,7 @@ class StackSettings(BaseModel):
     @classmethod
     def _validate_log_retention(cls, days: int) -> int:
         if days not in RETENTION_DAYS:
-            raise ValueError(f"CloudWatch keeps logs for {RETENTION_DAYS} days, not for {days}")
+            raise ValueError(f"CloudWatch Logs supports {RETENTION_DAYS} days, not {days}")
         return days
 
     @field_validator("alert_emails")
@@ -228,7 +253,7 @@ class StackSettings(BaseModel):
             if not name or not value:
                 raise ValueError(f"{tag!r} is not NAME=VALUE")
             if name.lower().startswith(("aws:", "gorggle:")):
-                raise ValueError(f"the tag {name!r} is taken: AWS and Gorggle set theirs themselves")
+                raise ValueError(f"the tag {name!r} is reserved for AWS and Gorggle")
         return tags
 
     @model_validator(mode="after")
@@ -244,21 +269,23 @@ class StackSettings(BaseModel):
         if self.gpu_target_streams_per_instance > self.gpu_max_streams:
             raise ValueError(
                 f"gpuTargetStreamsPerInstance ({self.gpu_target_streams_per_instance:g}) is above gpuMaxStreams ({self.gpu_max_streams}): "
-                "the fleet would never grow"
+                "the fleet would never scale out"
             )
         if bool(self.gpu_warm_start) != bool(self.gpu_warm_end):
-            raise ValueError("gpuWarmStart and gpuWarmEnd belong together: give both or neither")
-        given = bool(self.jwt_issuer), bool(self.jwt_audience)
-        if given != (self.api_auth == "jwt",) * 2:
-            raise ValueError("jwtIssuer and jwtAudience belong to apiAuth: jwt, and it needs both")
+            raise ValueError("gpuWarmStart and gpuWarmEnd must be set together")
+        is_set = bool(self.jwt_issuer), bool(self.jwt_audience)
+        if is_set != (self.api_auth == "jwt",) * 2:
+            raise ValueError(
+                "jwtIssuer and jwtAudience are both required with apiAuth: jwt, and allowed only there"
+            )
         waits_s = (
             self.transcription_timeout_s + self.face_detection_timeout_s + 2 * self.fleet_start_timeout_s
         )
         if waits_s / self.poll_interval_s * EVENTS_PER_POLL > MAX_POLLING_EVENTS:
-            least_s = math.ceil(waits_s * EVENTS_PER_POLL / MAX_POLLING_EVENTS)
+            min_interval_s = math.ceil(waits_s * EVENTS_PER_POLL / MAX_POLLING_EVENTS)
             raise ValueError(
                 f"pollIntervalS ({self.poll_interval_s}) is too short for waits of up to {waits_s} s (transcriptionTimeoutS, faceDetectionTimeoutS, fleetStartTimeoutS): "
-                f"an execution of Step Functions may have 25,000 events; set pollIntervalS to {least_s} or more"
+                f"an execution may have 25,000 events; set pollIntervalS to {min_interval_s} or more"
             )
         if self.endpoint_zone_count > self.availability_zone_count:
             raise ValueError(
@@ -268,39 +295,39 @@ class StackSettings(BaseModel):
 
     @property
     def tag_map(self) -> dict[str, str]:
-        """The further tags, by name."""
+        """The additional tags by name."""
         return dict(tag.split("=", 1) for tag in self.tags)
 
     @property
     def model_object(self) -> tuple[str, str] | None:
-        """Bucket and key of the model; None for the embedded one."""
+        """Bucket and key of the model; None for the embedded model."""
         match = S3_URI.fullmatch(self.model_uri)
         return (match["bucket"], match["key"]) if match else None
 
 
 def option_name(field: str) -> str:
-    """The name that ``pulumi config`` knows a field by: camel case."""
+    """Return the camel-case name of a field in ``pulumi config``."""
     return to_camel(field)
 
 
 def read_settings(get_text: Callable[[str], str | None], get_json: Callable[[str], Any]) -> StackSettings:
-    """Read the settings.
+    """Read and validate the settings.
 
     Args:
-        get_text: the value of a name as text, None where it is not set.
-        get_json: the value of a name as parsed JSON.
+        get_text: returns a setting as text; None if it is not set.
+        get_json: returns a setting as parsed JSON.
 
     Raises:
-        ValueError: a value is not one that the setting can have.
+        ValueError: a value is invalid.
     """
-    given: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for field, info in StackSettings.model_fields.items():
         name = option_name(field)
         if get_text(name) is not None:
-            given[name] = (
+            values[name] = (
                 get_text(name) if info.annotation is str or _is_literal(info.annotation) else get_json(name)
             )
-    return StackSettings.model_validate(given)
+    return StackSettings.model_validate(values)
 
 
 def _is_literal(annotation: object) -> bool:
@@ -308,14 +335,14 @@ def _is_literal(annotation: object) -> bool:
 
 
 def validate_stack_name(stack: str) -> str:
-    """The stack's name, if resources can bear it.
+    """Return the stack's name.
 
     Raises:
-        ValueError: they cannot.
+        ValueError: it cannot be part of resource names.
     """
     if not STACK_NAME.fullmatch(stack):
         raise ValueError(
-            f"the stack is called {stack!r}; its name becomes part of bucket names: "
-            "take 2 to 16 small letters, digits and dashes, a letter first"
+            f"the stack name {stack!r} becomes part of bucket names: "
+            "use 2 to 16 lower-case letters, digits and hyphens, starting with a letter"
         )
     return stack

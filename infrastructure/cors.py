@@ -1,6 +1,6 @@
-"""What pages of the site may ask of other addresses: CORS of the API and the buckets, and the site's content security policy.
+"""CORS rules of the API and the buckets, and the website's content security policy.
 
-Plain data, so that a browser can be held to it in tests.
+Plain data, so that tests can apply them in a browser.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import Any
 PREFLIGHT_MAX_AGE_S = 3600
 API_HEADERS = ["authorization", "content-type", "idempotency-key"]
 API_METHODS = ["GET", "POST", "PUT", "DELETE"]
-# What a page may learn of an answer that it was given: a player asks for ranges, and for the size of the whole.
+# Response headers that pages may read; video players use ranges and the total size.
 EXPOSED_HEADERS = ["Accept-Ranges", "Content-Length", "Content-Range", "Content-Type", "ETag"]
 
 
 def api_cors_rule(origins: Sequence[Any]) -> dict[str, Any]:
-    """Pages of these origins may call the API."""
+    """Return the rule that lets pages of these origins call the API."""
     return {
         "allow_origins": list(origins),
         "allow_headers": API_HEADERS,
@@ -26,7 +26,7 @@ def api_cors_rule(origins: Sequence[Any]) -> dict[str, Any]:
 
 
 def download_cors_rule(origins: Sequence[Any]) -> dict[str, Any]:
-    """Pages of these origins may read, whole and in ranges, what an address was signed for."""
+    """Return the rule that lets pages of these origins download objects by presigned URLs, also in ranges."""
     return {
         "id": "read",
         "allowed_methods": ["GET", "HEAD"],
@@ -38,7 +38,7 @@ def download_cors_rule(origins: Sequence[Any]) -> dict[str, Any]:
 
 
 def upload_cors_rule(origins: Sequence[Any]) -> dict[str, Any]:
-    """Pages of these origins may send the form that was signed for them."""
+    """Return the rule that lets pages of these origins upload by presigned forms."""
     return {
         "id": "send",
         "allowed_methods": ["POST"],
@@ -52,17 +52,17 @@ def upload_cors_rule(origins: Sequence[Any]) -> dict[str, Any]:
 def build_content_security_policy(
     region: str, uploads_bucket: str, results_bucket: str, sign_in_url: str = ""
 ) -> str:
-    """What the pages may do: run and show the site's own files, ask the API, send and play videos, fetch results.
+    """Return the policy: only the site's own files, the API, and the buckets of videos and results.
 
     Args:
         region: of the stack.
-        uploads_bucket: name of the bucket of videos.
-        results_bucket: name of the bucket of results.
-        sign_in_url: where the pages get tokens; empty: nowhere.
+        uploads_bucket: name.
+        results_bucket: name.
+        sign_in_url: token endpoint of the user pool; may be empty.
     """
-    # The API's own address is made after the site's, since the API must know whose pages may call it.
+    # A wildcard: the API is created after the website, whose origin its CORS rule needs.
     api = f"https://*.execute-api.{region}.amazonaws.com"
-    videos, fetched = _bucket_origins(region, uploads_bucket), _bucket_origins(region, results_bucket)
+    videos, result_files = _bucket_origins(region, uploads_bucket), _bucket_origins(region, results_bucket)
     return "; ".join(
         (
             "default-src 'none'",
@@ -70,7 +70,7 @@ def build_content_security_policy(
             "style-src 'self'",
             "img-src 'self' blob:",
             f"media-src 'self' blob: {videos}",
-            " ".join(filter(None, (f"connect-src 'self' {api} {videos} {fetched}", sign_in_url))),
+            " ".join(filter(None, (f"connect-src 'self' {api} {videos} {result_files}", sign_in_url))),
             "worker-src 'self'",
             "manifest-src 'self'",
             "base-uri 'none'",
@@ -82,5 +82,5 @@ def build_content_security_policy(
 
 
 def _bucket_origins(region: str, name: str) -> str:
-    """Both addresses of a bucket: in the first region S3 signs the one without a region."""
+    """Return both origins of a bucket: in us-east-1 presigned URLs have no region."""
     return f"https://{name}.s3.{region}.amazonaws.com https://{name}.s3.amazonaws.com"

@@ -1,4 +1,4 @@
-"""What the stack's settings cost, by the one cost model that there is: the SDK's."""
+"""Cost estimates of the stack's settings, with the pipeline's cost model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from infrastructure.config import StackSettings
 
 
 def to_cost_config(settings: StackSettings) -> cost_model.StackConfig:
-    """The settings as the cost model sees them."""
+    """Convert the settings to the cost model's."""
     services = (
         len(network.INTERFACE_ENDPOINTS) + len(network.SESSION_MANAGER_ENDPOINTS) * settings.session_manager
     )
@@ -32,7 +32,7 @@ def to_cost_config(settings: StackSettings) -> cost_model.StackConfig:
 
 
 def estimate_outputs(settings: StackSettings) -> dict[str, float]:
-    """Two sums for the stack's outputs, in US dollars."""
+    """Return the estimates for the stack's outputs, in US dollars."""
     shape, unit = to_cost_config(settings), parse_prices(settings.prices)
     return {
         "idleUsdPerMonth": round(cost_model.estimate_idle_month(shape, unit).total, 2),
@@ -41,11 +41,11 @@ def estimate_outputs(settings: StackSettings) -> dict[str, float]:
 
 
 def prices_json(settings: StackSettings) -> str:
-    """Unit prices for the functions that estimate jobs: those given, and what this stack's instances cost an hour.
+    """Return the unit prices for functions that estimate jobs, with this stack's price of a GPU hour.
 
     Raises:
-        PricesError: the setting holds something else.
+        PricesError: the setting is invalid.
     """
     gpu_per_h = cost_model.compute_gpu_hourly_cost(to_cost_config(settings), parse_prices(settings.prices))
-    given = json.loads(settings.prices) if settings.prices.strip() else {}
-    return json.dumps({**given, "gpu_per_h": round(gpu_per_h, 4)})
+    prices = json.loads(settings.prices) if settings.prices.strip() else {}
+    return json.dumps({**prices, "gpu_per_h": round(gpu_per_h, 4)})

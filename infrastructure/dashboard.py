@@ -1,4 +1,4 @@
-"""One page that shows whether the stack is well."""
+"""The CloudWatch dashboard."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WIDTH, HEIGHT, COLUMNS = 8, 6, 3
 
 
 class Dashboard(pulumi.ComponentResource):
-    """A CloudWatch dashboard."""
+    """Dashboard; ``url`` is its page in the console."""
 
     def __init__(
         self,
@@ -31,21 +31,21 @@ class Dashboard(pulumi.ComponentResource):
         alarm_arns: Sequence[pulumi.Output[str]],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """``load_balancer_suffixes``: the last parts of the ARNs of target group and load balancer."""
+        """``load_balancer_suffixes``: ARN suffixes of target group and load balancer, for metric dimensions."""
         super().__init__("gorggle:dashboard:Dashboard", name, None, opts)
-        found = pulumi.Output.all(
+        outputs = pulumi.Output.all(
             api=api_id, machine=state_machine_arn, hosts=list(load_balancer_suffixes), alarms=list(alarm_arns)
         )
-        body = found.apply(
-            lambda known: json.dumps(
+        body = outputs.apply(
+            lambda values: json.dumps(
                 build_dashboard_body(
                     names,
                     functions=functions,
                     queues=queues,
-                    api_id=known["api"],
-                    state_machine_arn=known["machine"],
-                    load_balancer_suffixes=known["hosts"],
-                    alarm_arns=known["alarms"],
+                    api_id=values["api"],
+                    state_machine_arn=values["machine"],
+                    load_balancer_suffixes=values["hosts"],
+                    alarm_arns=values["alarms"],
                 )
             )
         )
@@ -72,7 +72,7 @@ def build_dashboard_body(
     load_balancer_suffixes: Sequence[str],
     alarm_arns: Sequence[str],
 ) -> dict[str, Any]:
-    """Its widgets: alarms first, then what people feel, then causes."""
+    """Return the widgets: alarms first, then symptoms, then causes."""
     fleet = ["AutoScalingGroupName", names.fleet]
     of_api = ["ApiId", api_id, "Stage", "$default"]
     of_machine = ["StateMachineArn", state_machine_arn]
@@ -83,17 +83,17 @@ def build_dashboard_body(
             "Sum",
             [["AWS/States", f"Executions{end}", *of_machine] for end in ("Started", "Succeeded", "Failed")],
         ),
-        ("Time of a job", "p95", [["AWS/States", "ExecutionTime", *of_machine]]),
+        ("Job duration", "p95", [["AWS/States", "ExecutionTime", *of_machine]]),
         ("Results", "Sum", _function_metrics(names, "SucceededJobs", "DegradedResults", "FailedJobs")),
-        ("Jobs that succeed, %", "Sum", _success_rate(names)),
-        ("Sources lost", "Sum", _function_metrics(names, "FailedLips", "FailedAudio", "FailedFaces")),
-        ("Video taken, s", "Sum", _function_metrics(names, "VideoSeconds")),
+        ("Job success rate, %", "Sum", _success_rate(names)),
+        ("Failed sources", "Sum", _function_metrics(names, "FailedLips", "FailedAudio", "FailedFaces")),
+        ("Processed video, s", "Sum", _function_metrics(names, "VideoSeconds")),
         ("API", "Sum", [["AWS/ApiGateway", metric, *of_api] for metric in ("Count", "4xx", "5xx")]),
         ("API, latency", "p95", [["AWS/ApiGateway", "Latency", *of_api]]),
         ("Streams per instance", "Average", [[names.metrics_namespace, "Streams", *fleet]]),
-        ("Calls of the server", "Sum", [[names.metrics_namespace, "Requests", *fleet]]),
+        ("Server requests", "Sum", [[names.metrics_namespace, "Requests", *fleet]]),
         (
-            "A call of the server, s; a second of video, s",
+            "Server request duration, s; real-time factor",
             "Average",
             [[names.metrics_namespace, what, *fleet] for what in ("RequestTime", "RealTimeFactor")],
         ),
@@ -117,7 +117,7 @@ def build_dashboard_body(
             ],
         ),
         (
-            "Instances, used %",
+            "Instance utilization, %",
             "Maximum",
             [
                 [names.metrics_namespace, f"{what}Utilization", *fleet]
@@ -125,19 +125,23 @@ def build_dashboard_body(
             ],
         ),
         (
-            "Server's errors",
+            "Server errors",
             "Sum",
             [[names.metrics_namespace, what] for what in ("ServerErrors", "OutOfMemory")],
         ),
-        ("Functions' errors", "Sum", [["AWS/Lambda", "Errors", "FunctionName", each] for each in functions]),
-        ("Functions' time", "p95", [["AWS/Lambda", "Duration", "FunctionName", each] for each in functions]),
+        ("Function errors", "Sum", [["AWS/Lambda", "Errors", "FunctionName", each] for each in functions]),
         (
-            "Functions at once",
+            "Function duration",
+            "p95",
+            [["AWS/Lambda", "Duration", "FunctionName", each] for each in functions],
+        ),
+        (
+            "Function concurrency",
             "Maximum",
             [["AWS/Lambda", "ConcurrentExecutions"], ["AWS/Lambda", "Throttles"]],
         ),
         (
-            "Messages waiting",
+            "Queued messages",
             "Maximum",
             [["AWS/SQS", "ApproximateNumberOfMessagesVisible", "QueueName", each] for each in queues],
         ),
@@ -156,7 +160,7 @@ def build_dashboard_body(
 
 
 def _success_rate(names: Names) -> list[list[Any]]:
-    """The share of jobs that end well: of nothing there is none."""
+    """Return the percentage of jobs that succeed; no data without jobs."""
     ends = _function_metrics(names, "SucceededJobs", "FailedJobs")
     counted: list[list[Any]] = [
         [*metric, {"id": f"m{index}", "visible": False}] for index, metric in enumerate(ends)
@@ -170,7 +174,7 @@ def _success_rate(names: Names) -> list[list[Any]]:
 
 
 def _function_metrics(names: Names, *metrics: str) -> list[list[str]]:
-    """What the functions measure themselves."""
+    """Return metrics that the functions publish."""
     return [[names.metrics_namespace, metric, "service", "gorggle"] for metric in metrics]
 
 

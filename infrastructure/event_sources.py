@@ -1,4 +1,4 @@
-"""What calls the functions: queues, rules, schedules, rotation and topics, as the manifests say."""
+"""Event sources of the functions: queues, rules, schedules, secret rotation and topics, from the manifests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_RETRIES, MAX_EVENT_AGE_S = 20, 3600
 
 
 class Triggers(pulumi.ComponentResource):
-    """Ways into the functions."""
+    """Event source mappings, EventBridge rules and schedules."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ def add_operations_triggers(
     topics: Mapping[str, Topic],
     opts: pulumi.ResourceOptions,
 ) -> None:
-    """Connect the functions that operate the stack to what calls them."""
+    """Add secret rotation and topic subscriptions of the operations functions."""
     for function in manifest.triggered_by("rotation"):
         for role in function.trigger["secrets"]:
             _add_rotation(functions[function.name], role, credentials, opts)

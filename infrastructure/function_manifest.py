@@ -1,7 +1,4 @@
-"""Reads ``functions.toml``: which functions there are, what each may do, what calls it.
-
-The file is the handlers' own; this module knows its grammar and nothing of Pulumi.
-"""
+"""Parses ``functions.toml``: the Lambda functions, their permissions and triggers. Independent of Pulumi."""
 
 from __future__ import annotations
 
@@ -11,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-ROUTE_KINDS = ("GET", "POST", "PUT", "DELETE", "PATCH")
 TRIGGER_KINDS = {
     "authorizer": {"identity", "payload", "simple", "ttl_s"},
     "route": {"route", "authorized"},
@@ -21,7 +17,7 @@ TRIGGER_KINDS = {
     "rotation": {"secrets", "every_days"},
     "topic": {"topic"},
 }
-# Lambda's own limits: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+# Limits of Lambda: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 MEMORY_MIB = (128, 10_240)
 TIMEOUT_S = (1, 900)
 EPHEMERAL_MIB = (512, 10_240)
@@ -29,7 +25,7 @@ EPHEMERAL_MIB = (512, 10_240)
 
 @dataclass(frozen=True)
 class Statement:
-    """What a role may do, with resources named as in the manifest."""
+    """A policy statement; resources are references of the manifest, such as ``table:jobs``."""
 
     actions: tuple[str, ...]
     resources: tuple[str, ...]
@@ -37,13 +33,13 @@ class Statement:
 
     @property
     def has_wildcard(self) -> bool:
-        """Whether it speaks of every resource there is."""
+        """Whether it applies to all resources."""
         return "*" in self.resources
 
 
 @dataclass(frozen=True)
 class FunctionSpec:
-    """One Lambda function."""
+    """A Lambda function."""
 
     name: str
     description: str
@@ -59,13 +55,13 @@ class FunctionSpec:
 
     @property
     def is_asynchronous(self) -> bool:
-        """Whether its callers do not wait for it, so that Lambda retries and then drops the event."""
+        """Whether it is invoked asynchronously, so that Lambda retries and then drops the event."""
         return self.trigger["kind"] in ("events", "topic")
 
 
 @dataclass(frozen=True)
 class StateMachineSpec:
-    """The pipeline."""
+    """The pipeline's state machine."""
 
     type: str
     calls: tuple[str, ...]
@@ -75,7 +71,7 @@ class StateMachineSpec:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything that the functions need around them."""
+    """The functions and the resources that they use."""
 
     functions: Mapping[str, FunctionSpec]
     state_machine: StateMachineSpec | None = None
@@ -89,11 +85,11 @@ class Manifest:
     topics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def triggered_by(self, kind: str) -> Iterator[FunctionSpec]:
-        """The functions that one kind of trigger calls."""
+        """Return the functions with one kind of trigger."""
         return (function for function in self.functions.values() if function.trigger["kind"] == kind)
 
     def without(self, names: Container[str]) -> Manifest:
-        """The same without functions and secrets of these names."""
+        """Return a copy without the named functions and secrets."""
         return replace(
             self,
             functions={name: each for name, each in self.functions.items() if name not in names},
@@ -105,19 +101,19 @@ def read_manifest(path: Path) -> Manifest:
     """Read a manifest.
 
     Raises:
-        ValueError: it says something that is not understood: nothing in it may go unheard.
+        ValueError: it has an unknown key or an invalid value.
     """
     document = tomllib.loads(path.read_text())
     defaults = document.pop("defaults", {})
-    for ignored in ("runtime", "api"):  # said by the stack's settings, and by documentation
+    for ignored in ("runtime", "api"):  # defined by the stack's settings and the API documentation
         document.pop(ignored, None)
     machine = document.pop("state_machine", None)
     functions = {
         name: _parse_function(name, body, defaults) for name, body in document.pop("functions", {}).items()
     }
-    known = set(Manifest.__dataclass_fields__) - {"functions", "state_machine"}
-    if unknown := set(document) - known:
-        raise ValueError(f"{path} has sections that are not understood: {sorted(unknown)}")
+    sections = set(Manifest.__dataclass_fields__) - {"functions", "state_machine"}
+    if unknown := set(document) - sections:
+        raise ValueError(f"{path} has unknown sections: {sorted(unknown)}")
     return Manifest(
         functions=functions, state_machine=_parse_state_machine(machine) if machine else None, **document
     )
@@ -129,7 +125,7 @@ def _parse_function(name: str, body: dict[str, Any], defaults: dict[str, Any]) -
     trigger = dict(merged["trigger"])
     options = set(trigger) - {"kind"}
     if trigger["kind"] not in TRIGGER_KINDS or not options <= TRIGGER_KINDS[trigger["kind"]]:
-        raise ValueError(f"{name} has a trigger that is not understood: {trigger}")
+        raise ValueError(f"{name} has an invalid trigger: {trigger}")
     function = FunctionSpec(
         name=name,
         description=merged.pop("description"),
@@ -144,7 +140,7 @@ def _parse_function(name: str, body: dict[str, Any], defaults: dict[str, Any]) -
         statements=tuple(_parse_statement(name, each) for each in merged.pop("statements")),
     )
     if unknown := set(merged) - {"environment"}:
-        raise ValueError(f"the function {name} has keys that are not understood: {sorted(unknown)}")
+        raise ValueError(f"the function {name} has unknown keys: {sorted(unknown)}")
     _check_range(name, "memory_mb", function.memory_mib, MEMORY_MIB)
     _check_range(name, "timeout_s", function.timeout_s, TIMEOUT_S)
     _check_range(name, "ephemeral_mb", function.ephemeral_mib, EPHEMERAL_MIB)
@@ -153,15 +149,15 @@ def _parse_function(name: str, body: dict[str, Any], defaults: dict[str, Any]) -
 
 def _check_range(function: str, key: str, value: int, limits: tuple[int, int]) -> None:
     if not limits[0] <= value <= limits[1]:
-        raise ValueError(f"{function}: {key} is {value}; Lambda takes {limits[0]} to {limits[1]}")
+        raise ValueError(f"{function}: {key} is {value}; Lambda allows {limits[0]} to {limits[1]}")
 
 
 def _parse_statement(owner: str, body: dict[str, Any]) -> Statement:
     statement = Statement(tuple(body["actions"]), tuple(body["resources"]), body.get("reason", ""))
     if unknown := set(body) - {"actions", "resources", "reason", "why"}:
-        raise ValueError(f"{owner} has a statement with keys that are not understood: {sorted(unknown)}")
+        raise ValueError(f"{owner} has a statement with unknown keys: {sorted(unknown)}")
     if statement.has_wildcard and not statement.reason:
-        raise ValueError(f"{owner} asks for {statement.actions} on every resource without a reason")
+        raise ValueError(f"{owner} allows {statement.actions} on all resources without a reason")
     return statement
 
 

@@ -1,4 +1,4 @@
-"""The GPU fleet: nothing while nobody asks, up to the settings' largest size while many do."""
+"""Auto Scaling group of GPU servers, from gpuMinInstances (0 by default) to gpuMaxInstances."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from infrastructure.naming import Names
 from infrastructure.network import Network
 
 LAUNCH_HOOK, TERMINATE_HOOK = "ready", "drain"
-# From launch to ready: boot, 350 MB of packages, model, warm-up. An instance that takes longer is given up.
+# From launch to ready: boot, 350 MB of packages, model, warm-up. Slower instances are terminated.
 START_TIMEOUT_S = 900
-# Instances do not grow old: a new one has the newest packages and a fresh disk.
+# Replace instances regularly, so that they have current packages.
 MAX_INSTANCE_LIFETIME_S = 14 * 24 * 3600
 EC2_SERVICE = "ec2.amazonaws.com"
 GROUP_METRICS = ("GroupDesiredCapacity", "GroupInServiceInstances", "GroupPendingInstances")
@@ -39,7 +39,7 @@ class GpuFleet(pulumi.ComponentResource):
         key_arn: pulumi.Input[str],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """``bundle``: bucket and key of what instances install; ``certificate_secret``: its ARN."""
+        """``bundle``: bucket and key of the server bundle; ``certificate_secret``: ARN of the server's certificate."""
         super().__init__("gorggle:gpu_fleet:GpuFleet", name, None, opts)
         self._name, self._names, self._settings = name, names, settings
         self._child = pulumi.ResourceOptions(parent=self)
@@ -71,7 +71,7 @@ class GpuFleet(pulumi.ComponentResource):
                 ("cloudwatch:PutMetricData",),
                 ["*"],
                 {"StringEquals": {"cloudwatch:namespace": self._names.metrics_namespace}},
-                reason="metrics are no resources; the namespace is the condition",
+                reason="PutMetricData has no resources; the condition limits the namespace",
             ),
         ]
         if self._settings.session_manager:
@@ -102,7 +102,7 @@ class GpuFleet(pulumi.ComponentResource):
             user_data=self._encode_user_data(),
             update_default_version=True,
             ebs_optimized="true",
-            # Tokens only, and not from inside a container: a stolen request cannot read the role's credentials.
+            # IMDSv2 only, not reachable from containers: a forged request cannot read the role's credentials.
             metadata_options={
                 "http_endpoint": "enabled",
                 "http_tokens": "required",
@@ -119,7 +119,7 @@ class GpuFleet(pulumi.ComponentResource):
                     },
                 }
             ],
-            # Default tags reach the template, not what is launched from it.
+            # Default tags do not apply to what is launched from the template.
             tag_specifications=[
                 {"resource_type": kind, "tags": tags} for kind in ("instance", "volume", "network-interface")
             ],
@@ -129,8 +129,8 @@ class GpuFleet(pulumi.ComponentResource):
     def _encode_user_data(self) -> pulumi.Output[str]:
         bucket, key = self._bundle_location
         return pulumi.Output.all(bucket, key, self._certificate_secret, self.log_group.name).apply(
-            lambda known: base64.b64encode(
-                render_user_data(self._names, self._settings, *known).encode()
+            lambda args: base64.b64encode(
+                render_user_data(self._names, self._settings, *args).encode()
             ).decode()
         )
 
@@ -153,7 +153,7 @@ class GpuFleet(pulumi.ComponentResource):
             health_check_grace_period=START_TIMEOUT_S,
             default_instance_warmup=60,
             max_instance_lifetime=MAX_INSTANCE_LIFETIME_S,
-            # A spot instance that is about to be taken back is replaced before it goes.
+            # Replace spot instances before they are interrupted.
             capacity_rebalance=settings.gpu_on_demand_percent < 100,
             wait_for_capacity_timeout="0",
             enabled_metrics=list(GROUP_METRICS),
@@ -188,7 +188,7 @@ class GpuFleet(pulumi.ComponentResource):
                 "preferences": {"min_healthy_percentage": 100, "max_healthy_percentage": 200},
             },
             tags=[{"key": key, "value": value, "propagate_at_launch": False} for key, value in tags.items()],
-            # The pipeline and the scaling policies say how many there are.
+            # Set by the pipeline and the scaling policies.
             opts=pulumi.ResourceOptions(
                 parent=self,
                 ignore_changes=["desiredCapacity"],
@@ -197,24 +197,24 @@ class GpuFleet(pulumi.ComponentResource):
         )
 
     def _schedule_warm_hours(self) -> None:
-        """Keep one instance during working hours, where asked to."""
+        """Keep one instance during the hours of gpuWarmStart and gpuWarmEnd, if set."""
         hours = {"warm": (self._settings.gpu_warm_start, max(1, self._settings.gpu_min_instances))}
         hours["cool"] = (self._settings.gpu_warm_end, self._settings.gpu_min_instances)
-        for role, (recurrence, least) in hours.items():
+        for role, (recurrence, min_size) in hours.items():
             if recurrence:
                 aws.autoscaling.Schedule(
                     f"{self._name}-{role}",
                     scheduled_action_name=f"{self._names.prefix}-{role}",
                     autoscaling_group_name=self.group.name,
                     recurrence=recurrence,
-                    min_size=least,
-                    max_size=-1,  # -1: as it is
+                    min_size=min_size,
+                    max_size=-1,  # -1: unchanged
                     desired_capacity=-1,
                     opts=self._child,
                 )
 
 
-# Session Manager's agent asks for channels, which are no resources. These are the least it works with:
+# The minimum permissions of Session Manager's agent:
 # https://docs.aws.amazon.com/systems-manager/latest/userguide/getting-started-create-iam-instance-profile.html
 SESSION_MANAGER_GRANT = iam.Grant(
     (
@@ -225,19 +225,19 @@ SESSION_MANAGER_GRANT = iam.Grant(
         "ssmmessages:OpenDataChannel",
     ),
     ["*"],
-    reason="Session Manager's channels are no resources",
+    reason="Session Manager's channels have no ARNs",
 )
 
 
 def instance_tags(names: Names, settings: StackSettings) -> dict[str, str]:
-    """Tags of what is launched: the stack's own and the instance's name."""
+    """Return the tags of instances and their volumes: the stack's tags and a name."""
     return {**settings.tag_map, "gorggle:stack": names.stack, "Name": names.fleet}
 
 
 def instance_environment(
     names: Names, settings: StackSettings, bucket: str, key: str, secret: str, log_group: str
 ) -> Mapping[str, str]:
-    """What an instance is told."""
+    """Return the environment variables of ``bootstrap.sh``."""
     return {
         "AWS_DEFAULT_REGION": names.region,
         "GORGGLE_BUNDLE": f"s3://{bucket}/{key}",
@@ -249,7 +249,7 @@ def instance_environment(
         "GORGGLE_METRICS_NAMESPACE": names.metrics_namespace,
         "GORGGLE_LOG_GROUP": log_group,
         "GORGGLE_SERVER_PORT": str(SERVER_PORT),
-        "GORGGLE_OPERATIONS_PORT": str(HTTP_PORT),
+        "GORGGLE_HTTP_PORT": str(HTTP_PORT),
         "GORGGLE_STREAMS": str(settings.gpu_max_streams),
         "GORGGLE_DRAIN_S": str(settings.gpu_drain_minutes * 60),
         "GORGGLE_LOG_LEVEL": settings.log_level,
@@ -259,9 +259,9 @@ def instance_environment(
 def render_user_data(
     names: Names, settings: StackSettings, bucket: str, key: str, secret: str, log_group: str
 ) -> str:
-    """What runs at an instance's first boot: it fetches the bundle and hands over to its ``bootstrap.sh``.
+    """Return the script of the first boot, which downloads the bundle and runs its ``bootstrap.sh``.
 
-    There is nothing secret in it: user data can be read by whoever may describe instances.
+    It must not contain secrets: everyone who may describe instances can read user data.
     """
     environment = instance_environment(names, settings, bucket, key, secret, log_group)
     exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in environment.items())

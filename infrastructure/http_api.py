@@ -1,4 +1,4 @@
-"""The HTTP API: routes as the manifest says, each but the open ones behind a token or a JWT."""
+"""The HTTP API with the routes of the manifest; except for public routes, requests need a token or a JWT."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from infrastructure.function_manifest import Manifest
 from infrastructure.lambda_function import LambdaFunction
 from infrastructure.naming import Names
 
-# The longest that an HTTP API waits.
+# The maximum of API Gateway.
 INTEGRATION_TIMEOUT_MS = 30_000
-# No query, no address, no token: those may hold what is private.
+# Without query, IP address and token, which may be private.
 ACCESS_LOG_FORMAT = {
     "request": "$context.requestId",
     "time": "$context.requestTime",
@@ -30,7 +30,7 @@ ACCESS_LOG_FORMAT = {
 
 
 class Api(pulumi.ComponentResource):
-    """API, stage, routes and their authorizer."""
+    """API, stage, routes and authorizer; ``url`` is its endpoint."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Api(pulumi.ComponentResource):
         key_arn: pulumi.Input[str],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """``origins``: whose pages may call; browsers keep all others away."""
+        """``origins``: allowed origins (CORS)."""
         super().__init__("gorggle:api:Api", name, None, opts)
         self._name, self._names, self._settings = name, names, settings
         self._functions, self._origins = functions, origins
@@ -55,7 +55,7 @@ class Api(pulumi.ComponentResource):
             cors_configuration=api_cors_rule(origins) if origins else None,
             opts=self._child,
         )
-        # What the browser application must know to let people in.
+        # Sign-in settings of the website.
         self.sign_in_config: dict[str, pulumi.Input[str]] = {"auth": settings.api_auth}
         self._authorization_type, self._authorizer = self._create_authorizer(manifest)
         for function in manifest.triggered_by("route"):
@@ -110,7 +110,7 @@ class Api(pulumi.ComponentResource):
         )
 
     def _create_user_pool(self) -> tuple[aws.cognito.UserPool, aws.cognito.UserPoolClient]:
-        """Users whom an administrator invites, with a second factor where they set one up."""
+        """Create a pool of users that an administrator invites, with optional multi-factor authentication."""
         pool = aws.cognito.UserPool(
             f"{self._name}-users",
             name=self._names.prefix,
@@ -145,7 +145,7 @@ class Api(pulumi.ComponentResource):
             explicit_auth_flows=["ALLOW_USER_SRP_AUTH", "ALLOW_REFRESH_TOKEN_AUTH"],
             prevent_user_existence_errors="ENABLED",
             supported_identity_providers=["COGNITO"],
-            # The sign-in pages lead back to the site, and there is no such way without one.
+            # The sign-in pages redirect to the website; without a website there is no OAuth flow.
             allowed_oauth_flows=["code"] if pages else None,
             allowed_oauth_scopes=["openid", "email"] if pages else None,
             allowed_oauth_flows_user_pool_client=bool(pages),
@@ -156,9 +156,9 @@ class Api(pulumi.ComponentResource):
         return pool, client
 
     def _add_route(self, function: LambdaFunction) -> None:
-        manifest = function.spec
+        spec = function.spec
         integration = aws.apigatewayv2.Integration(
-            f"{self._name}-{manifest.name}",
+            f"{self._name}-{spec.name}",
             api_id=self.api.id,
             integration_type="AWS_PROXY",
             integration_uri=function.function.invoke_arn,
@@ -167,18 +167,18 @@ class Api(pulumi.ComponentResource):
             timeout_milliseconds=INTEGRATION_TIMEOUT_MS,
             opts=self._child,
         )
-        guarded = manifest.trigger["authorized"]
+        is_authorized = spec.trigger["authorized"]
         aws.apigatewayv2.Route(
-            f"{self._name}-{manifest.name}-route",
+            f"{self._name}-{spec.name}-route",
             api_id=self.api.id,
-            route_key=manifest.trigger["route"],
+            route_key=spec.trigger["route"],
             target=pulumi.Output.concat("integrations/", integration.id),
-            authorization_type=self._authorization_type if guarded else "NONE",
-            authorizer_id=self._authorizer.id if guarded else None,
+            authorization_type=self._authorization_type if is_authorized else "NONE",
+            authorizer_id=self._authorizer.id if is_authorized else None,
             opts=self._child,
         )
-        method, _, path = manifest.trigger["route"].partition(" ")
-        # A route's own calls and no other's; a path's parameters are stars in an ARN; $default stands for itself.
+        method, _, path = spec.trigger["route"].partition(" ")
+        # Allow this route only. Path parameters are wildcards in the ARN; $default is literal.
         pattern = "/".join("*" if part.startswith("{") else part for part in path.split("/"))
         source = pulumi.Output.concat(self.api.execution_arn, f"/*/{method}{pattern}")
         function.allow_invocation("api", "apigateway.amazonaws.com", source)

@@ -1,4 +1,4 @@
-"""IAM policies as plain data: documents, trust, and the list of every wildcard with its reason."""
+"""IAM policies and roles. Every statement for all resources needs a reason."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Text = pulumi.Input[str]
 
 @dataclass(frozen=True)
 class Grant:
-    """One statement of a policy, with addresses of resources."""
+    """A statement of a policy; resources are ARNs."""
 
     actions: Sequence[str]
     resources: Sequence[Text]
@@ -29,7 +29,7 @@ class Grant:
             raise ValueError(f"{list(self.actions)} on every resource needs a reason")
 
     def to_statement(self) -> dict[str, Any]:
-        """As IAM reads it."""
+        """Return the statement in IAM's JSON format."""
         body: dict[str, Any] = {
             "Effect": self.effect,
             "Action": sorted(self.actions),
@@ -39,14 +39,14 @@ class Grant:
 
 
 def build_policy(grants: Iterable[Grant]) -> pulumi.Output[str]:
-    """A policy's JSON."""
+    """Return a policy document."""
     return pulumi.Output.json_dumps(
         {"Version": POLICY_VERSION, "Statement": [each.to_statement() for each in grants]}
     )
 
 
 def build_trust_policy(service: str, conditions: Mapping[str, Any] | None = None) -> str:
-    """Who may take a role: one AWS service."""
+    """Return the policy that lets an AWS service assume a role."""
     statement: dict[str, Any] = {
         "Effect": "Allow",
         "Principal": {"Service": service},
@@ -58,12 +58,12 @@ def build_trust_policy(service: str, conditions: Mapping[str, Any] | None = None
 
 
 def source_account_condition(account: str) -> dict[str, Any]:
-    """The condition that a service acts for this account: no confused deputy."""
+    """Return the condition that a service acts for this account (prevents confused deputies)."""
     return {"StringEquals": {"aws:SourceAccount": account}}
 
 
 class ServiceRole(pulumi.ComponentResource):
-    """A role of its own for one thing, with one policy that says all it may do."""
+    """A role with one inline policy."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class ServiceRole(pulumi.ComponentResource):
 XRAY_GRANT = Grant(
     actions=("xray:PutTraceSegments", "xray:PutTelemetryRecords"),
     resources=("*",),
-    reason="X-Ray has no resources for these",
+    reason="these actions support no resources",
 )
 # https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html#configuration-vpc-permissions
 VPC_ACCESS_GRANT = Grant(
@@ -108,12 +108,12 @@ VPC_ACCESS_GRANT = Grant(
         "ec2:UnassignPrivateIpAddresses",
     ),
     resources=("*",),
-    reason="Lambda checks these on every resource when it connects a function to a network",
+    reason="Lambda requires these on all resources to connect a function to a VPC",
 )
 
 
 def log_write_grant(log_group_arn: Text) -> Grant:
-    """May write to one log group."""
+    """Return the grant to write to a log group."""
     return Grant(
         actions=("logs:CreateLogStream", "logs:PutLogEvents"),
         resources=[pulumi.Output.concat(log_group_arn, ":*")],

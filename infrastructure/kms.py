@@ -1,4 +1,4 @@
-"""The key that encrypts what the stack keeps: buckets, table, topics and logs."""
+"""The KMS key of buckets, tables, topics and logs."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pulumi_aws as aws
 from infrastructure.iam import POLICY_VERSION, source_account_condition
 from infrastructure.naming import Names
 
-# Services that write into topics, queues and logs of ours and so must use the key themselves. CloudWatch's alarms
-# cannot publish to a topic under AWS's own key: its policy does not name them.
+# Services that publish to the stack's topics and therefore use the key. CloudWatch alarms cannot publish to a topic with the
+# AWS managed key: its policy does not allow them.
 PUBLISHERS = ("cloudwatch.amazonaws.com", "budgets.amazonaws.com", "events.amazonaws.com")
 
 
 class Encryption(pulumi.ComponentResource):
-    """A customer-managed key that turns once a year."""
+    """Customer-managed key with yearly rotation."""
 
     def __init__(self, name: str, names: Names, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("gorggle:encryption:Encryption", name, None, opts)
@@ -40,7 +40,7 @@ class Encryption(pulumi.ComponentResource):
 
 
 def build_key_policy(names: Names) -> dict[str, Any]:
-    """Who may use the key. In a key's policy the resource ``*`` is the key itself."""
+    """Return the key policy. Its resource ``*`` is the key itself."""
     logs = names.arn("logs", "*")
     return {
         "Version": POLICY_VERSION,

@@ -1,4 +1,4 @@
-"""Lambda functions as the manifests describe them: each with its own role, log group and trace."""
+"""Lambda functions from the manifests, each with its own role and log group."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from infrastructure.function_manifest import FunctionSpec
 from infrastructure.naming import Names
 from infrastructure.resource_references import ResourceReferences
 
-# What Lambda itself does in a function's name when it connects it to the network is nothing its code should do.
+# Lambda uses these with the function's role to connect it to the VPC; the code itself must not use them.
 # https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html#configuration-vpc-best-practice-security
 VPC_ACTIONS = iam.VPC_ACCESS_GRANT.actions
 
 
 @dataclass(frozen=True)
 class CodeLocation:
-    """Where a function's package lies in S3."""
+    """Location of a code package in S3."""
 
     bucket: pulumi.Input[str]
     key: pulumi.Input[str]
@@ -30,7 +30,7 @@ class CodeLocation:
 
 @dataclass(frozen=True)
 class FunctionContext:
-    """What all functions of the stack share."""
+    """Settings and resources that all functions share."""
 
     names: Names
     settings: StackSettings
@@ -43,7 +43,7 @@ class FunctionContext:
 
 
 class LambdaFunction(pulumi.ComponentResource):
-    """One function."""
+    """A function; ``name`` and ``arn`` are its outputs."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class LambdaFunction(pulumi.ComponentResource):
         }
 
     def _configure_dead_letters(self, child: pulumi.ResourceOptions) -> None:
-        """Lambda tries an event that nobody waits for three times; then it goes to the dead letters."""
+        """Send events of asynchronous invocations to the dead-letter queue after three attempts."""
         aws.lambda_.FunctionEventInvokeConfig(
             f"{self._context.names.function(self.spec.name)}-events",
             function_name=self.name,
@@ -132,7 +132,7 @@ class LambdaFunction(pulumi.ComponentResource):
     def allow_invocation(
         self, role: str, service: str, source_arn: pulumi.Input[str]
     ) -> aws.lambda_.Permission:
-        """Let one thing of one service call the function."""
+        """Allow a resource of an AWS service to invoke the function."""
         full_name = self._context.names.function(self.spec.name)
         return aws.lambda_.Permission(
             f"{full_name}-from-{role}",

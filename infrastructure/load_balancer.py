@@ -1,7 +1,7 @@
-"""The way to the GPU servers: an internal load balancer that passes TLS through.
+"""Internal network load balancer in front of the GPU servers, with TLS passthrough.
 
-The server itself asks for the client's certificate, so the balancer must not open the connection; gRPC streams stay
-whole, and no domain name or public certificate is needed.
+The server verifies client certificates (mutual TLS), so the load balancer must not terminate TLS. No domain name or public
+certificate is needed.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from infrastructure.naming import Names
 from infrastructure.network import Network, allow_aws_apis, allow_traffic, create_security_group
 
 SERVER_PORT = 50_051
-# /readyz, /livez and /metrics, over plain HTTP: for the balancer's checks and for nobody else.
+# /readyz, /livez and /metrics over plain HTTP; only the load balancer's health checks may connect.
 HTTP_PORT = 9464
-# A stream may be silent while a long utterance is read; the balancer's own limit would be 350 s.
+# A stream can be silent during a long utterance; the default of 350 s is too short.
 IDLE_TIMEOUT_S = 3600
 
 
 class LoadBalancer(pulumi.ComponentResource):
-    """Balancer, target group, listener, and the security groups along the way."""
+    """Load balancer, target group, listener and security groups; ``address`` is host and port."""
 
     def __init__(
         self,
@@ -35,9 +35,7 @@ class LoadBalancer(pulumi.ComponentResource):
         self._name, self._network = name, network
         self._child = pulumi.ResourceOptions(parent=self)
         self.functions_group = self._create_security_group("functions", "functions that call the GPU server")
-        self.balancer_group = self._create_security_group(
-            "balancer", "the load balancer before the GPU servers"
-        )
+        self.balancer_group = self._create_security_group("balancer", "the load balancer of the GPU servers")
         self.servers_group = self._create_security_group("servers", "the GPU servers")
         self._add_security_group_rules()
         self.balancer = aws.lb.LoadBalancer(
@@ -47,7 +45,7 @@ class LoadBalancer(pulumi.ComponentResource):
             internal=True,
             subnets=network.subnet_ids,
             security_groups=[self.balancer_group.id],
-            # A client's address leads to one zone, and the only awake server may be in another.
+            # The only running server may be in another zone than the client.
             enable_cross_zone_load_balancing=True,
             opts=self._child,
         )

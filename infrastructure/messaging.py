@@ -1,4 +1,4 @@
-"""Queues with their dead letters, and topics."""
+"""SQS queues and SNS topics with their policies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DAY_S = 24 * 3600
 
 
 class Queue(pulumi.ComponentResource):
-    """One queue."""
+    """A queue, optionally with a dead-letter queue. Call ``create_policy`` after all ``allow_rule``."""
 
     def __init__(
         self,
@@ -30,9 +30,8 @@ class Queue(pulumi.ComponentResource):
         self._name = name
         redrive = None
         if dead_letter_queue_arn is not None:
-            tries = spec["dead_letters_after"]
             redrive = pulumi.Output.json_dumps(
-                {"deadLetterTargetArn": dead_letter_queue_arn, "maxReceiveCount": tries}
+                {"deadLetterTargetArn": dead_letter_queue_arn, "maxReceiveCount": spec["dead_letters_after"]}
             )
         self.queue = aws.sqs.Queue(
             f"{name}-queue",
@@ -48,23 +47,23 @@ class Queue(pulumi.ComponentResource):
         self.register_outputs({"url": self.url})
 
     def allow_rule(self, rule_arn: pulumi.Input[str]) -> None:
-        """Let a rule of EventBridge send here; ``create_policy`` says so to SQS."""
+        """Allow an EventBridge rule to send messages."""
         self._rule_arns.append(rule_arn)
 
     def create_policy(self) -> None:
-        """Give the queue its one policy: TLS only, and the rules that may send."""
+        """Create the queue's policy: TLS only, and the rules that may send."""
         aws.sqs.QueuePolicy(
             f"{self._name}-policy",
             queue_url=self.url,
             policy=pulumi.Output.all(self.arn, self._rule_arns).apply(
-                lambda known: json.dumps(build_queue_policy(known[0], known[1]))
+                lambda args: json.dumps(build_queue_policy(*args))
             ),
             opts=pulumi.ResourceOptions(parent=self),
         )
 
 
 def build_queue_policy(arn: str, rule_arns: list[str]) -> dict[str, Any]:
-    """Nobody without TLS; EventBridge for these rules."""
+    """Return a policy that requires TLS and allows EventBridge rules to send."""
     statements: list[dict[str, Any]] = [_deny_plain_http("sqs:*", arn)]
     if rule_arns:
         statements.append(
@@ -81,7 +80,7 @@ def build_queue_policy(arn: str, rule_arns: list[str]) -> dict[str, Any]:
 
 
 class Topic(pulumi.ComponentResource):
-    """One topic under the stack's key."""
+    """A topic, encrypted with the stack's key."""
 
     def __init__(
         self,
@@ -92,7 +91,7 @@ class Topic(pulumi.ComponentResource):
         publishers: tuple[str, ...] = (),
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """``publishers``: AWS services that write here on behalf of this account."""
+        """``publishers``: AWS services that may publish on behalf of this account."""
         super().__init__("gorggle:messaging:Topic", name, None, opts)
         self._name = name
         self.topic = aws.sns.Topic(
@@ -111,7 +110,7 @@ class Topic(pulumi.ComponentResource):
         self.register_outputs({"arn": self.arn})
 
     def subscribe(self, role: str, protocol: str, endpoint: pulumi.Input[str]) -> None:
-        """Subscribe someone."""
+        """Subscribe an endpoint."""
         aws.sns.TopicSubscription(
             f"{self._name}-{role}",
             topic=self.arn,
@@ -122,7 +121,7 @@ class Topic(pulumi.ComponentResource):
 
 
 def build_topic_policy(arn: str, account: str, publishers: tuple[str, ...]) -> dict[str, Any]:
-    """Nobody without TLS; these services, for this account. The account's own roles are allowed by their policies."""
+    """Return a policy that requires TLS and allows AWS services to publish for this account."""
     statements: list[dict[str, Any]] = [_deny_plain_http("sns:Publish", arn)]
     if publishers:
         statements.append(

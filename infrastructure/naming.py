@@ -1,7 +1,6 @@
-"""Names and addresses of resources, known before they exist.
+"""Names and ARNs of resources.
 
-Functions, roles and the state machine refer to each other in circles; their names are fixed here, so that one can be
-given another's address before it is made.
+Functions, roles and the state machine refer to each other in cycles, so their ARNs must be known before they are created.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Names:
-    """What things are called in one stack, in one account and region."""
+    """Names in one stack, account and region."""
 
     stack: str
     account: str
@@ -20,20 +19,20 @@ class Names:
 
     @property
     def prefix(self) -> str:
-        """What every name begins with."""
+        """The prefix of all names."""
         return f"gorggle-{self.stack}"
 
     def bucket(self, role: str) -> str:
-        """A bucket's name; these are shared by the whole world, so account and region are part of it."""
+        """Return a bucket's name; account and region make it globally unique."""
         return f"{self.prefix}-{role}-{self.account}-{self.region}"
 
     def function(self, name: str) -> str:
-        """A Lambda function's name."""
+        """Return a Lambda function's name."""
         return f"{self.prefix}-{name}"
 
     @property
     def state_machine(self) -> str:
-        """The pipeline's name."""
+        """The state machine's name."""
         return f"{self.prefix}-pipeline"
 
     @property
@@ -42,34 +41,34 @@ class Names:
         return f"{self.prefix}-gpu"
 
     def table(self, role: str) -> str:
-        """A table's name."""
+        """Return a table's name."""
         return f"{self.prefix}-{role}"
 
     def queue(self, role: str) -> str:
-        """A queue's name."""
+        """Return a queue's name."""
         return f"{self.prefix}-{role}"
 
     def topic(self, role: str) -> str:
-        """A topic's name."""
+        """Return a topic's name."""
         return f"{self.prefix}-{role}"
 
     @property
     def sign_in_domain(self) -> str:
-        """What the user pool's pages are called among those of everybody in the region."""
+        """Domain prefix of the user pool's pages, unique in the region."""
         return f"{self.prefix}-{self.account}"
 
     @property
     def sign_in_url(self) -> str:
-        """Where people sign in, with a user pool of the stack's own."""
+        """URL of the sign-in pages of the stack's user pool."""
         return f"https://{self.sign_in_domain}.auth.{self.region}.amazoncognito.com"
 
     @property
     def metrics_namespace(self) -> str:
-        """The CloudWatch namespace of what the stack measures itself."""
+        """CloudWatch namespace of the stack's own metrics."""
         return f"Gorggle/{self.stack}"
 
     def arn(self, service: str, resource: str, *, region: bool = True, account: bool = True) -> str:
-        """The address of a resource; global services have no region, and S3 no account either."""
+        """Return an ARN; global services have no region, and S3 has no account either."""
         return (
             f"arn:{self.partition}:{service}:{self.region if region else ''}:"
             f"{self.account if account else ''}:{resource}"
@@ -77,22 +76,22 @@ class Names:
 
     @property
     def state_machine_arn(self) -> str:
-        """The pipeline's address."""
+        """The state machine's ARN."""
         return self.arn("states", f"stateMachine:{self.state_machine}")
 
     @property
     def fleet_arn(self) -> str:
-        """The Auto Scaling group's address; AWS puts an id of its own before the name."""
+        """The Auto Scaling group's ARN, with a wildcard for the id that AWS assigns."""
         return self.arn("autoscaling", f"autoScalingGroup:*:autoScalingGroupName/{self.fleet}")
 
     def function_arn(self, name: str) -> str:
-        """A Lambda function's address."""
+        """Return a Lambda function's ARN."""
         return self.arn("lambda", f"function:{self.function(name)}")
 
     def secret(self, role: str) -> str:
-        """A secret's name."""
+        """Return a secret's name."""
         return f"{self.prefix}/{role}"
 
     def secret_arn(self, role: str) -> str:
-        """A secret's address; Secrets Manager appends six characters of its own."""
+        """Return a secret's ARN, with wildcards for the six characters that Secrets Manager appends."""
         return self.arn("secretsmanager", f"secret:{self.secret(role)}-??????")

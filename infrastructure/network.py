@@ -1,7 +1,7 @@
-"""The private network: subnets in the zones that have the GPU type, and the ways from them to AWS.
+"""VPC with private subnets in the zones that offer the GPU instance type.
 
-Nothing in it can be reached from the internet. Without a NAT gateway nothing in it can reach the internet either:
-S3 and DynamoDB are reached by gateway endpoints, other services by interface endpoints.
+It accepts no traffic from the internet. Without a NAT gateway it has no access to the internet either: AWS services are
+reached through gateway endpoints (S3, DynamoDB) and interface endpoints.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from infrastructure import iam
 from infrastructure.config import StackSettings
 from infrastructure.naming import Names
 
-# What instances and functions in the network call.
+# Services that instances and functions in the VPC call.
 INTERFACE_ENDPOINTS = ("secretsmanager", "logs", "monitoring", "autoscaling")
 SESSION_MANAGER_ENDPOINTS = ("ssm", "ssmmessages")
 GATEWAY_ENDPOINTS = ("s3", "dynamodb")
@@ -25,10 +25,10 @@ SUBNET_PREFIX = 20
 
 
 def find_gpu_zones(settings: StackSettings, *, opts: pulumi.InvokeOptions) -> list[str]:
-    """Zones that offer the preferred GPU type, at most as many as are asked for.
+    """Return up to availabilityZoneCount zones that offer the preferred GPU instance type.
 
     Raises:
-        ValueError: no zone of the region has it.
+        ValueError: no zone of the region offers it.
     """
     preferred = settings.gpu_instance_types[0]
     offers = aws.ec2.get_instance_type_offerings(
@@ -38,7 +38,7 @@ def find_gpu_zones(settings: StackSettings, *, opts: pulumi.InvokeOptions) -> li
     )
     zones = sorted(set(offers.locations))
     if not zones:
-        raise ValueError(f"no zone of this region has {preferred}: set gpuInstanceTypes or another region")
+        raise ValueError(f"no zone of this region offers {preferred}: change gpuInstanceTypes or the region")
     return zones[: settings.availability_zone_count]
 
 
@@ -66,7 +66,7 @@ class Network(pulumi.ComponentResource):
             tags={"Name": names.prefix},
             opts=self._child,
         )
-        # The group that comes with a network lets its members talk freely: leave it without rules.
+        # Remove all rules from the default security group.
         aws.ec2.DefaultSecurityGroup(f"{name}-default-group", vpc_id=self.vpc.id, opts=self._child)
         self.subnets = [self._create_subnet(index, zone) for index, zone in enumerate(zones)]
         self.subnet_ids = [subnet.id for subnet in self.subnets]
@@ -116,12 +116,12 @@ class Network(pulumi.ComponentResource):
 
     def _add_interface_endpoints(self) -> None:
         self.endpoint_group = create_security_group(
-            f"{self._name}-endpoints", self.vpc.id, "AWS services, for the private network", self._child
+            f"{self._name}-endpoints", self.vpc.id, "endpoints of AWS services", self._child
         )
         aws.vpc.SecurityGroupIngressRule(
             f"{self._name}-endpoints-in",
             security_group_id=self.endpoint_group.id,
-            description="HTTPS from the private network",
+            description="HTTPS from the VPC",
             cidr_ipv4=self._settings.vpc_cidr,
             ip_protocol="tcp",
             from_port=HTTPS_PORT,
@@ -143,7 +143,7 @@ class Network(pulumi.ComponentResource):
             )
 
     def _add_nat(self, zone: str) -> None:
-        """A way out for the private subnets; the public subnet holds the gateway and nothing else."""
+        """Add a NAT gateway in a public subnet, and routes through it."""
         internet = aws.ec2.InternetGateway(
             f"{self._name}-internet",
             vpc_id=self.vpc.id,
@@ -159,16 +159,19 @@ class Network(pulumi.ComponentResource):
             tags={"Name": f"{self._names.prefix}-public-{zone}"},
             opts=self._child,
         )
-        out = aws.ec2.RouteTable(
+        public_routes = aws.ec2.RouteTable(
             f"{self._name}-public-routes",
             vpc_id=self.vpc.id,
             tags={"Name": f"{self._names.prefix}-public"},
             opts=self._child,
         )
         aws.ec2.RouteTableAssociation(
-            f"{self._name}-public-route", subnet_id=public.id, route_table_id=out.id, opts=self._child
+            f"{self._name}-public-route",
+            subnet_id=public.id,
+            route_table_id=public_routes.id,
+            opts=self._child,
         )
-        self._add_default_route("public-out", out.id, gateway_id=internet.id)
+        self._add_default_route("public-out", public_routes.id, gateway_id=internet.id)
         address = aws.ec2.Eip(
             f"{self._name}-nat-address",
             domain="vpc",
@@ -221,7 +224,7 @@ class Network(pulumi.ComponentResource):
 def create_security_group(
     name: str, vpc_id: pulumi.Input[str], description: str, opts: pulumi.ResourceOptions
 ) -> aws.ec2.SecurityGroup:
-    """A group without rules: each is added by itself, so that no two places write the same list."""
+    """Create a security group without rules; rules are separate resources."""
     return aws.ec2.SecurityGroup(
         f"{name}-group", vpc_id=vpc_id, description=description, tags={"Name": name}, opts=opts
     )
@@ -235,7 +238,7 @@ def allow_traffic(
     description: str,
     opts: pulumi.ResourceOptions,
 ) -> None:
-    """Let one group call another on one port, seen from both sides."""
+    """Allow TCP connections between two security groups on one port: egress and ingress."""
     aws.vpc.SecurityGroupEgressRule(
         f"{name}-out",
         security_group_id=source.id,
@@ -261,13 +264,13 @@ def allow_traffic(
 def allow_aws_apis(
     name: str, source: aws.ec2.SecurityGroup, network: Network, opts: pulumi.ResourceOptions
 ) -> None:
-    """Let a group call AWS by HTTPS: through the endpoints, or through the NAT gateway."""
+    """Allow HTTPS to AWS services, through the endpoints or the NAT gateway."""
     targets: dict[str, dict[str, pulumi.Input[str]]] = {
         service: {"prefix_list_id": gateway.prefix_list_id}
         for service, gateway in network.gateway_endpoints.items()
     }
     if network.endpoint_group is None:
-        # With a NAT gateway AWS is reached at public addresses that no list holds.
+        # Through a NAT gateway AWS has arbitrary public addresses.
         targets["internet"] = {"cidr_ipv4": "0.0.0.0/0"}
     else:
         targets["endpoints"] = {"referenced_security_group_id": network.endpoint_group.id}

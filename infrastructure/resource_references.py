@@ -1,4 +1,4 @@
-"""What the manifests' names mean in one stack: ``table:jobs``, ``bucket:results/jobs/*``, ``setting:max_concurrent_jobs``."""
+"""Resolves the references of the manifests: ``table:jobs``, ``bucket:results/jobs/*``, ``setting:max_concurrent_jobs``."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from infrastructure.iam import Grant
 from infrastructure.naming import Names
 
 Text = pulumi.Input[str]
-# The name on the server's certificate. Clients ask for it whatever address they call.
+# The name in the server's certificate; clients verify it instead of the load balancer's host name.
 SERVER_NAME = "server.gorggle.internal"
 
 
 @dataclass
 class ResourceReferences:
-    """Addresses and names of everything that a manifest may speak of.
+    """Resources by their references in the manifests.
 
-    ``arns`` and ``values`` are filled while the stack is put together: ``table:jobs`` has an ARN for policies and a
-    value for environments. A name that is not there raises: nothing is left to be found out in the cloud.
+    ``arns`` (for policies) and ``values`` (for environment variables) are filled while the stack is created. An unknown
+    reference raises ``KeyError``.
     """
 
     names: Names
@@ -34,7 +34,7 @@ class ResourceReferences:
     values: dict[str, Text] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # Known before they exist: these are referred to by what they themselves refer to.
+        # Added before they are created, because references between them are cyclic.
         self.add("fleet", self.names.fleet_arn, self.names.fleet)
         self.add("state_machine", self.names.state_machine_arn, self.names.state_machine_arn)
         self.add("key:data", self.key_arn, self.key_arn)
@@ -42,11 +42,11 @@ class ResourceReferences:
         self.values["metrics:namespace"] = self.names.metrics_namespace
 
     def add(self, reference: str, arn: Text, value: Text) -> None:
-        """Make a resource known."""
+        """Add a resource."""
         self.arns[reference], self.values[reference] = arn, value
 
     def resolve(self, text: str) -> Text:
-        """What a function's environment holds for it; what is no reference is itself."""
+        """Return the value of a reference for environment variables; other text is returned unchanged."""
         kind, _, name = text.partition(":")
         if text == "setting:prices":
             return cost_estimate.prices_json(self.settings)
@@ -55,15 +55,15 @@ class ResourceReferences:
         if text in self.values:
             return self.values[text]
         if kind in ("table", "bucket", "queue", "secret", "topic", "server", "function", "index", "metrics"):
-            raise KeyError(f"{text!r} is asked for, and the stack has no such thing")
+            raise KeyError(f"{text!r} is referenced, but the stack has no such resource")
         return text
 
     def get_setting(self, text: str) -> Any:
-        """The value behind ``setting:NAME``, in its own type."""
+        """Return the value of ``setting:NAME``, with its type."""
         return getattr(self.settings, text.removeprefix("setting:"))
 
     def resolve_arns(self, reference: str) -> list[Text]:
-        """What a policy says for it."""
+        """Return the ARNs of a reference for policies."""
         machine = self.names.state_machine
         match reference.split(":", 1):
             case ["*"]:
@@ -71,7 +71,7 @@ class ResourceReferences:
             case ["executions"]:
                 return [self.names.arn("states", f"execution:{machine}:*")]
             case ["map_runs"]:
-                # A distributed map's child executions and its runs carry its label after the machine's name.
+                # Names of a distributed map's child executions and runs contain its label.
                 return [self.names.arn("states", f"{kind}:{machine}/*:*") for kind in ("execution", "mapRun")]
             case ["index", name]:
                 table, _, index = name.partition("/")
@@ -80,20 +80,20 @@ class ResourceReferences:
                 bucket, _, keys = name.partition("/")
                 return [pulumi.Output.concat(self.arns[f"bucket:{bucket}"], "/", keys)]
         if reference not in self.arns:
-            raise KeyError(f"{reference!r} is asked for, and the stack has no such thing")
+            raise KeyError(f"{reference!r} is referenced, but the stack has no such resource")
         return [self.arns[reference]]
 
     def to_grant(self, statement: Statement) -> Grant:
-        """A statement with addresses in the place of names."""
+        """Return a statement with ARNs instead of references."""
         resources = [arn for each in statement.resources for arn in self.resolve_arns(each)]
         return Grant(statement.actions, resources, reason=statement.reason)
 
     def to_grants(self, statements: Iterable[Statement]) -> list[Grant]:
-        """Several."""
+        """Return statements with ARNs instead of references."""
         return [self.to_grant(statement) for statement in statements]
 
     def resolve_environment(self, function: FunctionSpec) -> Mapping[str, Text]:
-        """A function's variables."""
+        """Return a function's environment variables."""
         return {name: self.resolve(text) for name, text in function.environment.items()}
 
 

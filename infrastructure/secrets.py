@@ -1,4 +1,4 @@
-"""Secrets: who server and clients are, and who may call the API. Their values are made by rotation, never by Pulumi."""
+"""Secrets for certificates and API tokens. Rotation creates their values, never Pulumi."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ RECOVERY_DAYS = 7
 
 
 class Credentials(pulumi.ComponentResource):
-    """Empty secrets; rotation fills them."""
+    """Secrets without values, by role."""
 
     def __init__(
         self, name: str, names: Names, roles: Iterable[str], opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("gorggle:credentials:Credentials", name, None, opts)
-        # Under AWS's own key of Secrets Manager: it costs nothing, and who may read a secret is said in one place.
+        # With Secrets Manager's own key: free of charge, and IAM policies alone decide who may read.
         self.secrets = {
             role: aws.secretsmanager.Secret(
                 f"{name}-{role}",
@@ -34,9 +34,9 @@ class Credentials(pulumi.ComponentResource):
 
 
 DESCRIPTIONS = {
-    "authority": "certificate authorities of the stack, newest first, with their keys",
-    "server_certificate": "the GPU server's certificate and key, and whose clients it serves",
-    "server_client": "the pipeline's certificate and key for the GPU server, and which server it believes",
-    "api_tokens": "names and SHA-256 hashes of the tokens that the API takes",
-    "operator_token": "the operator's token for the API",
+    "authority": "the stack's certificate authorities with their keys, newest first",
+    "server_certificate": "certificate and key of the GPU server, and the CAs of its clients",
+    "server_client": "client certificate and key of the pipeline, and the CAs of the GPU server",
+    "api_tokens": "names and SHA-256 hashes of the API tokens",
+    "operator_token": "the operator's API token",
 }

@@ -1,9 +1,9 @@
-"""Sends a clip whose words are known through a stack that has been built, and says whether everything did its part.
+"""Check a deployed stack: process the demo clip and compare the transcript with the reference.
 
     GORGGLE_TOKEN=… python -m infrastructure.smoke_test "$(pulumi stack output api)"
 
-It looks at the health route, sends the demo clip as a browser would, waits, and compares the words. The exit code is 1
-where something is wrong; what was lost on the way, and why, is in what it writes.
+It requests the health route, uploads the clip, waits for the job, and compares the words. The exit code is 1 if anything
+fails; the output names failed sources with their reasons.
 """
 
 from __future__ import annotations
@@ -23,74 +23,74 @@ from pathlib import Path
 from typing import Any
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-# As the operator's secret holds it, or the token alone: a command line is seen by all of a machine.
+# The operator's secret or the token alone. Not an argument: other users can see command lines.
 TOKEN_VARIABLE = "GORGGLE_TOKEN"  # noqa: S105 - a variable's name
-TIMEOUT_S = 60.0
+HTTP_TIMEOUT_S = 60.0
 POLL_INTERVAL_S = 5.0
-# A sleeping fleet takes some minutes to come; the clip itself takes seconds.
-TIMEOUT_S = 1800.0
+# Starting the fleet takes some minutes, the clip itself seconds.
+JOB_TIMEOUT_S = 1800.0
 MIN_WORD_ACCURACY = 0.8
 BOUNDARY = "gorggle-verification-" + uuid.uuid4().hex
 
 
 class VerificationError(Exception):
-    """Something of the stack does not do its part; the message says what."""
+    """A check failed; the message names it."""
 
 
 @dataclass(frozen=True)
 class Api:
-    """The HTTP API of a stack, as its caller sees it."""
+    """Client of the stack's HTTP API."""
 
     url: str
     token: str
 
     def call(self, method: str, path: str, document: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """The answer's JSON.
+        """Return the JSON response.
 
         Raises:
-            VerificationError: it is no success.
+            VerificationError: the request fails.
         """
         headers = {"authorization": f"Bearer {self.token}", "content-type": "application/json"}
         body = None if document is None else json.dumps(document).encode()
-        answer: dict[str, Any] = json.loads(
+        response: dict[str, Any] = json.loads(
             send_request(f"{self.url.rstrip('/')}{path}", method, headers, body, f"{method} {path}")
         )
-        return answer
+        return response
 
 
 def send_request(
     url: str, method: str, headers: Mapping[str, str], body: bytes | None, description: str
 ) -> bytes:
-    """What an address answers.
+    """Return the response body.
 
     Raises:
-        VerificationError: it refuses, or does not answer.
+        VerificationError: the request fails.
     """
     if not url.startswith(("https://", "http://")):
-        raise VerificationError(f"{url!r} is no address: give the output `api` of the stack")
-    request = urllib.request.Request(url, body, dict(headers), method=method)  # noqa: S310 - looked at above
+        raise VerificationError(f"{url!r} is not a URL: use the stack output `api`")
+    request = urllib.request.Request(url, body, dict(headers), method=method)  # noqa: S310 - checked above
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310 - likewise
-            content: bytes = answer.read()
+        with urllib.request.urlopen(request, timeout=HTTP_TIMEOUT_S) as response:  # noqa: S310 - checked above
+            content: bytes = response.read()
     except urllib.error.HTTPError as error:
         with error:
-            said = error.read().decode(errors="replace")[:500]
-        raise VerificationError(f"{description} answers {error.code}: {said}") from error
+            body_text = error.read().decode(errors="replace")[:500]
+        raise VerificationError(f"{description} returned {error.code}: {body_text}") from error
     except (urllib.error.URLError, OSError) as error:
-        raise VerificationError(f"{description} cannot be reached: {error}") from error
+        raise VerificationError(f"{description} failed: {error}") from error
     return content
 
 
-def verify(api: Api, clip: Path, truth: Path, timeout_s: float = TIMEOUT_S) -> Iterator[str]:
-    """Do it, and tell step by step.
+def verify(api: Api, clip: Path, truth: Path, timeout_s: float = JOB_TIMEOUT_S) -> Iterator[str]:
+    """Run the checks and yield a line for each.
 
     Raises:
-        VerificationError: something is wrong.
+        VerificationError: a check failed.
     """
     health = api.call("GET", "/health")
-    yield f"health: {health['status']}, {health['running_jobs']} jobs are running"
+    yield f"health: {health['status']}, {health['running_jobs']} jobs running"
     job_id = upload(api, clip)
-    yield f"sent {clip.name} as job {job_id}"
+    yield f"uploaded {clip.name} as job {job_id}"
     began = time.monotonic()
     job = wait_for_job(api, job_id, began + timeout_s)
     yield f"{job['state']} after {time.monotonic() - began:.0f} s, {format_costs(job)}"
@@ -98,28 +98,30 @@ def verify(api: Api, clip: Path, truth: Path, timeout_s: float = TIMEOUT_S) -> I
         raise VerificationError(f"the job failed: {job['failure']['reason']}")
     yield "sources: " + ", ".join(f"{name} {state}" for name, state in sorted(job["sources"].items()))
     result = api.call("GET", f"/jobs/{job_id}/result?inline=true")
-    found = [word["text"].lower() for segment in result["segments"] for word in segment["words"]]
-    said = reference_words(truth)
-    share = word_accuracy(found, said)
-    yield f"words: {share:.0%} of {len(said)} as the truth has them: {' '.join(found)}"
-    if lost := sorted(name for name, state in job["sources"].items() if state == "failed"):
-        why = "; ".join(each["reason"] for name in lost for each in result["sources"][name]["failures"])
-        raise VerificationError(f"lost: {', '.join(lost)} ({why})")
-    if share < MIN_WORD_ACCURACY:
-        raise VerificationError(f"only {share:.0%} of the words agree; {MIN_WORD_ACCURACY:.0%} were expected")
+    words = [word["text"].lower() for segment in result["segments"] for word in segment["words"]]
+    reference = reference_words(truth)
+    accuracy = word_accuracy(words, reference)
+    yield f"words: {accuracy:.0%} of {len(reference)} correct: {' '.join(words)}"
+    if failed := sorted(name for name, state in job["sources"].items() if state == "failed"):
+        reasons = "; ".join(each["reason"] for name in failed for each in result["sources"][name]["failures"])
+        raise VerificationError(f"failed sources: {', '.join(failed)} ({reasons})")
+    if accuracy < MIN_WORD_ACCURACY:
+        raise VerificationError(
+            f"only {accuracy:.0%} of the words are correct; expected {MIN_WORD_ACCURACY:.0%}"
+        )
 
 
 def upload(api: Api, clip: Path) -> str:
-    """Send a clip as a browser's form would; the job's name."""
-    asked = api.call("POST", "/uploads", {"name": clip.name, "content_type": "video/mp4"})
-    form = asked["upload"]
+    """Upload a clip like the website and return the job id."""
+    created = api.call("POST", "/uploads", {"name": clip.name, "content_type": "video/mp4"})
+    form = created["upload"]
     headers = {"content-type": f"multipart/form-data; boundary={BOUNDARY}"}
     send_request(form["url"], form["method"], headers, encode_form(form["fields"], clip), "the upload to S3")
-    return str(asked["job_id"])
+    return str(created["job_id"])
 
 
 def encode_form(fields: Mapping[str, str], clip: Path) -> bytes:
-    """The form's fields, and the file behind them, as S3 wants it."""
+    """Return the multipart body: S3 requires the file after all fields."""
     parts = [
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
         for name, value in fields.items()
@@ -129,61 +131,65 @@ def encode_form(fields: Mapping[str, str], clip: Path) -> bytes:
 
 
 def wait_for_job(api: Api, job_id: str, deadline: float) -> dict[str, Any]:
-    """The job, once it has ended.
+    """Wait for the end of a job and return it.
 
     Raises:
-        VerificationError: it has not by then.
+        VerificationError: the deadline has passed.
     """
     while (job := api.call("GET", f"/jobs/{job_id}"))["state"] not in ("done", "failed"):
         if time.monotonic() > deadline:
             raise VerificationError(
-                f"the job is still {job['state']} ({job.get('stage')}): look at its execution"
+                f"timeout: the job is still {job['state']} ({job.get('stage')}); see its execution"
             )
         time.sleep(POLL_INTERVAL_S)
     return job
 
 
 def format_costs(job: Mapping[str, Any]) -> str:
-    """What the job was thought to cost, and what it did."""
+    """Return the estimated and the actual costs of a job."""
     sums = [(name, job.get(key)) for name, key in (("estimated", "estimate"), ("cost", "cost"))]
-    return ", ".join(f"{name} {found['total']:.4f} USD" for name, found in sums if found) or "no costs told"
+    return (
+        ", ".join(f"{name} {found['total']:.4f} USD" for name, found in sums if found) or "no costs reported"
+    )
 
 
 def reference_words(truth: Path) -> list[str]:
-    """The words that are said in a clip."""
+    """Return the words of a reference transcript."""
     sentences = json.loads(truth.read_text())["sentences"]
     return [word for sentence in sentences for word in sentence["text"].lower().split()]
 
 
 def word_accuracy(words: Sequence[str], reference: Sequence[str]) -> float:
-    """The share of words that were found in their order."""
+    """Return the share of the reference words that were found in order."""
     matcher = difflib.SequenceMatcher(a=words, b=reference, autojunk=False)
     return sum(block.size for block in matcher.get_matching_blocks()) / len(reference)
 
 
 def parse_token(text: str) -> str:
-    """The token, alone or in the operator's secret."""
+    """Return the token, from the operator's secret or given alone."""
     return str(json.loads(text)["token"]) if text.lstrip().startswith("{") else text.strip()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; the result is the exit code."""
+    """Run the command and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m infrastructure.smoke_test", description=__doc__)
-    parser.add_argument("api", help="address of the API: the stack's output `api`")
+    parser.add_argument("api", help="URL of the API: the stack output `api`")
     parser.add_argument("--clip", type=Path, default=EXAMPLES / "demo.mp4")
-    parser.add_argument("--truth", type=Path, default=EXAMPLES / "demo.json", help="what is said in it")
+    parser.add_argument(
+        "--truth", type=Path, default=EXAMPLES / "demo.json", help="reference transcript of the clip"
+    )
     options = parser.parse_args(arguments)
     if not os.environ.get(TOKEN_VARIABLE):
-        parser.error(f"{TOKEN_VARIABLE} is not set: give the operator's token there (docs/aws.md, Deploy)")
+        parser.error(f"set {TOKEN_VARIABLE} to the operator's token (docs/aws.md, Deploy)")
     try:
         for line in verify(
             Api(options.api, parse_token(os.environ[TOKEN_VARIABLE])), options.clip, options.truth
         ):
             print(line, flush=True)
     except VerificationError as error:
-        print(f"wrong: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 1
-    print("all is well")
+    print("all checks passed")
     return 0
 
 

@@ -19,7 +19,7 @@ from infrastructure.resource_references import ResourceReferences
 
 
 class Pipeline(pulumi.ComponentResource):
-    """State machine, its role, and its log."""
+    """State machine with its role and log group; ``arn`` is its output."""
 
     def __init__(
         self,
@@ -36,15 +36,15 @@ class Pipeline(pulumi.ComponentResource):
         child = pulumi.ResourceOptions(parent=self)
         self.log_group = aws.cloudwatch.LogGroup(
             f"{name}-logs",
-            # A name under this prefix spares the resource policy of CloudWatch Logs, which may not grow beyond 5120 B.
+            # Log groups with this prefix need no entry in CloudWatch Logs' resource policy, which is limited to 5120 bytes.
             name=f"/aws/vendedlogs/states/{names.state_machine}",
             retention_in_days=settings.log_retention_days,
             kms_key_id=key_arn,
             opts=child,
         )
-        called = [functions[each] for each in machine.calls]
+        callees = [functions[each] for each in machine.calls]
         grants = references.to_grants(machine.statements)
-        grants.append(iam.Grant(("lambda:InvokeFunction",), [each.arn for each in called]))
+        grants.append(iam.Grant(("lambda:InvokeFunction",), [each.arn for each in callees]))
         self.role = iam.ServiceRole(
             names.state_machine,
             "states.amazonaws.com",
@@ -52,7 +52,7 @@ class Pipeline(pulumi.ComponentResource):
             conditions=iam.source_account_condition(names.account),
             opts=child,
         )
-        values: dict[str, pulumi.Input[Any]] = {each.spec.name: each.arn for each in called}
+        values: dict[str, pulumi.Input[Any]] = {each.spec.name: each.arn for each in callees}
         for key, reference in machine.parameters.items():
             is_setting = reference.startswith("setting:")
             values[key] = references.get_setting(reference) if is_setting else references.resolve(reference)
@@ -65,7 +65,7 @@ class Pipeline(pulumi.ComponentResource):
                 lambda resolved: json.dumps(build_definition(resolved), indent=1)
             ),
             tracing_configuration={"enabled": settings.tracing},
-            # Errors without data: what people say stays out of the logs.
+            # Without execution data: transcripts must not be logged.
             logging_configuration={
                 "level": "ERROR",
                 "include_execution_data": False,

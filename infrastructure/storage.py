@@ -1,4 +1,4 @@
-"""Buckets and tables: encrypted, private, by TLS only, and emptied by age."""
+"""S3 buckets and DynamoDB tables: encrypted, private, TLS only, with expiry."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ OLD_VERSION_DAYS = 7
 
 @dataclass(frozen=True)
 class BucketSpec:
-    """What one bucket is for.
+    """Properties of a bucket.
 
-    ``key_arn`` None: under S3's own key, for what holds nothing private (CloudFront and new instances read it).
-    ``has_custom_policy``: who made the bucket calls ``set_policy`` when it knows the further statements.
+    Attributes:
+        key_arn: KMS key; None for S3's own key, for public content that CloudFront or instances read.
+        retain: keep the bucket when the stack is deleted, unless it is empty.
+        has_custom_policy: the caller calls ``set_policy`` with further statements.
     """
 
     role: str
@@ -36,7 +38,7 @@ class BucketSpec:
 
 
 class Bucket(pulumi.ComponentResource):
-    """One bucket with everything that makes it private."""
+    """A private, encrypted bucket; ``name`` and ``arn`` are its outputs."""
 
     def __init__(
         self, name: str, names: Names, spec: BucketSpec, opts: pulumi.ResourceOptions | None = None
@@ -47,7 +49,6 @@ class Bucket(pulumi.ComponentResource):
         self.bucket = aws.s3.Bucket(
             f"{name}-bucket",
             bucket=names.bucket(spec.role),
-            # A stack that is taken down takes its bucket along only where nothing in it is worth keeping.
             force_destroy=not spec.retain,
             tags={"Name": names.bucket(spec.role)},
             opts=self._child,
@@ -83,32 +84,32 @@ class Bucket(pulumi.ComponentResource):
             rule={"object_ownership": "BucketOwnerEnforced"},
             opts=self._child,
         )
-        # S3 refuses to change both at once.
+        # S3 rejects concurrent changes of both.
         self._after_block = pulumi.ResourceOptions(parent=self, depends_on=[block])
         if not self._spec.has_custom_policy:
             self.set_policy()
 
     def set_policy(self, *statements: Mapping[str, Any]) -> None:
-        """Give the bucket its one policy: TLS only, and the statements that its use needs."""
+        """Create the bucket's policy: TLS only, and further statements."""
         aws.s3.BucketPolicy(
             f"{self._name}-policy",
             bucket=self.name,
             policy=pulumi.Output.all(self.arn, list(statements)).apply(
-                lambda known: json.dumps(build_bucket_policy(known[0], known[1]))
+                lambda args: json.dumps(build_bucket_policy(*args))
             ),
             opts=self._after_block,
         )
 
     def _encrypt(self) -> None:
-        own = self._spec.key_arn is not None
-        algorithm: dict[str, Any] = {"sse_algorithm": "aws:kms" if own else "AES256"}
-        if own:
+        has_key = self._spec.key_arn is not None
+        algorithm: dict[str, Any] = {"sse_algorithm": "aws:kms" if has_key else "AES256"}
+        if has_key:
             algorithm["kms_master_key_id"] = self._spec.key_arn
         aws.s3.BucketServerSideEncryptionConfiguration(
             f"{self._name}-encryption",
             bucket=self.name,
-            # The bucket's own key spares a call to KMS for every object.
-            rules=[{"apply_server_side_encryption_by_default": algorithm, "bucket_key_enabled": own}],
+            # A bucket key avoids a call to KMS for every object.
+            rules=[{"apply_server_side_encryption_by_default": algorithm, "bucket_key_enabled": has_key}],
             opts=self._child,
         )
 
@@ -144,7 +145,7 @@ class Bucket(pulumi.ComponentResource):
         )
 
     def set_cors_rules(self, rules: Sequence[Mapping[str, Any]]) -> None:
-        """Let pages of other origins use addresses that were signed for them; see ``origins``."""
+        """Set the CORS rules; see ``infrastructure.cors``."""
         aws.s3.BucketCorsConfiguration(
             f"{self._name}-origins",
             bucket=self.name,
@@ -154,7 +155,7 @@ class Bucket(pulumi.ComponentResource):
 
 
 def build_bucket_policy(arn: str, statements: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
-    """Nobody without TLS; ``statements`` statements."""
+    """Return a policy that requires TLS, with further statements."""
     refuse_plain = {
         "Sid": "TlsOnly",
         "Effect": "Deny",
@@ -167,7 +168,7 @@ def build_bucket_policy(arn: str, statements: Sequence[Mapping[str, Any]] = ()) 
 
 
 class Table(pulumi.ComponentResource):
-    """One table, paid by use."""
+    """A table with on-demand billing; ``name`` and ``arn`` are its outputs."""
 
     def __init__(
         self,
@@ -181,7 +182,7 @@ class Table(pulumi.ComponentResource):
     ) -> None:
         super().__init__("gorggle:storage:Table", name, None, opts)
         indexes = spec.get("indexes", {})
-        is_record = bool(spec.get("point_in_time_recovery"))
+        has_recovery = bool(spec.get("point_in_time_recovery"))
         self.table = aws.dynamodb.Table(
             f"{name}-table",
             name=names.table(role),
@@ -191,9 +192,9 @@ class Table(pulumi.ComponentResource):
             attributes=[{"name": each, "type": "S"} for each in _list_key_attributes(spec)],
             global_secondary_indexes=[_build_index(index, keys) for index, keys in indexes.items()] or None,
             ttl={"attribute_name": spec["time_to_live"], "enabled": True},
-            point_in_time_recovery={"enabled": is_record},
+            point_in_time_recovery={"enabled": has_recovery},
             server_side_encryption={"enabled": True, "kms_key_arn": key_arn},
-            deletion_protection_enabled=is_record and settings.deletion_protection,
+            deletion_protection_enabled=has_recovery and settings.deletion_protection,
             opts=pulumi.ResourceOptions(parent=self),
         )
         self.name, self.arn = self.table.name, self.table.arn

@@ -1,4 +1,4 @@
-"""The browser application: a private bucket that CloudFront alone may read, and what is put into it."""
+"""The website: a private bucket behind CloudFront, with the built page and its configuration."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from infrastructure.cors import build_content_security_policy
 from infrastructure.naming import Names
 from infrastructure.storage import Bucket, BucketSpec
 
-# AWS's own policy: cache, compress, and forward nothing (no cookie, no header, no query).
+# AWS managed cache policies. The first forwards no cookies, headers or query strings.
 CACHING_OPTIMIZED = "658327ea-f89d-4fab-a63d-7e88639e58f6"
 CACHING_DISABLED = "4135ea2d-6df8-44a3-9df3-4b5a84be39ad"
 YEAR_S = 31_536_000
 CONFIG_KEY = "config.json"
-# The built page is in the repository (`make web` writes it): publishing it takes no Node.
+# Written by `make web` and kept in the repository, so that deployments need no Node.
 PAGE_FOLDER = "clients/python/gorggle_gateway/page"
-# Names below it hold a hash of their content; everything else is asked for anew, so that a new page is seen at once.
+# File names below it contain a hash of the content. All other files are revalidated on every request.
 ASSETS_PREFIX = "assets/"
 IMMUTABLE_CACHE, NO_CACHE = f"public, max-age={YEAR_S}, immutable", "no-cache"
-# What mimetypes takes from the machine that it runs on must not depend on it.
+# Not from `mimetypes`, whose table depends on the machine.
 CONTENT_TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -39,7 +39,7 @@ CONTENT_TYPES = {
 
 
 class Website(pulumi.ComponentResource):
-    """Bucket, distribution and headers."""
+    """Bucket, distribution and security headers; ``origin`` is the website's URL."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Website(pulumi.ComponentResource):
         sign_in_url: str = "",
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """``buckets``: ``uploads`` and ``results``, which the pages speak to; ``sign_in_url``: likewise, where there is one."""
+        """``buckets``: ``uploads`` and ``results``, which pages access; ``sign_in_url``: of the user pool, if any."""
         super().__init__("gorggle:website:Website", name, None, opts)
         self._name, self._names, self._sign_in_url = name, names, sign_in_url
         self._child = pulumi.ResourceOptions(parent=self)
@@ -103,7 +103,7 @@ class Website(pulumi.ComponentResource):
                 }
             ],
             default_cache_behavior={**behavior, "cache_policy_id": CACHING_OPTIMIZED},
-            # Where the API is may change while the pages stay.
+            # Changes with the API, independently of the pages.
             ordered_cache_behaviors=[
                 {**behavior, "path_pattern": f"/{CONFIG_KEY}", "cache_policy_id": CACHING_DISABLED}
             ],
@@ -114,17 +114,17 @@ class Website(pulumi.ComponentResource):
         )
 
     def _create_headers_policy(self, buckets: Mapping[str, Bucket]) -> aws.cloudfront.ResponseHeadersPolicy:
-        spoken_to = pulumi.Output.all(buckets["uploads"].name, buckets["results"].name)
-        content = spoken_to.apply(
-            lambda known: build_content_security_policy(
-                self._names.region, known[0], known[1], self._sign_in_url
+        bucket_names = pulumi.Output.all(buckets["uploads"].name, buckets["results"].name)
+        policy = bucket_names.apply(
+            lambda args: build_content_security_policy(
+                self._names.region, args[0], args[1], self._sign_in_url
             )
         )
         return aws.cloudfront.ResponseHeadersPolicy(
             f"{self._name}-headers",
             name=self._names.prefix,
             security_headers_config={
-                "content_security_policy": {"content_security_policy": content, "override": True},
+                "content_security_policy": {"content_security_policy": policy, "override": True},
                 "content_type_options": {"override": True},
                 "frame_options": {"frame_option": "DENY", "override": True},
                 "referrer_policy": {"referrer_policy": "no-referrer", "override": True},
@@ -137,7 +137,7 @@ class Website(pulumi.ComponentResource):
             custom_headers_config={
                 "items": [
                     {
-                        # The camera and the microphone for our own page and for no frame in it.
+                        # Camera and microphone for the page itself, not for frames.
                         "header": "Permissions-Policy",
                         "value": "camera=(self), microphone=(self), geolocation=()",
                         "override": True,
@@ -149,10 +149,10 @@ class Website(pulumi.ComponentResource):
         )
 
     def publish(self, root: Path, config: Mapping[str, Any]) -> None:
-        """Put the application and what it must know of the stack into the bucket.
+        """Upload the page and its configuration, ``config.json``.
 
         Raises:
-            ValueError: the built page is not there, or holds a file of a kind that is not served.
+            ValueError: the built page is missing, or contains a file of an unknown type.
         """
         for path, key in list_site_files(root):
             aws.s3.BucketObjectv2(
@@ -168,7 +168,7 @@ class Website(pulumi.ComponentResource):
             f"{self._name}-{CONFIG_KEY}",
             bucket=self.bucket.name,
             key=CONFIG_KEY,
-            # No gateway is here: live captions come with a server of one's own.
+            # Live captions need the gateway, which is not part of the stack.
             content=pulumi.Output.json_dumps({"live": "", **config}),
             content_type=CONTENT_TYPES[".json"],
             cache_control=NO_CACHE,
@@ -177,21 +177,21 @@ class Website(pulumi.ComponentResource):
 
 
 def list_site_files(root: Path) -> Iterator[tuple[Path, str]]:
-    """Files of the browser application and their keys.
+    """Yield the files of the built page with their keys.
 
     Raises:
-        ValueError: there is no built page, or it holds a file of a kind that is not served.
+        ValueError: the built page is missing, or contains a file of an unknown type.
     """
     folder = root / PAGE_FOLDER
     if not (folder / "index.html").is_file():
         raise ValueError(
-            f"{folder} holds no index.html: build the page with `make web`, or set website to false"
+            f"{folder} contains no index.html: build the page with `make web`, or set website to false"
         )
     for path in sorted(folder.rglob("*")):
         if not path.is_file():
             continue
         if path.suffix not in CONTENT_TYPES:
             raise ValueError(
-                f"{path} is a {path.suffix or 'nameless'} file: known are {', '.join(sorted(CONTENT_TYPES))}"
+                f"{path} has an unknown file type; supported: {', '.join(sorted(CONTENT_TYPES))}"
             )
         yield path, path.relative_to(folder).as_posix()

@@ -1,7 +1,4 @@
-"""Grafana's dashboard as code: ``python monitoring/grafana_dashboard.py`` writes gorggle.json anew; import that into Grafana.
-
-Panels are told by what they show, with which queries, and in which unit; where they stand follows from their order.
-"""
+"""Generates the Grafana dashboard: ``python monitoring/grafana_dashboard.py`` writes gorggle.json, to import into Grafana."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ class Panel:
     """One graph.
 
     Attributes:
-        queries: PromQL by what it shows in the legend; PLACE stands for the servers that were chosen.
+        queries: PromQL by legend; SELECTOR selects the servers.
         unit: as Grafana names it.
     """
 
@@ -33,7 +30,7 @@ class Panel:
 
 
 def quantiles(metric: str, by: str = "", levels: Iterable[float] = (0.5, 0.95)) -> dict[str, str]:
-    """Quantiles of a histogram, by a label if one is given."""
+    """Return queries for quantiles of a histogram, optionally by a label."""
     labels, legend = (f"le, {by}", f"{{{{{by}}}}} ") if by else ("le", "")
     return {
         f"{legend}p{share * 100:g}": f"histogram_quantile({share}, sum by ({labels}) "
@@ -43,38 +40,38 @@ def quantiles(metric: str, by: str = "", levels: Iterable[float] = (0.5, 0.95)) 
 
 
 def rate(metric: str, by: str = "") -> str:
-    """How fast a counter grows, by a label if one is given."""
+    """Return a query for the rate of a counter, optionally by a label."""
     inner = f"rate({metric}{{{SELECTOR}}}[$__rate_interval])"
     return f"sum by ({by}) ({inner})" if by else f"sum({inner})"
 
 
 def mean(histogram: str) -> str:
-    """The mean of what a histogram has seen lately."""
+    """Return a query for the recent mean of a histogram."""
     return f"{rate(f'{histogram}_sum')} / {rate(f'{histogram}_count')}"
 
 
 ROWS: dict[str, list[Panel]] = {
-    "Calls": [
+    "Requests": [
         Panel(
-            "Streams and places",
+            "Streams and limit",
             {
                 "streams": f"sum(gorggle_active_streams{{{SELECTOR}}})",
-                "places": f"sum(gorggle_max_streams{{{SELECTOR}}})",
-                "servers that serve": f"sum(gorggle_up{{{SELECTOR}}})",
+                "limit": f"sum(gorggle_max_streams{{{SELECTOR}}})",
+                "ready servers": f"sum(gorggle_up{{{SELECTOR}}})",
             },
         ),
         Panel(
-            "Calls by status",
+            "Requests by status",
             {"{{code}}": rate("gorggle_grpc_requests_total", "code")},
             "reqps",
             stacked=True,
         ),
         Panel("Errors by class", {"{{error}}": rate("gorggle_errors_total", "error")}, "reqps", stacked=True),
-        Panel("How long calls take", quantiles("gorggle_grpc_request_duration_seconds", "method"), "s"),
+        Panel("Request duration", quantiles("gorggle_grpc_request_duration_seconds", "method"), "s"),
         Panel(
-            "Refused for want of a place",
+            "Refused requests",
             {
-                "share of calls": f'sum(rate(gorggle_grpc_requests_total{{code="RESOURCE_EXHAUSTED", {SELECTOR}}}[$__rate_interval]))'
+                "share of requests": f'sum(rate(gorggle_grpc_requests_total{{code="RESOURCE_EXHAUSTED", {SELECTOR}}}[$__rate_interval]))'
                 f" / {rate('gorggle_grpc_requests_total')}"
             },
             "percentunit",
@@ -85,54 +82,54 @@ ROWS: dict[str, list[Panel]] = {
             description="Servers of each version: two during a rolling update.",
         ),
     ],
-    "Pace": [
+    "Speed": [
         Panel(
             "Real-time factor",
             quantiles("gorggle_real_time_factor"),
-            description="Seconds of work for each second of media. Above 1 a live stream falls behind.",
+            description="Seconds of processing per second of media. Above 1, live streams fall behind.",
         ),
-        Panel("Media read", {"seconds a second": rate("gorggle_media_processed_seconds_total")}),
+        Panel("Processed media", {"seconds a second": rate("gorggle_media_processed_seconds_total")}),
         Panel(
-            "Each step of 0.4 s of media",
+            "Duration of a 0.4 s step, by stage",
             quantiles("gorggle_stage_duration_seconds", "stage", (0.95,)),
             "s",
-            "Decoding, looking for faces, hearing: each has 0.4 s before it falls behind.",
+            "Each stage must take less than 0.4 s, or live streams fall behind.",
         ),
-        Panel("Waiting for the device", quantiles("gorggle_queue_wait_seconds", "result"), "s"),
-        Panel("Encoding a batch", quantiles("gorggle_encode_duration_seconds"), "s"),
-        Panel("A step of the search", quantiles("gorggle_decode_step_duration_seconds"), "s"),
+        Panel("Queue wait", quantiles("gorggle_queue_wait_seconds", "result"), "s"),
+        Panel("Encoding of a batch", quantiles("gorggle_encode_duration_seconds"), "s"),
+        Panel("Beam search step", quantiles("gorggle_decode_step_duration_seconds"), "s"),
     ],
     "Device": [
         Panel(
-            "Utterances together",
+            "Batch size",
             {
                 "encoded": mean("gorggle_encode_batch_size"),
-                "searched": mean("gorggle_decode_batch_size"),
+                "decoded": mean("gorggle_decode_batch_size"),
             },
         ),
         Panel(
-            "Live streams on the machine",
+            "Load of live streams",
             {
                 "streams": f"sum(gorggle_live_streams{{{SELECTOR}}})",
-                "expected share of its time": f"avg(gorggle_live_device_load{{{SELECTOR}}})",
-                "expected busy processors": f"avg(gorggle_live_cpu_load{{{SELECTOR}}})",
-                "of these in the server's process": f"avg(gorggle_live_gil_load{{{SELECTOR}}})",
+                "expected device utilization": f"avg(gorggle_live_device_load{{{SELECTOR}}})",
+                "expected busy CPUs": f"avg(gorggle_live_cpu_load{{{SELECTOR}}})",
+                "of these in the server process": f"avg(gorggle_live_gil_load{{{SELECTOR}}})",
             },
         ),
-        Panel("Utterances waiting", {"waiting": f"sum(gorggle_queue_depth{{{SELECTOR}}})"}),
-        Panel("Utterances given up", {"{{cause}}": rate("gorggle_requests_dropped_total", "cause")}, "ops"),
+        Panel("Queued utterances", {"queued": f"sum(gorggle_queue_depth{{{SELECTOR}}})"}),
+        Panel("Dropped utterances", {"{{cause}}": rate("gorggle_requests_dropped_total", "cause")}, "ops"),
         Panel(
-            "Device at work",
+            "Device utilization",
             {
                 "share of time": rate("gorggle_device_busy_seconds_total"),
-                "GPU, as its driver tells": f"avg(gorggle_gpu_utilisation_ratio{{{SELECTOR}}})",
+                "GPU utilization (driver)": f"avg(gorggle_gpu_utilisation_ratio{{{SELECTOR}}})",
             },
             "percentunit",
         ),
-        Panel("Media read by the device", {"seconds a second": rate("gorggle_decoded_media_seconds_total")}),
+        Panel("Decoded media", {"seconds a second": rate("gorggle_decoded_media_seconds_total")}),
         Panel("GPU memory", {"{{kind}}": f"sum by (kind) (gorggle_gpu_memory_bytes{{{SELECTOR}}})"}, "bytes"),
     ],
-    "Pictures and words": [
+    "Frames and segments": [
         Panel(
             "Frames with a face",
             {
@@ -149,18 +146,16 @@ ROWS: dict[str, list[Panel]] = {
     "Process": [
         Panel("Memory", {"{{instance}}": f"process_resident_memory_bytes{{{SELECTOR}}}"}, "bytes"),
         Panel("Open files", {"{{instance}}": f"process_open_fds{{{SELECTOR}}}"}),
-        Panel(
-            "Processors", {"{{instance}}": f"rate(process_cpu_seconds_total{{{SELECTOR}}}[$__rate_interval])"}
-        ),
-        Panel("Event loop late", quantiles("gorggle_event_loop_lag_seconds", levels=(0.5, 0.99)), "s"),
+        Panel("CPU", {"{{instance}}": f"rate(process_cpu_seconds_total{{{SELECTOR}}}[$__rate_interval])"}),
+        Panel("Event loop lag", quantiles("gorggle_event_loop_lag_seconds", levels=(0.5, 0.99)), "s"),
         Panel("Tasks", {"{{instance}}": f"gorggle_event_loop_tasks{{{SELECTOR}}}"}),
-        Panel("Media in flight", {"{{instance}}": f"gorggle_input_buffer_bytes{{{SELECTOR}}}"}, "bytes"),
+        Panel("Buffered input", {"{{instance}}": f"gorggle_input_buffer_bytes{{{SELECTOR}}}"}, "bytes"),
     ],
 }
 
 
 def build_dashboard() -> dict[str, Any]:
-    """The whole of it, in Grafana's format (schema 39, Grafana 10 and later)."""
+    """Return the dashboard in Grafana's format (schema 39, Grafana 10 and later)."""
     panels: list[dict[str, Any]] = []
     top = 0
     for title, row in ROWS.items():
@@ -168,8 +163,8 @@ def build_dashboard() -> dict[str, Any]:
             _grid_position(0, top, COLUMNS, 1) | {"type": "row", "title": title, "id": len(panels) + 1}
         )
         top += 1
-        for place, panel in enumerate(row):
-            column, line = place * WIDTH % COLUMNS, place * WIDTH // COLUMNS
+        for index, panel in enumerate(row):
+            column, line = index * WIDTH % COLUMNS, index * WIDTH // COLUMNS
             panels.append(
                 _grid_position(column, top + line * HEIGHT, WIDTH, HEIGHT)
                 | _build_panel(panel)
@@ -179,7 +174,7 @@ def build_dashboard() -> dict[str, Any]:
     return {
         "title": "Gorggle",
         "uid": "gorggle",
-        "description": "Lip reading: calls, pace, device. Generated by monitoring/grafana_dashboard.py.",
+        "description": "Lip reading: requests, speed, device. Generated by monitoring/grafana_dashboard.py.",
         "schemaVersion": 39,
         "editable": True,
         "refresh": "30s",
@@ -191,7 +186,7 @@ def build_dashboard() -> dict[str, Any]:
 
 
 def list_queries() -> list[str]:
-    """Every PromQL expression of the dashboard."""
+    """Return all PromQL expressions of the dashboard."""
     return [query for row in ROWS.values() for panel in row for query in panel.queries.values()]
 
 
@@ -228,7 +223,7 @@ def _datasource_variable() -> dict[str, Any]:
 
 
 def _label_variable(label: str) -> dict[str, Any]:
-    """A choice of servers, all of them at first."""
+    """Return a variable that selects servers; initially all."""
     return {
         "name": label,
         "type": "query",
@@ -243,7 +238,7 @@ def _label_variable(label: str) -> dict[str, Any]:
 
 
 def render() -> str:
-    """The file's content."""
+    """Return the content of the file."""
     return json.dumps(build_dashboard(), indent=2, ensure_ascii=False) + "\n"
 
 

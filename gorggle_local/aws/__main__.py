@@ -1,4 +1,4 @@
-"""``python -m gorggle_local.aws``: an AWS on this machine, until standard input closes. Tells its addresses as a line of JSON."""
+"""``python -m gorggle_local.aws``: emulate AWS until standard input is closed. Prints its URLs as a line of JSON."""
 
 from __future__ import annotations
 
@@ -15,50 +15,54 @@ from gorggle_local.aws.emulator import AwsEmulator, EmulatorSettings
 
 
 def main() -> None:
-    """Run the machine."""
+    """Run the emulator."""
     parser = argparse.ArgumentParser(prog="python -m gorggle_local.aws", description=__doc__)
-    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "gorggle-local-aws")
-    parser.add_argument("--truth", type=Path, action="append", default=[], help="folder of clips' truths")
+    parser.add_argument("--cache-dir", type=Path, default=Path(tempfile.gettempdir()) / "gorggle-local-aws")
+    parser.add_argument(
+        "--truth", type=Path, action="append", default=[], help="folder of reference transcripts"
+    )
     parser.add_argument("--aws-port", type=int, default=0)
     parser.add_argument("--api-port", type=int, default=0)
-    parser.add_argument("--time-scale", type=float, default=1.0, help="of the state machine's retries")
-    parser.add_argument("--python", type=Path, help="interpreter that functions run under; default: this one")
-    parser.add_argument("--runtime", type=Path, help="zip of what Lambda's runtime brings for --python")
-    given = parser.parse_args()
+    parser.add_argument(
+        "--time-scale", type=float, default=1.0, help="factor for the delays of the state machine's retries"
+    )
+    parser.add_argument("--python", type=Path, help="interpreter for the functions; default: this one")
+    parser.add_argument("--runtime", type=Path, help="zip of the Lambda runtime's packages for --python")
+    options = parser.parse_args()
     interpreter = None
-    if (given.python is None) != (given.runtime is None):
-        parser.error("--python and --runtime belong together: a runtime is built for one Python")
-    if given.python is not None:
-        interpreter = python_discovery.probe(given.python)
+    if (options.python is None) != (options.runtime is None):
+        parser.error("--python and --runtime must be given together")
+    if options.python is not None:
+        interpreter = python_discovery.probe(options.python)
         if interpreter is None:
-            parser.error(f"{given.python} is no CPython that takes packages built for Lambda: give another")
+            parser.error(f"{options.python} is not a CPython that can load packages built for Lambda")
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    machine = AwsEmulator(
+    emulator = AwsEmulator(
         EmulatorSettings(
-            given.cache,
-            tuple(given.truth),
-            given.aws_port,
-            given.api_port,
-            given.time_scale,
+            options.cache_dir,
+            tuple(options.truth),
+            options.aws_port,
+            options.api_port,
+            options.time_scale,
             interpreter,
-            given.runtime,
+            options.runtime,
         )
     )
-    machine.start()
-    told = {
-        "endpoint_url": machine.endpoint_url,
-        "api_url": machine.api_url,
-        "interpreter": str(machine.interpreter),
+    emulator.start()
+    ready_info = {
+        "endpoint_url": emulator.endpoint_url,
+        "api_url": emulator.api_url,
+        "interpreter": str(emulator.interpreter),
     }
-    sys.stdout.write(json.dumps(told) + "\n")
+    sys.stdout.write(json.dumps(ready_info) + "\n")
     sys.stdout.flush()
     try:
         sys.stdin.read()
     except KeyboardInterrupt:
         pass
     finally:
-        machine.stop()
-    # Taking moto's objects apart one by one would take longer than all the rest.
+        emulator.stop()
+    # Exit at once: freeing moto's objects takes seconds.
     sys.stderr.flush()
     os._exit(0)
 

@@ -1,6 +1,6 @@
-"""HTTP APIs answered: routes and authorizers as they stand in API Gateway's table, functions called with payload 2.0.
+"""HTTP APIs of API Gateway: routes and authorizers from moto's state, function invocations with payload format 2.0.
 
-moto keeps HTTP APIs but answers no call to one. Not emulated: stages, throttling, the checks of a JWT's signature.
+moto stores HTTP APIs but does not serve them. Not emulated: stages, throttling, verification of JWT signatures.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from moto.apigatewayv2.models import apigatewayv2_backends
 
 Call = Callable[[str, dict[str, Any]], Any]
 _FUNCTION_ARN = re.compile(r"functions/(arn:[^/]+)/invocations|(arn:aws[a-z-]*:lambda:.+)")
-# Paths below this are not the API's but this machine's.
+# Paths below this prefix control the emulator.
 CONTROL_PREFIX = "/_local/"
 
 
 class HttpApi:
-    """The calls to the HTTP APIs of one account and region."""
+    """The HTTP APIs of one account and region."""
 
     def __init__(self, account: str, region: str, call: Call) -> None:
         self._backend = apigatewayv2_backends[account][region]
@@ -33,7 +33,7 @@ class HttpApi:
     def handle(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes, source: str
     ) -> tuple[int, dict[str, str], bytes]:
-        """Answer a call: status, headers, body."""
+        """Handle a request; return status, headers and body."""
         address = urlsplit(target)
         found = self._find_route(method, address.path)
         if found is None:
@@ -47,21 +47,21 @@ class HttpApi:
         return _to_http_response(self._call(_parse_function_arn(integration.integration_uri), event))
 
     def _find_route(self, method: str, path: str) -> tuple[Any, Any, dict[str, str]] | None:
-        """API, route and the path's variables; ``$default`` takes what no other does."""
+        """Return API, route and path parameters; ``$default`` matches if no other route does."""
         default: tuple[Any, Any, dict[str, str]] | None = None
         for api in self._backend.apis.values():
             for route in sorted(api.routes.values(), key=lambda one: one.route_key.count("{")):
                 if route.route_key == "$default":
                     default = api, route, {}
                     continue
-                wanted, _, pattern = route.route_key.partition(" ")
+                route_method, _, pattern = route.route_key.partition(" ")
                 match = re.fullmatch(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", pattern), path)
-                if match and wanted in (method, "ANY"):
+                if match and route_method in (method, "ANY"):
                     return api, route, {name: unquote(value) for name, value in match.groupdict().items()}
         return default
 
     def _authorize(self, api: Any, route: Any, event: dict[str, Any]) -> int | None:
-        """Put who calls into the event; or the status to refuse with."""
+        """Add the authorizer's result to the event; return a status if the request is denied."""
         if route.authorization_type in (None, "", "NONE"):
             return None
         header = event["headers"].get("authorization")
@@ -73,8 +73,8 @@ class HttpApi:
                 "jwt": {"claims": _decode_claims(header), "scopes": None}
             }
             return None
-        question = {**event, "type": "REQUEST", "routeArn": "arn:local", "identitySource": [header]}
-        answer = self._call(_parse_function_arn(authorizer.authorizer_uri), question)
+        request = {**event, "type": "REQUEST", "routeArn": "arn:local", "identitySource": [header]}
+        answer = self._call(_parse_function_arn(authorizer.authorizer_uri), request)
         if not isinstance(answer, dict) or not answer.get("isAuthorized"):
             return 403
         event["requestContext"]["authorizer"] = {"lambda": answer.get("context") or {}}
@@ -82,7 +82,7 @@ class HttpApi:
 
 
 def create_server(port: int, api: HttpApi, control: Callable[[str, bytes], Any]) -> ThreadingHTTPServer:
-    """Make a server of it; the caller runs it."""
+    """Return an HTTP server for the APIs; the caller runs it."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -93,9 +93,9 @@ def create_server(port: int, api: HttpApi, control: Callable[[str, bytes], Any])
                 status, headers = 200, {"content-type": "application/json"}
                 content = json.dumps(control(self.path.removeprefix(CONTROL_PREFIX), body)).encode()
             else:
-                given = {name.lower(): value for name, value in self.headers.items()}
+                lower = {name.lower(): value for name, value in self.headers.items()}
                 status, headers, content = api.handle(
-                    self.command, self.path, given, body, self.client_address[0]
+                    self.command, self.path, lower, body, self.client_address[0]
                 )
             self.send_response(status)
             for name, value in {**headers, "content-length": str(len(content))}.items():
@@ -106,7 +106,7 @@ def create_server(port: int, api: HttpApi, control: Callable[[str, bytes], Any])
         do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _serve  # noqa: N815 - the base class's names
 
         def log_message(self, *_: Any) -> None:
-            """Nothing: the functions log themselves."""
+            """Log nothing; functions have their own logs."""
 
     server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.daemon_threads = True
@@ -175,12 +175,12 @@ def _to_http_response(answer: Any) -> tuple[int, dict[str, str], bytes]:
 def _parse_function_arn(uri: str) -> str:
     match = _FUNCTION_ARN.search(uri)
     if match is None:
-        raise ValueError(f"{uri} is no function: expected a Lambda's ARN")
+        raise ValueError(f"{uri} is not the ARN of a Lambda function")
     return match[1] or match[2]
 
 
 def _decode_claims(header: str) -> dict[str, Any]:
-    """A JWT's claims; its signature is not looked at here."""
+    """Return a JWT's claims without verifying its signature."""
     payload = header.rpartition(" ")[2].split(".")[1]
     claims: dict[str, Any] = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
     return claims

@@ -1,49 +1,49 @@
-"""Fits a provider's inputs to the AWS API's own shapes, as botocore describes them.
+"""Convert a provider's inputs to the AWS API's parameters, and validate them against botocore's service models.
 
-Pulumi's AWS provider and the API name most things alike: ``sseAlgorithm`` and ``SSEAlgorithm``, ``attributes`` and
-``AttributeDefinitions`` apart. ``fitted`` does the first kind by itself and refuses what no member of the shape answers
-to. ``faults`` then holds the request against everything that botocore knows of the shape: what is required, types,
-enumerations, ranges, patterns. (botocore's own validation does not look at the last three.)
+Pulumi's AWS provider and the API use nearly the same names: ``sseAlgorithm`` and ``SSEAlgorithm``. ``convert`` maps such
+names and rejects properties without a matching member. ``validate`` is botocore's own validation plus what that leaves
+out: enumerations, maxima and patterns.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import botocore.session
+from botocore.validate import ParamValidator
 
-# botocore's models of shapes and operations: their classes differ by kind, and say nothing of types.
+# botocore's models of shapes and operations: their classes differ by kind and have no type hints.
 Shape = Any
 Operation = Any
 
-_NUMBERS: Mapping[str, type] = {"integer": int, "long": int, "float": float, "double": float}
+_NUMBERS = {"integer": int, "long": int, "float": float, "double": float}
+_MAX_SAMPLE_DEPTH = 5
 
 
 class ApiShapeError(ValueError):
-    """The API has no such member, or it takes another type."""
+    """The API has no such member, or the value has the wrong type."""
 
 
 @functools.cache
 def operation(name: str) -> Operation:
-    """The model of an operation such as ``s3.CreateBucket``."""
+    """Return the model of an operation such as ``s3.CreateBucket``."""
     service, _, method = name.partition(".")
     return botocore.session.get_session().get_service_model(service).operation_model(method)
 
 
 def convert(shape: Shape, value: Any, where: str = "") -> Any:
-    """A value in the provider's casing as the shape has it.
+    """Convert a value with the provider's names to the names of a shape.
 
     Raises:
-        ApiShapeError: something in it has no place in the shape.
+        ApiShapeError: the shape has no member for a property.
     """
     match shape.type_name:
         case "structure":
             return _convert_structure(shape, value, where)
         case "list":
-            # What comes once at most is no list in the provider's schema.
+            # The provider's schema has a single value where at most one item is allowed.
             items = value if isinstance(value, list) else [value]
             return [convert(shape.member, each, f"{where}[{index}]") for index, each in enumerate(items)]
         case "map":
@@ -58,25 +58,23 @@ def _convert_structure(shape: Shape, value: Any, where: str) -> dict[str, Any]:
         value = value[0]
     if not isinstance(value, dict):
         raise ApiShapeError(f"{where} is {value!r}; the API takes {', '.join(shape.members)}")
-    made = {}
+    result = {}
     for name, each in value.items():
         if each is None:
             continue
         member = find_member(shape, name)
         if member is None:
-            raise ApiShapeError(
-                f"{where}.{name} is nothing that the API knows; it takes {', '.join(shape.members)}"
-            )
-        made[member] = convert(shape.members[member], each, f"{where}.{name}")
-    return made
+            raise ApiShapeError(f"{where}.{name} is unknown to the API; it takes {', '.join(shape.members)}")
+        result[member] = convert(shape.members[member], each, f"{where}.{name}")
+    return result
 
 
 def find_member(shape: Shape, name: str) -> str | None:
-    """The member that a provider's property means; None where there is none."""
-    known = {member.lower(): member for member in shape.members}
-    wanted = name.lower()
-    ways = (wanted, wanted + "s", wanted.removesuffix("s"), wanted + "list", re.sub(r"ies$", "y", wanted))
-    return next((known[each] for each in ways if each in known), None)
+    """Return the member that a provider's property corresponds to, or None."""
+    members = {member.lower(): member for member in shape.members}
+    name = name.lower()
+    variants = (name, name + "s", name.removesuffix("s"), name + "list", re.sub(r"ies$", "y", name))
+    return next((members[each] for each in variants if each in members), None)
 
 
 def _convert_scalar(shape: Shape, value: Any) -> Any:
@@ -85,86 +83,61 @@ def _convert_scalar(shape: Shape, value: Any) -> Any:
         return value == "true"
     if kind in _NUMBERS and isinstance(value, str) and re.fullmatch(r"-?\d+(\.\d+)?", value):
         return _NUMBERS[kind](value)
-    if kind == "float" or kind == "double":
-        return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
     if kind == "blob" and isinstance(value, str):
         return value.encode()
     return value
 
 
-def validate(shape: Shape, value: Any, where: str = "") -> Iterator[str]:
-    """Everything about a request that the API would refuse."""
-    match shape.type_name:
-        case "structure":
-            yield from _structure_faults(shape, value, where)
-        case "list":
-            if not isinstance(value, list):
-                yield f"{where} is {value!r}, not a list"
-                return
-            yield from _size_faults(shape, len(value), where, "items")
-            for index, each in enumerate(value):
-                yield from validate(shape.member, each, f"{where}[{index}]")
-        case "map":
-            for key, each in value.items():
-                yield from validate(shape.key, key, f"{where}'s key")
-                yield from validate(shape.value, each, f"{where}.{key}")
-        case "string":
-            yield from _text_faults(shape, value, where)
-        case "integer" | "long" | "float" | "double" as kind:
-            if isinstance(value, bool) or not isinstance(value, (int, _NUMBERS[kind])):
-                yield f"{where} is {value!r}, not a number ({kind})"
-            else:
-                yield from _size_faults(shape, value, where, "")
-        case "boolean":
-            if not isinstance(value, bool):
-                yield f"{where} is {value!r}, not true or false"
+class _StrictValidator(ParamValidator):
+    """Adds the checks that botocore leaves to the service."""
+
+    # botocore skips the validation of list items without any of these.
+    VALIDATED_METADATA_ATTRS = ParamValidator.VALIDATED_METADATA_ATTRS | {"enum", "max", "pattern"}
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+
+    def _validate(self, params: Any, shape: Shape, errors: Any, name: str) -> None:
+        super()._validate(params, shape, errors, name)  # type: ignore[no-untyped-call]
+        if problem := _find_problem(shape, params):
+            self.problems.append(f"{name.removeprefix('.')} is {params!r}; {problem}")
 
 
-def _structure_faults(shape: Shape, value: Any, where: str) -> Iterator[str]:
-    if not isinstance(value, dict):
-        yield f"{where} is {value!r}, not a structure"
-        return
-    for name in shape.required_members:
-        if name not in value:
-            yield f"{where}.{name} is missing"
-    for name, each in value.items():
-        if name not in shape.members:
-            yield f"{where}.{name} is nothing that the API knows"
-        else:
-            yield from validate(shape.members[name], each, f"{where}.{name}")
+def validate(shape: Shape, value: Any) -> list[str]:
+    """Return a line for everything that the API would reject in a request."""
+    validator = _StrictValidator()
+    report: str = validator.validate(value, shape).generate_report()  # type: ignore[no-untyped-call]
+    return [*report.splitlines(), *validator.problems]
 
 
-def _text_faults(shape: Shape, value: Any, where: str) -> Iterator[str]:
-    if not isinstance(value, str):
-        yield f"{where} is {value!r}, not a text"
-        return
-    if shape.enum and value not in shape.enum:
-        yield f"{where} is {value!r}; the API takes {', '.join(shape.enum)}"
-    yield from _size_faults(shape, len(value), where, "characters")
-    pattern = shape.metadata.get("pattern")
-    if pattern and not _matches(pattern, value):
-        yield f"{where} is {value!r}, which is not of the form {pattern}"
+def _find_problem(shape: Shape, value: Any) -> str:
+    kind = shape.type_name
+    if kind in _NUMBERS and isinstance(value, bool):
+        return "the API takes a number"
+    if kind == "string" and isinstance(value, str):
+        if shape.enum and value not in shape.enum:
+            return f"the API takes {', '.join(shape.enum)}"
+        pattern = shape.metadata.get("pattern", "")
+        if pattern and not _matches(pattern, value):
+            return f"the API takes {pattern}"
+    size = value if kind in _NUMBERS else len(value) if isinstance(value, (str, list)) else 0
+    maximum = shape.metadata.get("max")
+    if maximum is not None and isinstance(size, (int, float)) and size > float(maximum):
+        return f"the maximum is {maximum}"
+    return ""
 
 
 def _matches(pattern: str, text: str) -> bool:
-    # The models are written for Java: \p{…} classes and a few flags that Python's expressions have no words for.
+    # The models are written for Java, with classes (\p{…}) and flags that Python does not have.
     try:
         return re.search(f"^(?:{pattern})$", text, re.DOTALL) is not None
     except re.error:
         return True
 
 
-def _size_faults(shape: Shape, size: float, where: str, unit: str) -> Iterator[str]:
-    least, most = shape.metadata.get("min"), shape.metadata.get("max")
-    if least is not None and size < float(least):
-        yield f"{where} has {size} {unit}, and the least is {least}".replace("  ", " ")
-    if most is not None and size > float(most):
-        yield f"{where} has {size} {unit}, and the most is {most}".replace("  ", " ")
-
-
 def sample_output(shape: Shape | None, depth: int = 0) -> Any:
-    """An answer of a shape, with something in every member: what comes next may refer to it."""
-    if shape is None or depth > 5:
+    """Return an example of a shape with a value for every member, so that later calls can refer to it."""
+    if shape is None or depth > _MAX_SAMPLE_DEPTH:
         return {}
     match shape.type_name:
         case "structure":

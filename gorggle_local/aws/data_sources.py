@@ -1,7 +1,6 @@
-"""Answers to what the program asks AWS before it declares anything.
+"""Made-up results of the data sources (Pulumi's invokes) that the program reads.
 
-They are made up: the engines that record have no AWS, and moto knows neither the parameter of the image nor quotas (a test
-finds out when it does).
+The recording engine has no AWS, and moto knows neither the AMI parameter nor service quotas (a test fails once it does).
 """
 
 from __future__ import annotations
@@ -11,46 +10,47 @@ from typing import Any
 
 from gorggle_local.aws.provider_outputs import ACCOUNT, REGION
 
-GPU_ZONES = ("a", "b", "c", "d")
-# A quota of GPU instances that is enough for all.
-VCPU_QUOTA = 10_000
+GPU_ZONES = [f"{REGION}{letter}" for letter in "abcd"]
+# Enough for every setting.
+VCPU_QUOTA = 10_000.0
 AMI_ID = "ami-0123456789abcdef0"
+
+_RESULTS: Mapping[str, Mapping[str, Any]] = {
+    "aws:index/getCallerIdentity:getCallerIdentity": {
+        "accountId": ACCOUNT,
+        "arn": f"arn:aws:iam::{ACCOUNT}:root",
+        "userId": ACCOUNT,
+        "id": ACCOUNT,
+    },
+    "aws:index/getPartition:getPartition": {
+        "partition": "aws",
+        "dnsSuffix": "amazonaws.com",
+        "id": "aws",
+        "reverseDnsPrefix": "com.amazonaws",
+    },
+    "aws:ec2/getInstanceTypeOfferings:getInstanceTypeOfferings": {
+        "locations": GPU_ZONES,
+        "instanceTypes": [],
+        "locationTypes": [],
+        "id": REGION,
+    },
+    "aws:ssm/getParameter:getParameter": {
+        "value": AMI_ID,
+        "type": "String",
+        "arn": "",
+        "version": 1,
+        "id": "1",
+    },
+    "aws:servicequotas/getServiceQuota:getServiceQuota": {"value": VCPU_QUOTA, "id": "quota"},
+}
 
 
 def invoke(token: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Answer one look-up.
+    """Return the result of a data source.
 
     Raises:
-        KeyError: nobody has said what to answer.
+        KeyError: no result is defined for it.
     """
-    match token:
-        case "aws:index/getCallerIdentity:getCallerIdentity":
-            return {
-                "accountId": ACCOUNT,
-                "arn": f"arn:aws:iam::{ACCOUNT}:root",
-                "userId": ACCOUNT,
-                "id": ACCOUNT,
-            }
-        case "aws:index/getPartition:getPartition":
-            return {
-                "partition": "aws",
-                "dnsSuffix": "amazonaws.com",
-                "id": "aws",
-                "reverseDnsPrefix": "com.amazonaws",
-            }
-        case "aws:ec2/getInstanceTypeOfferings:getInstanceTypeOfferings":
-            zones = [f"{REGION}{letter}" for letter in GPU_ZONES]
-            types = arguments["filters"][0]["values"] * len(zones)
-            return {"locations": zones, "instanceTypes": types, "locationTypes": [], "id": REGION}
-        case "aws:ssm/getParameter:getParameter":
-            return {
-                "name": arguments["name"],
-                "value": AMI_ID,
-                "type": "String",
-                "arn": "",
-                "version": 1,
-                "id": "1",
-            }
-        case "aws:servicequotas/getServiceQuota:getServiceQuota":
-            return {"value": float(VCPU_QUOTA), "quotaCode": arguments["quotaCode"], "id": "quota"}
-    raise KeyError(f"the program asks for {token}, and nothing is known of it")
+    if token not in _RESULTS:
+        raise KeyError(f"no result is defined for {token}")
+    return {**arguments, **_RESULTS[token]}

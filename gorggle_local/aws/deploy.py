@@ -1,13 +1,12 @@
-"""Creates the stack on a local AWS: the resources of the very program that ``pulumi up`` runs, by boto3, on moto.
+"""Deploy the Pulumi program to the local AWS with boto3, without Pulumi's engine.
 
-What this shows: names, references, policies and shapes fit together, and the parts find each other. What it does not:
-permissions (moto asks nobody's), quotas, replacement of what is there, and AWS itself.
+It verifies names, references, policies and shapes, but not permissions (moto does not enforce them), quotas or updates.
 
-Run in a process of its own, since Pulumi's SDK keeps its state in the process::
+Runs as a command, because the state of Pulumi's SDK is global::
 
     python -m gorggle_local.aws.deploy --endpoint http://127.0.0.1:5000 --packages packages.json --settings '{"face_engine": "server"}'
 
-It prints the stack's outputs as JSON. Whatever cannot be applied ends it with an error.
+It prints the stack's outputs as JSON, and fails if a resource cannot be created.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+from botocore import xform_name
 from botocore.exceptions import ClientError
 
 from gorggle_local.aws import api_validation, data_sources, provider_outputs, pulumi_engine, resource_handlers
@@ -31,8 +31,7 @@ from infrastructure.packaging.package import Package, Packages
 
 ROOT = Path(__file__).resolve().parents[2]
 STACK = "local"
-# Operations that moto 5.2.5 does not have. What they would make is left out, and said so; a test finds out when moto
-# has learnt one.
+# Operations that moto 5.2.5 lacks; they are skipped. A test fails once moto has one of them.
 UNSUPPORTED_BY_MOTO = frozenset({"cloudfront.CreateResponseHeadersPolicy", "budgets.CreateBudgetAction"})
 
 
@@ -41,36 +40,36 @@ class ApplyError(Exception):
 
 
 class LocalAccount:
-    """An account on a moto server, and the calls that make resources there."""
+    """Creates resources in an account on a moto server."""
 
     def __init__(self, endpoint: str, variables: Mapping[str, str] | None = None) -> None:
-        """``variables`` replace those of functions: here nothing stands behind the load balancer's address."""
+        """``variables`` override environment variables of functions, such as the address of the load balancer."""
         self._endpoint, self._variables = endpoint, dict(variables or {})
         self._clients: dict[str, Any] = {}
         self.skipped_operations: list[str] = []
         self.default_tags: dict[str, str] = {}
 
     def create_resource(self, resource: pulumi_engine.Resource) -> tuple[str, Mapping[str, Any]]:
-        """Make one resource.
+        """Create a resource; return its id and outputs.
 
         Raises:
-            ApplyError: it cannot be made.
+            ApplyError: it cannot be created.
         """
         try:
-            making = resource_handlers.create_calls(resource, self.default_tags)
-            answer = None
+            calls = resource_handlers.create_calls(resource, self.default_tags)
+            result = None
             while True:
-                answer = self._execute(making.send(answer))
+                result = self._execute(calls.send(result))
         except StopIteration as done:
-            identity, made = done.value
-            return identity, {"id": identity, **_placeholder_outputs(resource), **made}
+            identity, outputs = done.value
+            return identity, {"id": identity, **_placeholder_outputs(resource), **outputs}
         except (ClientError, KeyError, IndexError, TypeError, api_validation.ApiShapeError) as error:
             raise ApplyError(f"{resource.type} {resource.name}: {type(error).__name__}: {error}") from error
 
     def _execute(self, call: resource_handlers.Call) -> Any:
         operation = api_validation.operation(call.operation)
-        if wrong := list(api_validation.validate(operation.input_shape, call.parameters, call.operation)):
-            raise api_validation.ApiShapeError("; ".join(wrong))
+        if problems := api_validation.validate(operation.input_shape, call.parameters):
+            raise api_validation.ApiShapeError("; ".join(problems))
         if call.operation in UNSUPPORTED_BY_MOTO:
             self.skipped_operations.append(call.operation)
             return api_validation.sample_output(operation.output_shape)
@@ -81,37 +80,36 @@ class LocalAccount:
     def _override_variables(self, call: resource_handlers.Call) -> Mapping[str, Any]:
         if call.operation != "lambda.CreateFunction":
             return call.parameters
-        given = call.parameters["Environment"]["Variables"]
-        replaced = {name: self._variables.get(name, value) for name, value in given.items()}
+        before = call.parameters["Environment"]["Variables"]
+        replaced = {name: self._variables.get(name, value) for name, value in before.items()}
         return {**call.parameters, "Environment": {"Variables": replaced}}
 
     def send(self, operation: str, parameters: Mapping[str, Any]) -> Any:
-        """Send one call."""
+        """Send a call and return its result."""
         service, _, method = operation.partition(".")
         client = self.client(service)
-        name = next(each for each, known in client.meta.method_to_api_mapping.items() if known == method)
-        return getattr(client, name)(**parameters)
+        return getattr(client, xform_name(method))(**parameters)
 
     def client(self, service: str) -> Any:
-        """A client of a service."""
+        """Return a client of a service."""
         if service not in self._clients:
             self._clients[service] = boto3.client(
                 service,
                 endpoint_url=self._endpoint,
                 region_name=provider_outputs.REGION,
                 aws_access_key_id="local",
-                aws_secret_access_key="local",  # noqa: S106 - moto takes anything
+                aws_secret_access_key="local",  # noqa: S106 - not checked by moto
             )
         return self._clients[service]
 
 
 def _placeholder_outputs(resource: pulumi_engine.Resource) -> dict[str, str]:
-    """Outputs that nobody needs but that an ``apply`` must not find missing."""
+    """Return empty values for the other string outputs, so that no ``apply`` gets None."""
     return {key: "" for key in provider_outputs.string_outputs(resource.type) if key not in resource.inputs}
 
 
 def _put_bucket_policy(account: LocalAccount, parameters: dict[str, Any]) -> Any:
-    """Leave out the refusal of plain HTTP: moto looks at no condition, and would refuse everything."""
+    """Remove the statement that denies plain HTTP: moto ignores its condition and would deny everything."""
     policy = json.loads(parameters["Policy"])
     policy["Statement"] = [each for each in policy["Statement"] if each["Sid"] != "TlsOnly"]
     if not policy["Statement"]:
@@ -120,36 +118,36 @@ def _put_bucket_policy(account: LocalAccount, parameters: dict[str, Any]) -> Any
 
 
 def _create_group(account: LocalAccount, parameters: dict[str, Any]) -> Any:
-    """Add the hooks afterwards: moto forgets those that a group is made with."""
+    """Add the lifecycle hooks separately: moto ignores them in CreateAutoScalingGroup."""
     hooks = parameters.pop("LifecycleHookSpecificationList", [])
-    answer = account.send("autoscaling.CreateAutoScalingGroup", parameters)
+    result = account.send("autoscaling.CreateAutoScalingGroup", parameters)
     for hook in hooks:
         group = parameters["AutoScalingGroupName"]
         account.send("autoscaling.PutLifecycleHook", {"AutoScalingGroupName": group, **hook})
-    return answer
+    return result
 
 
 def _put_scaling_policy(account: LocalAccount, parameters: dict[str, Any]) -> Any:
-    """Add the policy's address: moto's answer lacks it."""
-    answer = account.send("autoscaling.PutScalingPolicy", parameters)
+    """Add the policy's ARN, which moto's result lacks."""
+    result = account.send("autoscaling.PutScalingPolicy", parameters)
     group, policy = parameters["AutoScalingGroupName"], parameters["PolicyName"]
     arn = (
         f"arn:aws:autoscaling:{provider_outputs.REGION}:{provider_outputs.ACCOUNT}:scalingPolicy:{uuid.uuid4()}:"
         f"autoScalingGroupName/{group}:policyName/{policy}"
     )
-    return {**answer, "PolicyARN": arn}
+    return {**result, "PolicyARN": arn}
 
 
 def _rotate_secret(account: LocalAccount, parameters: dict[str, Any]) -> Any:
-    """Take the four steps here: moto fails on the first rotation of a secret that has no value yet."""
+    """Invoke the four rotation steps: moto fails on the first rotation of a secret without a value."""
     secret, token = parameters["SecretId"], str(uuid.uuid4())
     for step in ("createSecret", "setSecret", "testSecret", "finishSecret"):
         event = {"Step": step, "SecretId": secret, "ClientRequestToken": token}
-        answer = account.client("lambda").invoke(
+        result = account.client("lambda").invoke(
             FunctionName=parameters["RotationLambdaARN"], Payload=json.dumps(event).encode()
         )
-        if answer.get("FunctionError"):
-            raise ApplyError(f"{step} of {secret}: {answer['Payload'].read().decode()}")
+        if result.get("FunctionError"):
+            raise ApplyError(f"{step} of {secret}: {result['Payload'].read().decode()}")
     return {"ARN": secret}
 
 
@@ -169,7 +167,7 @@ def apply(
     stack: str = STACK,
     variables: Mapping[str, str] | None = None,
 ) -> tuple[pulumi_engine.ProgramResult, LocalAccount]:
-    """Create the stack on a moto server.
+    """Deploy the stack to a moto server.
 
     Raises:
         ApplyError: a resource could not be created.
@@ -188,24 +186,28 @@ def apply(
 
 
 def read_packages(path: Path) -> Packages:
-    """Packages that were made already: ``{"code": {"thin": ZIP, …}, "layers": {"base": ZIP, …}, "server": ZIP}``."""
-    found = json.loads(path.read_text())
+    """Read a list of built packages: ``{"code": {"thin": ZIP, …}, "layers": {"base": ZIP, …}, "server": ZIP}``."""
+    paths = json.loads(path.read_text())
     return Packages(
-        code={name: Package.of(Path(each)) for name, each in found["code"].items()},
-        layers={name: Package.of(Path(each)) for name, each in found["layers"].items()},
-        server=Package.of(Path(found["server"])),
+        code={name: Package.read(Path(each)) for name, each in paths["code"].items()},
+        layers={name: Package.read(Path(each)) for name, each in paths["layers"].items()},
+        server=Package.read(Path(paths["server"])),
     )
 
 
 def _main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m gorggle_local.aws.deploy", description="Create the stack on moto."
+        prog="python -m gorggle_local.aws.deploy", description="Deploy the stack to moto."
     )
-    parser.add_argument("--endpoint", required=True, help="address of the moto server")
-    parser.add_argument("--packages", required=True, type=Path, help="JSON file that names the packages")
-    parser.add_argument("--settings", default="{}", help="the stack's settings, as JSON")
+    parser.add_argument("--endpoint", required=True, help="URL of the moto server")
+    parser.add_argument(
+        "--packages", required=True, type=Path, help="JSON file with the paths of the packages"
+    )
+    parser.add_argument("--settings", default="{}", help="settings of the stack as JSON")
     parser.add_argument("--stack", default=STACK)
-    parser.add_argument("--variables", default="{}", help="JSON: variables of functions to replace")
+    parser.add_argument(
+        "--variables", default="{}", help="environment variables of functions to override, as JSON"
+    )
     options = parser.parse_args()
     os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
     sys.path.insert(0, str(ROOT))
@@ -217,10 +219,15 @@ def _main() -> int:
         stack=options.stack,
         variables=json.loads(options.variables),
     )
-    made = [{"type": each.type, "name": each.name, "id": each.id} for each in run.aws_resources]
+    resources = [{"type": each.type, "name": each.name, "id": each.id} for each in run.aws_resources]
     print(
         json.dumps(
-            {"outputs": run.outputs, "left_out": account.skipped_operations, "resources": made}, default=str
+            {
+                "outputs": run.outputs,
+                "skipped_operations": account.skipped_operations,
+                "resources": resources,
+            },
+            default=str,
         )
     )
     return 0

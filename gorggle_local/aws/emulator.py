@@ -1,4 +1,4 @@
-"""An AWS on this machine: moto's server with the patches, functions that run, queues that are polled, an HTTP API."""
+"""The local AWS: a patched moto server, a Lambda runtime, SQS event sources, and HTTP APIs."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ MAX_LOG_ENTRIES = 5000
 
 @dataclass(frozen=True)
 class EmulatorSettings:
-    """How the machine is made.
+    """Settings of the emulator.
 
     Attributes:
-        cache_dir: folder for what is made once: unzipped packages.
-        truth_dirs: folders with the truths that the stand-ins answer from.
-        aws_port, api_port: 0 takes free ones.
-        time_scale: the state machine's retries take this share of their time.
-        interpreter: what the functions run under; None: what runs this.
-        runtime: a zip of what Lambda's runtime brings for it; None: as it is installed beside this.
+        cache_dir: folder for unzipped packages.
+        truth_dirs: folders with reference transcripts for the fake Transcribe and Rekognition.
+        aws_port, api_port: 0 for a free port.
+        time_scale: factor for the delays of the state machine's retries.
+        interpreter: Python for the functions; None: the current one.
+        runtime: zip with the Lambda runtime's packages; None: those of the current environment.
     """
 
     cache_dir: Path
@@ -51,7 +51,7 @@ class EmulatorSettings:
 
 
 class AwsEmulator:
-    """Runs in this process; one in a process, for moto's state is the process's."""
+    """The emulator; one per process, because moto's state is global."""
 
     def __init__(self, settings: EmulatorSettings) -> None:
         self._settings = settings
@@ -71,7 +71,7 @@ class AwsEmulator:
         self.api_url = ""
 
     def start(self) -> None:
-        """Listen."""
+        """Start all servers."""
         default_user_config["stepfunctions"] = {"execute_state_machine": True}
         moto_patches.apply_patches(
             moto_patches.PatchConfig(
@@ -81,7 +81,7 @@ class AwsEmulator:
         self._server.start()
         port = self._server.get_host_and_port()[1]
         self.endpoint_url = f"http://127.0.0.1:{port}"
-        # Where moto's Step Functions calls moto's other services.
+        # Used by moto's Step Functions to call moto's other services.
         os.environ["MOTO_PORT"] = str(port)
         self._functions = FunctionPool(self.endpoint_url, REGION, self.interpreter)
         self._runtime = lambda_packages.prepare_runtime(self._settings.cache_dir, self._settings.runtime)
@@ -94,17 +94,17 @@ class AwsEmulator:
         self.api_url = f"http://127.0.0.1:{self._api.server_address[1]}"
 
     def stop(self) -> None:
-        """End everything."""
+        """Stop all servers."""
         self._api.shutdown()
         self._pollers.stop()
-        # Before the functions: what their end does to jobs is not kept.
+        # Before the functions: the effects of their end on jobs must not be saved.
         if self._persister is not None:
             self._persister.stop()
         self._functions.close()
         self._server.stop()
 
     def client(self, service: str) -> Any:
-        """A client of a service of this machine."""
+        """Return a client of a service."""
         from botocore.config import Config
 
         config: Any = Config(read_timeout=960, retries={"total_max_attempts": 1})
@@ -155,7 +155,7 @@ class AwsEmulator:
         layers: list[Path] = []
         for layer in function.layers:
             found = backend.layers_versions_by_arn(layer["Arn"])
-            assert found is not None, "moto checks layers when a function is made"
+            assert found is not None, "moto checks layers when a function is created"
             layers.append(self._unzip_package(found))
         return FunctionVersion(
             name=function.function_name,
@@ -170,7 +170,7 @@ class AwsEmulator:
         )
 
     def _unzip_package(self, package: LambdaFunction | LayerVersion) -> Path:
-        """The folder of a package; looked for once, since a layer's bytes take half a second to be told apart."""
+        """Unzip a package and return its folder; cached by moto's hash, because hashing a layer takes half a second."""
         folder = self._folders.get(package.code_sha_256)
         if folder is None:
             folder = lambda_packages.unzip(package.code_bytes, self._settings.cache_dir)
@@ -178,31 +178,31 @@ class AwsEmulator:
         return folder
 
     def _handle_control(self, path: str, body: bytes) -> Any:
-        """What tests and people ask of this machine beside AWS."""
+        """Handle a request to control the emulator."""
         if path == "faults":
             self.faults.clear()
             for fault in json.loads(body):
                 self.faults.add(Fault(**fault))
-            return {"ordered": True}
+            return {}
         if path == "logs":
             return _serialize_logs(self.logs)
-        if path == "keep":
+        if path == "persist":
             return self._start_persistence(**json.loads(body))
         return {"interpreter": str(self.interpreter), "endpoint_url": self.endpoint_url}
 
-    def _start_persistence(self, folder: str, **kept: Any) -> dict[str, Any]:
-        """Give back what a folder holds of earlier runs, and keep there what happens from now on."""
+    def _start_persistence(self, folder: str, **config: Any) -> dict[str, Any]:
+        """Restore the state of a folder, and save changes to it from now on."""
         if self._persister is not None:
-            return {"error": "this machine keeps its state already"}
+            return {"error": "the state is persisted already"}
         try:
-            keeper = StatePersister(
-                Path(folder), PersistenceConfig(**kept), ACCOUNT, REGION, self.client("dynamodb")
+            persister = StatePersister(
+                Path(folder), PersistenceConfig(**config), ACCOUNT, REGION, self.client("dynamodb")
             )
-            told = keeper.start()
+            result = persister.start()
         except (StateStoreError, OSError) as error:
             return {"error": str(error)}
-        self._persister = keeper
-        return told
+        self._persister = persister
+        return result
 
 
 def _serialize_logs(logs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

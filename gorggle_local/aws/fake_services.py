@@ -1,8 +1,7 @@
-"""Stand-ins for Amazon Transcribe and Amazon Rekognition, which cannot be had here.
+"""Fake Amazon Transcribe and Amazon Rekognition.
 
-They answer in the shape of the real services, with what a clip's truth says (``examples/demo.json`` beside
-``demo.mp4``): they hear and see nothing themselves. Where there is no truth they fail, and say that they are stand-ins.
-This is the only place that makes such answers.
+They return results in the format of the real services, generated from a clip's reference transcript (``examples/demo.json``
+for ``demo.mp4``), and fail for clips without one.
 """
 
 from __future__ import annotations
@@ -13,24 +12,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-LABEL = "a stand-in of the local AWS"
-# Transcribe is never quite sure.
+LABEL = "a fake service of the local AWS"
 CONFIDENCE = "0.96"
 FACE_SAMPLE_INTERVAL_MS = 500
 
 
 class NoTruthError(Exception):
-    """There is no truth for this clip."""
+    """There is no reference transcript for a clip."""
 
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """The truths in some folders, by the clips' names without extension."""
+    """Reference transcripts in some folders, by the clips' names without extension."""
 
     folders: tuple[Path, ...]
 
     def load(self, name: str) -> dict[str, Any]:
-        """The truth of a clip.
+        """Return the reference transcript of a clip.
 
         Raises:
             NoTruthError: there is none.
@@ -41,11 +39,11 @@ class GroundTruth:
             if path.is_file():
                 truth: dict[str, Any] = json.loads(path.read_text("utf-8"))
                 return truth
-        raise NoTruthError(f"{LABEL} knows nothing of {stem!r}: it answers from a clip's truth, {stem}.json")
+        raise NoTruthError(f"{LABEL} has no reference transcript {stem}.json")
 
 
 def build_transcription(truth: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """What Transcribe would write to S3, with speaker labels, had it heard every word right."""
+    """Return the document that Transcribe would write to S3 for a perfect transcription, with speaker labels."""
     items: list[dict[str, Any]] = []
     for sentence in truth["sentences"]:
         speaker = f"spk_{sentence['speaker']}"
@@ -79,29 +77,29 @@ def build_transcription(truth: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def build_face_detection(truth: Mapping[str, Any], *, page: int, page_faces: int) -> dict[str, Any]:
-    """What GetFaceDetection would answer: where the faces are, twice a second."""
-    found = [
+    """Return a page of GetFaceDetection: bounding boxes, twice a second."""
+    faces = [
         {"Timestamp": at_ms, "Face": {"BoundingBox": box, "Confidence": 99.9}}
         for at_ms in range(0, int(truth["duration_s"] * 1000), FACE_SAMPLE_INTERVAL_MS)
         for box in _bounding_boxes(truth)
     ]
     first = page * page_faces
-    answer: dict[str, Any] = {
+    result: dict[str, Any] = {
         "JobStatus": "SUCCEEDED",
         "VideoMetadata": {
             "Codec": "h264",
             "DurationMillis": int(truth["duration_s"] * 1000),
             "Format": LABEL,
         },
-        "Faces": found[first : first + page_faces],
+        "Faces": faces[first : first + page_faces],
     }
-    if first + page_faces < len(found):
-        answer["NextToken"] = str(page + 1)
-    return answer
+    if first + page_faces < len(faces):
+        result["NextToken"] = str(page + 1)
+    return result
 
 
 def _bounding_boxes(truth: Mapping[str, Any]) -> list[dict[str, float]]:
-    """One face for each speaker, side by side from left to right, as in the clips of the examples."""
+    """Return one box per speaker, from left to right, as in the example clips."""
     speakers = len({sentence["speaker"] for sentence in truth["sentences"]}) or 1
     width = 1 / speakers
     return [

@@ -1,4 +1,4 @@
-"""Faults to order: what a test wants a function to do instead of its work, so many times."""
+"""Fault injection: errors, timeouts and crashes of function invocations, for tests."""
 
 from __future__ import annotations
 
@@ -11,43 +11,42 @@ FaultKind = Literal["error", "timeout", "exit", "twice", "unreachable"]
 
 @dataclass
 class Fault:
-    """What happens to invocations of a function.
+    """A fault of a function's next invocations.
 
     Attributes:
-        function: its name begins or ends so.
-        kind: "error": it raises ``error``; "timeout": its time is over after ``after_s``; "exit": its process is
-            killed after ``after_s``; "twice": it is called twice with the same event; "unreachable": Lambda itself
-            answers an error.
-        times: for so many invocations.
+        function: suffix of its name.
+        kind: "error": it raises ``error``; "timeout": it times out after ``after_s``; "exit": its process is killed after
+            ``after_s``; "twice": it is invoked twice with the same event; "unreachable": Lambda returns a service error.
+        times: number of invocations.
     """
 
     function: str
     kind: FaultKind
     times: int = 1
     error: str = "RuntimeError"
-    message: str = "a fault to order"
+    message: str = "injected fault"
     after_s: float = 0.05
 
 
 class Faults:
-    """The faults that are ordered, taken in order."""
+    """Injected faults, applied in order."""
 
     def __init__(self) -> None:
         self._pending: list[Fault] = []
         self._lock = threading.Lock()
 
     def add(self, fault: Fault) -> None:
-        """Order one."""
+        """Add a fault."""
         with self._lock:
             self._pending.append(fault)
 
     def clear(self) -> None:
-        """Forget those that are left."""
+        """Remove all faults."""
         with self._lock:
             self._pending.clear()
 
     def take(self, function: str) -> Fault | None:
-        """What is to happen to this invocation."""
+        """Return the fault for an invocation, if any, and count it."""
         with self._lock:
             for fault in self._pending:
                 if fault.times > 0 and function.endswith(fault.function):

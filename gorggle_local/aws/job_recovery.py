@@ -1,4 +1,4 @@
-"""What becomes of jobs that a stop cut off: they run again from their video, or they fail and say why."""
+"""Recovery of jobs that a shutdown interrupted: they are queued again, or fail with a reason."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from gorggle_lambdas.common import job_table
 from gorggle_lambdas.common.job_slots import SLOTS_KEY
 
-# A job that is cut off again and again may be the cause.
+# A job that is interrupted repeatedly may be the cause.
 MAX_INTERRUPTIONS = 3
 STOPPED_ERROR = "StoppedError"
-UPLOAD_INTERRUPTED = "Gorggle was stopped before the whole video had arrived: upload it again"
-VIDEO_MISSING = "Gorggle was stopped while this was read, and the video is no longer there: upload it again"
+UPLOAD_INTERRUPTED = "Gorggle was stopped before the upload was complete: upload it again"
+VIDEO_MISSING = (
+    "Gorggle was stopped while this job was running, and its video has been deleted: upload it again"
+)
 TOO_MANY_INTERRUPTIONS = (
-    f"Gorggle was stopped {MAX_INTERRUPTIONS} times while this was read, and does not begin again by itself: "
-    "if it was you, try again; if not, this video may take more memory than there is"
+    f"Gorggle was stopped {MAX_INTERRUPTIONS} times while this job was running: retry it if you stopped Gorggle yourself; "
+    "otherwise this video may need more memory than available"
 )
 
 _deserialize: Callable[[Any], Any] = TypeDeserializer().deserialize
@@ -28,11 +30,11 @@ _serialize: Callable[[Any], Any] = TypeSerializer().serialize
 
 @dataclass
 class RecoveryPlan:
-    """The jobs' table as it is to be at the start.
+    """The new content of the jobs table.
 
     Attributes:
-        items: as DynamoDB's JSON.
-        resumed, failed, expired: names of jobs.
+        items: in DynamoDB's JSON format.
+        resumed, failed, expired: ids of jobs.
     """
 
     items: list[dict[str, Any]] = field(default_factory=list)
@@ -42,17 +44,17 @@ class RecoveryPlan:
 
 
 def plan_recovery(items: Iterable[Mapping[str, Any]], videos: Mapping[str, tuple[str, int]]) -> RecoveryPlan:
-    """Settle the jobs of a table.
+    """Decide for each job whether it is resumed, fails or has expired.
 
     Args:
-        items: as DynamoDB's JSON.
-        videos: version and size in bytes of the latest upload by its key.
+        items: of the jobs table, in DynamoDB's JSON format.
+        videos: version and size in bytes of the latest upload by key.
     """
     result = RecoveryPlan()
     for typed in items:
         job = {name: _deserialize(value) for name, value in typed.items()}
         job_id = job["job_id"]
-        # Nobody has a place: nothing runs.
+        # No job is running, so no slot is taken.
         if job_id == SLOTS_KEY:
             continue
         if 0 < job.get("expires_at", 0) < time.time():
@@ -69,7 +71,7 @@ def _recover(job: dict[str, Any], video: tuple[str, int] | None) -> dict[str, An
     if video is None:
         return _fail(job, UPLOAD_INTERRUPTED if job["state"] == job_table.AWAITING_UPLOAD else VIDEO_MISSING)
     if job["state"] == job_table.AWAITING_UPLOAD:
-        # It had arrived, and nobody had been told.
+        # The upload was complete, but its event was lost.
         return _requeue(job) | {"version_id": video[0], "size_bytes": video[1]}
     if job["state"] == job_table.WAITING:
         return _requeue(job)

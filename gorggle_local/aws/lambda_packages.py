@@ -1,8 +1,7 @@
-"""The functions' packages for this machine: code as on AWS, and layers of one of two kinds.
+"""Lambda packages for the local AWS: code as on AWS, and layers.
 
-On AWS the layers hold wheels for Lambda's Python and glibc. Where somebody has built those and names an interpreter that
-takes them, they are used here as they are; else layers hold the same distributions as they are installed beside this
-file, for the interpreter that runs it.
+Layers are either those built for AWS, with an interpreter that can load them, or consist of the same distributions as
+installed in this environment.
 """
 
 from __future__ import annotations
@@ -17,20 +16,20 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-# What each layer holds; further distributions that these need are in none of them but in the runtime.
+# Distributions of each layer; their other dependencies are part of the runtime.
 LAYERS = {
     "base": ("aws-lambda-powertools", "aws-xray-sdk", "wrapt", "typing_extensions", "jmespath", "PyYAML"),
     "media": ("grpcio", "protobuf", "av", "numpy", "typing_extensions"),
     "certificates": ("cryptography", "cffi", "pycparser"),
 }
-# What Lambda's own Python runtime brings.
+# Distributions of Lambda's Python runtime.
 RUNTIME = (
     *("awslambdaric", "simplejson", "snapshot-restore-py"),
     *("boto3", "botocore", "s3transfer", "jmespath", "python-dateutil", "six", "urllib3"),
 )
-# In a layer that lists what it consists of: names of distributions, or the path of a built layer.
+# A layer may contain only this file, with the names of its distributions or the path of a built layer.
 REFERENCE_FILE = "distributions.json"
-# A zip's own dates and modes, so that the same content is the same file.
+# Fixed, so that the same content gives the same file.
 _DATE = (1980, 1, 1, 0, 0, 0)
 _EXCLUDED = (
     "__pycache__",
@@ -44,7 +43,7 @@ _EXCLUDED = (
 
 
 def build_code_zip(target: Path) -> Path:
-    """The functions' code: ``lambdas``, and the SDK that some of them speak to the server with."""
+    """Write the functions' code: the handlers and the SDK."""
     sources = [
         source
         for name in ("gorggle_lambdas", "gorggle")
@@ -54,38 +53,35 @@ def build_code_zip(target: Path) -> Path:
 
 
 def _find_package(name: str) -> Path:
-    """A package's folder, in a working tree or where it was installed."""
-    found = find_spec(name)
-    assert found is not None, f"{name} comes with this package"
-    assert found.origin is not None, f"{name} is a regular package"
-    return Path(found.origin).parent
+    """Return the folder of an importable package."""
+    spec = find_spec(name)
+    assert spec is not None, f"{name} is part of this project"
+    assert spec.origin is not None, f"{name} is a regular package"
+    return Path(spec.origin).parent
 
 
 def build_layer_zip(layer: str, target: Path) -> Path:
-    """A layer of this environment's distributions, below ``python/`` as Lambda wants it."""
+    """Write a layer with this environment's distributions, in ``python/``."""
     sources = [(path, Path("python") / name) for path, name in _list_distribution_files(LAYERS[layer])]
     return _zip_files(sources, target)
 
 
 def build_distributions_layer_zip(layer: str, target: Path) -> Path:
-    """A layer that lists its distributions instead of holding them: whoever unzips it on this machine finds them.
-
-    Most of the time that a pipeline takes to start would go into moving a hundred megabytes through moto.
-    """
+    """Write a layer that only lists its distributions, so that a hundred megabytes need not go through moto."""
     return _zip_texts({REFERENCE_FILE: json.dumps(LAYERS[layer])}, target)
 
 
 def build_path_layer_zip(built: Path, target: Path) -> Path:
-    """A layer that says where a built one lies: whoever unzips it on this machine gets that one."""
+    """Write a layer that only contains the path of a built layer."""
     return _zip_texts({REFERENCE_FILE: json.dumps(str(built.resolve()))}, target)
 
 
 def prepare_runtime(cache: Path, built: Path | None = None) -> Path:
-    """A folder with what Lambda's runtime brings; nothing else of this environment can be imported from it.
+    """Return a folder with the packages of Lambda's runtime and nothing else.
 
     Args:
-        cache: where it is made.
-        built: a zip of it for another interpreter, below ``python/`` as in a layer; None: of this environment.
+        cache: parent of the folder.
+        built: zip with the packages for another interpreter, in ``python/``; None: those of this environment.
     """
     if built is not None:
         return unzip(built.read_bytes(), cache) / "python"
@@ -93,7 +89,7 @@ def prepare_runtime(cache: Path, built: Path | None = None) -> Path:
 
 
 def _copy_distributions(names: Sequence[str], cache: Path, kind: str, below: Path) -> Path:
-    """A folder with distributions, made once for each state of them."""
+    """Return a folder with copies of distributions; cached until they change."""
     files = list(_list_distribution_files(names))
     folder = cache / f"{kind}-{_digest(files)}"
     if not folder.exists():
@@ -106,7 +102,7 @@ def _copy_distributions(names: Sequence[str], cache: Path, kind: str, below: Pat
 
 
 def unzip(content: bytes, cache: Path) -> Path:
-    """A zip's content in a folder, made once for each content."""
+    """Unzip a package and return its folder; cached by its content."""
     folder = cache / f"zip-{hashlib.sha256(content).hexdigest()[:32]}"
     if not folder.exists():
         draft = folder.with_name(f"{folder.name}.{os.getpid()}")
@@ -129,7 +125,7 @@ def _move_into_place(draft: Path, folder: Path) -> None:
     try:
         draft.rename(folder)
     except OSError:
-        # Another process was quicker; it has made the same.
+        # Another process has created the same folder.
         shutil.rmtree(draft)
 
 
@@ -143,7 +139,7 @@ def _list_distribution_files(names: Sequence[str]) -> Iterator[tuple[Path, Path]
     for name in names:
         for file in metadata.files(name) or []:
             path = Path(str(file.locate()))
-            # Scripts lie outside of the packages' folder; nothing imports them.
+            # Without scripts, which are outside of site-packages.
             if file.parts[0] != ".." and path.is_file() and not _is_excluded(path.as_posix()):
                 yield path, Path(*file.parts)
 
@@ -163,7 +159,7 @@ def _zip_texts(texts: Mapping[str, str], target: Path) -> Path:
 
 def _write_zip(contents: Iterable[tuple[str, bytes]], target: Path) -> Path:
     draft = target.with_name(f"{target.name}.{os.getpid()}")
-    # Not compressed: it goes nowhere but into this machine's memory.
+    # Uncompressed: it is only copied on this machine.
     with zipfile.ZipFile(draft, "w", zipfile.ZIP_STORED) as archive:
         for name, content in contents:
             entry = zipfile.ZipInfo(name, _DATE)
@@ -174,5 +170,5 @@ def _write_zip(contents: Iterable[tuple[str, bytes]], target: Path) -> Path:
 
 
 def _digest(files: Sequence[tuple[Path, Path]]) -> str:
-    told = "\n".join(f"{name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path, name in files)
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
+    listing = "\n".join(f"{name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path, name in files)
+    return hashlib.sha256(listing.encode()).hexdigest()[:16]

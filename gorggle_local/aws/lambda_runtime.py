@@ -1,7 +1,7 @@
-"""Lambda functions as they run on AWS: their package, in a process of its own, under AWS's runtime interface client.
+"""Runs Lambda functions in subprocesses, with AWS's runtime interface client.
 
-A process serves one invocation at a time and is kept for the next. Not emulated: IAM, the network of a VPC, the size of
-/tmp, a read-only code folder, the share of a processor, the freeze between invocations.
+A process handles one invocation at a time and is reused. Not emulated: IAM, VPC networking, the size of /tmp, a read-only
+code folder, CPU shares, freezing between invocations.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from typing import Any
 from gorggle_local.aws.python_discovery import Interpreter, current_interpreter
 
 _API = "/2018-06-01/runtime"
-# The first breath: importing the runtime and the handler. Lambda allows ten seconds and then counts it as its time.
+# Importing runtime and handler. (Lambda allows 10 s; after that it counts as part of the invocation.)
 MAX_INIT_S = 60.0
 POLL_INTERVAL_S = 0.02
 MAX_LOG_LINES = 2000
-# What a function may answer: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+# Maximum size of a response: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 MAX_RESPONSE_BYTES = 6_291_556
 _START = (
     "import sys; sys.path[:] = sys.argv.pop(1).split(':') + sys.path;"
@@ -40,18 +40,16 @@ _PAGE_SIZE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True)
 class FunctionVersion:
-    """What a process is made from.
+    """A function's code and configuration.
 
     Attributes:
-        name: the function's.
-        arn: likewise.
         handler: module and function.
         code: folder of the unzipped package.
         layers: folders of the unzipped layers.
-        runtime: folder of what the runtime brings.
-        variables: the environment.
-        timeout_s: how long one invocation may take.
-        memory_mb: how much memory it may have.
+        runtime: folder of the runtime's packages.
+        variables: environment variables.
+        timeout_s: of one invocation.
+        memory_mb: limit.
     """
 
     name: str
@@ -67,7 +65,7 @@ class FunctionVersion:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an invocation gave: a payload, and whether it is an error's description."""
+    """The payload of an invocation: its result, or the description of an error."""
 
     payload: str
     is_error: bool = False
@@ -75,15 +73,15 @@ class Outcome:
 
 
 def error_outcome(kind: str, message: str, log: Sequence[str] = ()) -> Outcome:
-    """An error as Lambda describes it."""
+    """Return an error in Lambda's format."""
     return Outcome(json.dumps({"errorType": kind, "errorMessage": message}), is_error=True, log=list(log))
 
 
 class FunctionPool:
-    """All functions' processes; an idle one is taken, else one is started."""
+    """The processes of all functions: reuses idle ones, else starts new ones."""
 
     def __init__(self, endpoint_url: str, region: str, interpreter: Interpreter | None = None) -> None:
-        """``interpreter``: what functions run under; None: what runs this."""
+        """``interpreter``: Python for the functions; None: the current one."""
         self._interpreter = interpreter or current_interpreter()
         self._endpoint_url = endpoint_url
         self._region = region
@@ -95,16 +93,16 @@ class FunctionPool:
     def invoke(
         self, version: FunctionVersion, payload: str, *, timeout_s: float = 0.0, kill_after_s: float = 0.0
     ) -> Outcome:
-        """Run one invocation.
+        """Run an invocation.
 
         Args:
             version: of the function.
             payload: JSON.
-            timeout_s: instead of the function's own; 0: the function's own.
-            kill_after_s: kill the process so long after the invocation began; 0: never.
+            timeout_s: overrides the function's timeout unless 0.
+            kill_after_s: kill the process after this time unless 0.
         """
         if self._is_closed:
-            return error_outcome("Sandbox.Closed", "this machine is ending")
+            return error_outcome("Sandbox.Closed", "the emulator is shutting down")
         process = self._acquire_process(version)
         outcome = process.invoke(payload, timeout_s or version.timeout_s, kill_after_s)
         with self._lock:
@@ -116,11 +114,11 @@ class FunctionPool:
         return outcome
 
     def close(self) -> None:
-        """End all processes."""
+        """Kill all processes."""
         with self._lock:
             self._is_closed = True
             self._idle.clear()
-            # Each takes up to half a second, most of it waiting.
+            # In parallel: each takes up to half a second.
             with ThreadPoolExecutor(max(1, len(self._all))) as pool:
                 list(pool.map(_Process.kill, self._all))
 
@@ -138,7 +136,7 @@ class FunctionPool:
 
 
 class _Process:
-    """One process and the Runtime API that it speaks to."""
+    """A process and its Runtime API server."""
 
     def __init__(
         self, version: FunctionVersion, interpreter: Interpreter, endpoint_url: str, region: str
@@ -186,36 +184,44 @@ class _Process:
             if time.monotonic() - started > MAX_INIT_S:
                 self._process.kill()
                 return self._error_outcome(
-                    "Sandbox.Timedout", f"the function did not start within {MAX_INIT_S:g} s"
+                    "Sandbox.Timedout", f"initialization took more than {MAX_INIT_S:g} s"
                 )
-        begun = time.monotonic()
+        started = time.monotonic()
         self._invocations.put((str(uuid.uuid4()), payload, time.time() + timeout_s))
         while True:
-            try:
-                outcome = self._outcomes.get(timeout=min(POLL_INTERVAL_S, timeout_s))
-                if len(outcome.payload.encode()) > MAX_RESPONSE_BYTES:
-                    return self._error_outcome(
-                        "Function.ResponseSizeTooLarge",
-                        f"Response payload size exceeded maximum allowed payload size ({MAX_RESPONSE_BYTES} bytes).",
-                    )
-                return Outcome(outcome.payload, outcome.is_error, list(self._lines))
-            except queue.Empty:
-                pass
-            taken_s = time.monotonic() - begun
-            if not self.is_alive:
-                return self._exit_outcome()
-            if kill_after_s and taken_s > kill_after_s:
+            outcome = self._poll_outcome(min(POLL_INTERVAL_S, timeout_s))
+            # Checked first: a result that arrives too late does not count, however late this thread runs.
+            elapsed_s = time.monotonic() - started
+            if kill_after_s and elapsed_s > kill_after_s:
                 self._process.kill()
-            elif taken_s > timeout_s:
+                return self._error_outcome("Runtime.ExitError", "Runtime exited with signal: killed")
+            if elapsed_s > timeout_s:
                 self._process.kill()
                 return self._error_outcome(
                     "Sandbox.Timedout", f"Task timed out after {timeout_s:.2f} seconds"
                 )
-            elif self._memory_mb() > self._version.memory_mb:
+            if outcome is not None:
+                return self._check_size(outcome)
+            if not self.is_alive:
+                return self._exit_outcome()
+            if self._memory_mb() > self._version.memory_mb:
                 self._process.kill()
-                return self._error_outcome(
-                    "Runtime.OutOfMemory", f"it took more than {self._version.memory_mb} MB"
-                )
+                message = f"the function used more than {self._version.memory_mb} MB"
+                return self._error_outcome("Runtime.OutOfMemory", message)
+
+    def _poll_outcome(self, timeout_s: float) -> Outcome | None:
+        try:
+            return self._outcomes.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+
+    def _check_size(self, outcome: Outcome) -> Outcome:
+        if len(outcome.payload.encode()) > MAX_RESPONSE_BYTES:
+            return self._error_outcome(
+                "Function.ResponseSizeTooLarge",
+                f"Response payload size exceeded maximum allowed payload size ({MAX_RESPONSE_BYTES} bytes).",
+            )
+        return Outcome(outcome.payload, outcome.is_error, list(self._lines))
 
     def _exit_outcome(self) -> Outcome:
         code = self._process.wait()
@@ -256,18 +262,16 @@ class _Process:
             "AWS_ACCESS_KEY_ID": "local",
             "AWS_SECRET_ACCESS_KEY": "local",
             "AWS_ENDPOINT_URL": endpoint_url,
-            # Nobody receives traces here.
+            # There is no X-Ray daemon.
             "POWERTOOLS_TRACE_DISABLED": "true",
             "AWS_XRAY_SDK_ENABLED": "false",
             "TMPDIR": self._tmp.name,
             "PATH": "/usr/bin:/bin",
             "LANG": "C.UTF-8",
             "TZ": ":UTC",
-            # Of two processors one is the server's.
+            # Leave CPUs to the server.
             "OMP_NUM_THREADS": "1",
         }
-
-    # ------------------------------------------------------------------------------------------------- the Runtime API
 
     def next_invocation(self) -> tuple[str, str, float]:
         self._is_ready.set()
@@ -304,7 +308,7 @@ def _make_handler(process: _Process) -> type[BaseHTTPRequestHandler]:
             length = int(self.headers.get("Content-Length", 0))
             content = self.rfile.read(length)
             if len(content) < length:
-                # The process died while it answered: that is none.
+                # The process died while it sent its response.
                 self.close_connection = True
                 return
             body = content.decode()
@@ -326,13 +330,13 @@ def _make_handler(process: _Process) -> type[BaseHTTPRequestHandler]:
             self.wfile.flush()
 
         def log_message(self, *_: Any) -> None:
-            """Nothing: the functions log themselves."""
+            """Log nothing; functions have their own logs."""
 
     return Handler
 
 
 def _filter_error(body: str) -> str:
-    """An error as Lambda hands it on: the runtime sends more than that."""
+    """Return only the fields of an error that Lambda passes to the caller."""
     document = json.loads(body)
     kept = {name: document[name] for name in ("errorMessage", "errorType", "stackTrace") if name in document}
     return json.dumps(kept)

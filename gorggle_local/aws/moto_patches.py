@@ -1,6 +1,6 @@
-"""What moto 5.2.5 lacks or gets wrong, worked round; each patch has a test that fails once moto mends it.
+"""Patches for missing or wrong behaviour of moto 5.2.5. Each has a test that fails once moto has fixed it.
 
-Nothing else of this project changes moto. ``apply_patches`` is called once, in a process of its own.
+``apply_patches`` changes moto globally: call it once, in a dedicated process.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ InvokeFunction = Callable[[LambdaFunction, str, Any, Any], str]
 
 @dataclass(frozen=True)
 class PatchConfig:
-    """What the patches need.
+    """Configuration of the patches.
 
     Attributes:
         invoke: runs a function: (function, payload, request headers, response headers) → payload.
-        ground_truth: what the stand-ins for Transcribe and Rekognition answer from.
-        time_scale: the state machine's waits and retries take this share of their time.
+        ground_truth: reference transcripts for the fake Transcribe and Rekognition.
+        time_scale: factor for the delays of the state machine's retries.
     """
 
     invoke: InvokeFunction
@@ -45,7 +45,7 @@ class PatchConfig:
 
 
 def apply_patches(config: PatchConfig) -> None:
-    """Change moto in this process."""
+    """Apply all patches."""
     patch_lambda(config.invoke)
     patch_event_rules()
     patch_execution_events()
@@ -56,7 +56,7 @@ def apply_patches(config: PatchConfig) -> None:
 
 
 def patch_lambda(invoke: InvokeFunction) -> None:
-    """Without docker moto's functions answer one fixed text: here they run."""
+    """Run functions: without Docker, moto returns a fixed text."""
 
     def run(self: LambdaFunction, body: Any, request_headers: Any, response_headers: Any) -> str:
         payload = body.decode() if isinstance(body, bytes) else body or "{}"
@@ -72,11 +72,11 @@ def patch_lambda(invoke: InvokeFunction) -> None:
 
 
 def patch_event_rules() -> None:
-    """A rule whose target is a function raises NotImplementedError: here it calls the function, as an event."""
+    """Invoke functions that are targets of rules: moto raises NotImplementedError."""
     original = Rule.send_to_targets
 
     def send(self: Rule, original_event: Any, transform_input: bool = True) -> None:
-        # Taken out for the moment of the call: moto raises at them, and forgets the targets behind.
+        # moto would raise at these targets and skip the following ones.
         functions = [target for target in self.targets if ":lambda:" in target["Arn"]]
         others = [target for target in self.targets if target not in functions]
         if functions and self.event_pattern.matches_event(original_event):
@@ -102,7 +102,7 @@ def _invoke_target(target: dict[str, Any], event: Any) -> None:
 
 
 def patch_execution_events() -> None:
-    """Step Functions on AWS sends an event when an execution ends; moto sends none."""
+    """Send an event at the end of an execution, like AWS; moto sends none."""
     original = BaseExecutionWorkerCommunication.terminated
 
     def terminated(self: BaseExecutionWorkerCommunication) -> None:
@@ -138,10 +138,9 @@ def patch_execution_events() -> None:
 
 
 def patch_queues() -> None:
-    """A queue with an event source mapping calls the function while a message is being sent.
+    """Leave messages in queues with an event source mapping; ``sqs_poller`` receives them, as on AWS.
 
-    The sender waits for it, a failed message is never tried again, and a batch's partial failures are not looked at.
-    Here ``pollers`` take the messages, as on AWS.
+    moto invokes the function while the message is being sent, without retries and without partial batch failures.
     """
     original = Queue.add_message
 
@@ -156,27 +155,24 @@ def patch_queues() -> None:
 
 
 def patch_retry_delays(scale: float) -> None:
-    """Let retries take a share of their time, for tests: moto has no setting for it. Waits keep theirs."""
+    """Scale the delays of retries, for tests; Wait states are not affected."""
     if scale == 1.0:
         return
     sleep = time.sleep
 
     class Clock:
-        """The module ``time`` as the retrier uses it."""
+        """Replaces the module ``time`` in the retrier."""
 
         @staticmethod
         def sleep(seconds: float) -> None:
             sleep(seconds * scale)
 
-    # The module's own name for ``time``, not the module: nothing else of moto waits for less.
+    # Only the retrier's reference to ``time``: other parts of moto must not change.
     vars(retrier_decl)["time"] = Clock
 
 
 def patch_transcribe(ground_truth: GroundTruth) -> None:
-    """Moto's transcriptions complete without a transcript: here a stand-in writes one, or the job fails.
-
-    Nor does moto tell why a transcription failed.
-    """
+    """Write transcripts, or fail with a reason; moto's transcription jobs complete without a transcript."""
     original = FakeTranscriptionJob.advance
 
     def advance(self: FakeTranscriptionJob) -> None:
@@ -209,7 +205,7 @@ def patch_transcribe(ground_truth: GroundTruth) -> None:
 
 
 def _find_video_name(s3: Any, output_key: str) -> str:
-    """The name of the video that a job's files are made from: its key holds the job's name, too."""
+    """Return the key of the video of a job, which contains the job id."""
     job_id = output_key.split("/")[1]
     for bucket in s3.buckets.values():
         for key, versions in bucket.keys.lists():
@@ -220,29 +216,29 @@ def _find_video_name(s3: Any, output_key: str) -> str:
 
 
 def patch_rekognition(ground_truth: GroundTruth) -> None:
-    """Moto has no face detection in video: here a stand-in answers."""
+    """Add face detection in video, which moto lacks."""
     searches: dict[str, tuple[str, int]] = {}
 
     def start_face_detection(self: RekognitionResponse) -> str:
-        given = json.loads(self.body)
-        search_id = given.get("ClientRequestToken") or f"search-{len(searches)}"
-        searches.setdefault(search_id, (given["Video"]["S3Object"]["Name"], 0))
+        request = json.loads(self.body)
+        search_id = request.get("ClientRequestToken") or f"search-{len(searches)}"
+        searches.setdefault(search_id, (request["Video"]["S3Object"]["Name"], 0))
         return json.dumps({"JobId": search_id})
 
     def get_face_detection(self: RekognitionResponse) -> str:
-        given = json.loads(self.body)
-        name, looks = searches[given["JobId"]]
-        searches[given["JobId"]] = (name, looks + 1)
-        # The first look comes too early, as it does on AWS.
-        if looks == 0:
+        request = json.loads(self.body)
+        name, polls = searches[request["JobId"]]
+        searches[request["JobId"]] = (name, polls + 1)
+        # In progress at first, like on AWS.
+        if polls == 0:
             return json.dumps({"JobStatus": "IN_PROGRESS"})
         try:
             truth = ground_truth.load(name)
         except NoTruthError as error:
             return json.dumps({"JobStatus": "FAILED", "StatusMessage": str(error)})
-        page = int(given.get("NextToken") or 0)
+        page = int(request.get("NextToken") or 0)
         answer = fake_services.build_face_detection(
-            truth, page=page, page_faces=given.get("MaxResults") or 1000
+            truth, page=page, page_faces=request.get("MaxResults") or 1000
         )
         return json.dumps(answer)
 
@@ -250,5 +246,5 @@ def patch_rekognition(ground_truth: GroundTruth) -> None:
     RekognitionResponse.get_face_detection = get_face_detection  # type: ignore[attr-defined]
 
 
-def _run_in_background(work: Callable[[], object]) -> None:
-    threading.Thread(target=work, daemon=True).start()
+def _run_in_background(task: Callable[[], object]) -> None:
+    threading.Thread(target=task, daemon=True).start()

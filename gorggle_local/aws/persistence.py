@@ -1,7 +1,6 @@
-"""Keeps moto's objects and items in a folder while it runs, and gives them back to it at the next start.
+"""Saves moto's S3 objects and DynamoDB items to a folder, and restores them at the next start.
 
-moto has no way to give an object back under the version it had, nor to take a content from a file: both are done to
-its objects themselves, here and nowhere else.
+Restoring version ids and reading contents from files needs access to private attributes of moto's objects.
 """
 
 from __future__ import annotations
@@ -26,13 +25,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PersistenceConfig:
-    """What is kept, and how much.
+    """What is saved.
 
     Attributes:
-        uploads_bucket: the bucket of the uploads; of these the oldest go when there is too much.
-        results_bucket: the bucket of the results.
-        jobs_table: the table of the jobs.
-        max_bytes: the most that videos and results may take.
+        uploads_bucket: its oldest videos are deleted above the size limit.
+        max_bytes: size limit of videos and results.
     """
 
     uploads_bucket: str
@@ -42,13 +39,13 @@ class PersistenceConfig:
 
 
 class StatePersister:
-    """Restores, then saves every second what has changed.
+    """Restores the state, then saves changes every second.
 
     Args:
-        folder: where.
-        config: what.
+        folder: of the saved state.
+        config: what is saved.
         account, region: of moto.
-        dynamodb: a client of moto's.
+        dynamodb: client for moto.
     """
 
     def __init__(
@@ -63,21 +60,21 @@ class StatePersister:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> dict[str, list[str]]:
-        """Restore, and begin to save; the names of the jobs that were cut off and go on, and that failed by it.
+        """Restore the state and start saving; return the ids of interrupted jobs that are resumed and that failed.
 
         Raises:
-            StateStoreError: what was kept cannot be read; it is left as it is.
+            StateStoreError: the saved state cannot be read; it is not changed.
         """
         try:
-            told = self._restore(self._folder.load())
+            result = self._restore(self._folder.load())
         except BaseException:
             self._folder.close()
             raise
         self._thread.start()
-        return told
+        return result
 
     def stop(self) -> None:
-        """Save what is left, and end."""
+        """Save the last changes and stop."""
         self._stop_event.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -88,17 +85,15 @@ class StatePersister:
         while True:
             is_last = self._stop_event.wait(SAVE_INTERVAL_S)
             try:
-                stamp = self._fingerprint()
-                if is_last or stamp != saved:
+                fingerprint = self._fingerprint()
+                if is_last or fingerprint != saved:
                     self._save()
-                saved = stamp
+                saved = fingerprint
             except Exception:
-                # A full disk, most likely. What runs goes on; it is tried again in a second.
-                _log.exception("the jobs could not be kept")
+                # For example a full disk. Retried in a second.
+                _log.exception("the state could not be saved")
             if is_last:
                 return
-
-    # --------------------------------------------------------------------------------------------------------- restore
 
     def _restore(self, state: SavedState) -> dict[str, list[str]]:
         videos = {
@@ -107,38 +102,36 @@ class StatePersister:
             if each.bucket == self._config.uploads_bucket
         }
         jobs = plan_recovery(state.tables.get(self._config.jobs_table, []), videos)
-        gone = {f"{folder}/{job_id}/" for job_id in jobs.expired for folder in ("uploads", "jobs")}
+        expired = {f"{folder}/{job_id}/" for job_id in jobs.expired for folder in ("uploads", "jobs")}
         for each in state.objects:
             if each.bucket in (
                 self._config.uploads_bucket,
                 self._config.results_bucket,
-            ) and not each.key.startswith(tuple(gone)):
+            ) and not each.key.startswith(tuple(expired)):
                 self._restore_object(each)
         for item in jobs.items:
             self._dynamodb.put_item(TableName=self._config.jobs_table, Item=item)
         return {"resumed": jobs.resumed, "failed": jobs.failed}
 
     def _restore_object(self, stored: StoredObject) -> None:
-        # Nobody is told: its job knows of it already.
+        # Without an event: its job exists already.
         key = self._s3.put_object(stored.bucket, stored.key, b"", etag=stored.etag, disable_notification=True)
-        key._version_id = stored.version_id  # noqa: SLF001 - see the module
+        key._version_id = stored.version_id  # noqa: SLF001 - see the module docstring
         key.last_modified = datetime.fromisoformat(stored.modified_at)
         key.set_metadata(dict(stored.metadata))
         _set_content(key, self._folder.get_content(stored.file), stored.size_bytes)
 
-    # ------------------------------------------------------------------------------------------------------------ save
-
     def _fingerprint(self) -> object:
-        """Another one whenever there is something to save; writing everything down takes a hundred times longer."""
+        """Return a value that differs if anything has changed; much faster than serializing the state."""
         items: list[Any] = list(self._tables.tables[self._config.jobs_table].items.values())
         changed = [item.attrs["updated_at"].value for item in items if "updated_at" in item.attrs]
         keys = self._list_keys((self._config.uploads_bucket, self._config.results_bucket))
         return len(items), changed, [(key.name, id(key)) for key in keys]
 
     def _save(self) -> None:
-        # Items first: whatever an item tells of was there before it was told.
-        found: list[Any] = list(self._tables.tables[self._config.jobs_table].items.values())
-        items = [item.to_json()["Attributes"] for item in found]
+        # Items first: objects exist before items refer to them.
+        current: list[Any] = list(self._tables.tables[self._config.jobs_table].items.values())
+        items = [item.to_json()["Attributes"] for item in current]
         self._enforce_disk_limit(items)
         objects = [
             self._store_object(key)
@@ -150,18 +143,18 @@ class StatePersister:
     def _list_keys(self, buckets: Sequence[str]) -> Iterator[FakeKey]:
         for name in buckets:
             for _, versions in list(self._s3.buckets[name].keys.lists()):
-                # The others are marks of deletion.
+                # The others are delete markers.
                 yield from (each for each in list(versions) if isinstance(each, FakeKey))
 
     def _store_object(self, key: FakeKey) -> StoredObject:
-        buffer: Any = key._value_buffer  # noqa: SLF001 - see the module
+        buffer: Any = key._value_buffer  # noqa: SLF001 - see the module docstring
         if not isinstance(buffer, Content):
             with key.lock:
                 file = self._folder.add_content(read_chunks(buffer))
                 _set_content(key, self._folder.get_content(file), key.contentsize)
-                # moto's copy, in memory or on the disk, is not needed any more.
+                # Free moto's copy, in memory or on disk.
                 buffer.close()
-            buffer = key._value_buffer  # noqa: SLF001 - see the module
+            buffer = key._value_buffer  # noqa: SLF001 - see the module docstring
         return StoredObject(
             bucket=str(key.bucket_name),
             key=key.name,
@@ -174,7 +167,7 @@ class StatePersister:
         )
 
     def _enforce_disk_limit(self, items: Sequence[dict[str, Any]]) -> None:
-        """Delete the oldest videos of jobs that have ended, where there is too much; their transcripts stay."""
+        """Delete the oldest videos of finished jobs above the size limit; transcripts are kept."""
         size_bytes = sum(
             key.contentsize
             for key in self._list_keys((self._config.uploads_bucket, self._config.results_bucket))
@@ -186,10 +179,12 @@ class StatePersister:
             if size_bytes > self._config.max_bytes and key.name in ended:
                 size_bytes -= key.contentsize
                 self._s3.delete_object(str(key.bucket_name), key.name, version_id=key.version_id)
-                _log.warning("%s was deleted: there is more than %d bytes", key.name, self._config.max_bytes)
+                _log.warning(
+                    "deleted %s: the size limit of %d bytes is exceeded", key.name, self._config.max_bytes
+                )
 
 
 def _set_content(key: FakeKey, content: Content, size_bytes: int) -> None:
-    """Let an object have its content from a file."""
-    key._value_buffer = content  # type: ignore[assignment]  # noqa: SLF001 - see the module
+    """Set an object's content to a file."""
+    key._value_buffer = content  # type: ignore[assignment]  # noqa: SLF001 - see the module docstring
     key.contentsize = size_bytes

@@ -1,6 +1,6 @@
-"""The pipeline on the local AWS, made from the functions' manifest: every table, queue, function and route by boto3.
+"""Deploys the pipeline to the local AWS from the functions' manifest, with boto3.
 
-The Pulumi program makes the same and more on AWS; this is the shortest way to a pipeline that runs on one machine.
+Unlike the Pulumi program, it needs no Pulumi and creates only what the pipeline needs on one machine.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ROLE = f"arn:aws:iam::{ACCOUNT}:role/local"
 
 @dataclass(frozen=True)
 class Server:
-    """The GPU server that the functions speak to: its address, and the client side of mutual TLS (PEM)."""
+    """The inference server: address, name in its certificate, and client credentials for mutual TLS (PEM)."""
 
     address: str
     name: str
@@ -40,18 +40,18 @@ class Server:
 
 @dataclass
 class Stack:
-    """A pipeline and its names; ``made`` makes one."""
+    """A deployed pipeline; ``stack["table:jobs"]`` returns the name or ARN of a resource."""
 
     endpoint_url: str
     name: str
     values: dict[str, Any] = field(default_factory=dict)
 
     def client(self, service: str) -> Any:
-        """A client of a service."""
+        """Return a client of a service."""
         return _client(self.endpoint_url, service)
 
     def __getitem__(self, reference: str) -> str:
-        """What a name of the manifest stands for: ``table:jobs``."""
+        """Return the value of a reference of the manifest, such as ``table:jobs``."""
         return str(self.values[reference])
 
 
@@ -63,7 +63,7 @@ def _client(endpoint_url: str, service: str) -> Any:
         endpoint_url=endpoint_url or None,
         region_name=REGION,
         aws_access_key_id="local",
-        aws_secret_access_key="local",  # noqa: S106 - moto wants some
+        aws_secret_access_key="local",  # noqa: S106 - not checked by moto
         config=config,
     )
 
@@ -76,20 +76,20 @@ def deploy(
     name: str = "gorggle",
     layers: Mapping[str, Path] | None = None,
 ) -> Stack:
-    """Make a pipeline.
+    """Deploy a pipeline.
 
     Args:
         endpoint_url: of the local AWS.
-        server: the GPU server.
-        tokens: SHA-256 of API tokens by their owners' names.
-        settings: instead of the manifest's defaults.
-        name: what its resources' names begin with.
-        layers: built for the interpreter that functions run under, by name; None: of this environment.
+        server: the inference server.
+        tokens: SHA-256 hashes of API tokens by owner.
+        settings: override the manifest's defaults.
+        name: prefix of the resource names.
+        layers: paths of built layers by name; None: layers from this environment.
     """
     manifest = tomllib.loads(MANIFEST.read_text("utf-8"))
     stack = Stack(endpoint_url, name)
-    chosen = {key: one["default"] for key, one in manifest["settings"].items()} | dict(settings or {})
-    stack.values |= {f"setting:{key}": value for key, value in chosen.items()}
+    values = {key: one["default"] for key, one in manifest["settings"].items()} | dict(settings or {})
+    stack.values |= {f"setting:{key}": value for key, value in values.items()}
     stack.values |= {"server:address": server.address, "server:name": server.name}
     stack.values["metrics:namespace"] = f"Gorggle/{name}"
     _create_storage(stack, manifest)
@@ -141,7 +141,7 @@ def _create_table(stack: Stack, name: str, table: Mapping[str, Any]) -> str:
         table["hash_key"],
         *(key for index in indexes.values() for key in (index["hash_key"], index["range_key"])),
     }
-    further = {
+    extra = {
         "GlobalSecondaryIndexes": [
             {
                 "IndexName": key,
@@ -159,7 +159,7 @@ def _create_table(stack: Stack, name: str, table: Mapping[str, Any]) -> str:
         KeySchema=[{"AttributeName": table["hash_key"], "KeyType": "HASH"}],
         AttributeDefinitions=[{"AttributeName": one, "AttributeType": "S"} for one in sorted(names)],
         BillingMode="PAY_PER_REQUEST",
-        **(further if indexes else {}),
+        **(extra if indexes else {}),
     )
     return name
 
@@ -177,7 +177,7 @@ def _create_secrets(stack: Stack, server: Server, tokens: Mapping[str, str]) -> 
 
 
 def _create_fleet(stack: Stack) -> None:
-    """A group without a machine behind it: the server runs here, whatever the group says."""
+    """Create an Auto Scaling group without instances; the server runs on this machine."""
     ec2, scaling = stack.client("ec2"), stack.client("autoscaling")
     template = f"{stack.name}-server"
     ec2.create_launch_template(
@@ -196,7 +196,7 @@ def _create_fleet(stack: Stack) -> None:
 
 
 def _create_role(stack: Stack) -> None:
-    """One role for all, which permits nothing: nothing here looks at permissions, but Lambda wants one."""
+    """Create the role that Lambda and Step Functions require; permissions are not enforced."""
     principals = {"Service": ["lambda.amazonaws.com", "states.amazonaws.com"]}
     statement = {"Effect": "Allow", "Principal": principals, "Action": "sts:AssumeRole"}
     stack.client("iam").create_role(
@@ -321,12 +321,12 @@ def _create_route(
         IntegrationUri=_invocation_uri(stack[f"function:{key}"]),
         PayloadFormatVersion="2.0",
     )
-    further = {"AuthorizationType": "CUSTOM", "AuthorizerId": authorizer_id} if trigger["authorized"] else {}
+    extra = {"AuthorizationType": "CUSTOM", "AuthorizerId": authorizer_id} if trigger["authorized"] else {}
     api.create_route(
         ApiId=api_id,
         RouteKey=trigger["route"],
         Target=f"integrations/{integration['IntegrationId']}",
-        **further,
+        **extra,
     )
 
 

@@ -1,7 +1,6 @@
-"""What a provider would compute, where nobody makes the resource: plausible values for every output that is a text.
+"""Plausible computed outputs for resources that are only recorded.
 
-An ``apply`` on an output that a recording engine leaves out would fail on None; one made up as a text shows the
-program's own mistakes instead.
+Without values for string outputs, ``apply`` functions of the program would fail on None.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ import pulumi_aws
 from gorggle_local.aws.pulumi_engine import Resource
 
 ACCOUNT, REGION = "123456789012", "us-east-1"
-# Modules whose names are Python's own words.
+# Modules whose names are Python keywords.
 _MODULES = {"lambda": "lambda_"}
 _STRING_OUTPUT = re.compile(r"Output\[(?:_?builtins\.)?(?:Optional\[)?(?:_?builtins\.)?str\]")
-# Kinds whose ARNs other AWS services read: botocore knows their patterns.
+# Kinds whose ARNs other services validate: botocore knows their patterns.
 _ARN_FORMATS = {
     "Bucket": "arn:aws:s3:::{name}",
     "Role": "arn:aws:iam::{account}:role/{name}",
@@ -41,7 +40,7 @@ _ARN_FORMATS = {
 
 
 def compute_outputs(resource: Resource) -> tuple[str, Mapping[str, Any]]:
-    """Its id and what it would compute."""
+    """Return a resource's id and computed outputs."""
     kind = resource.type.rpartition(":")[2]
     name = _resource_name(resource)
     identity = name if kind in _IDENTIFIED_BY_NAME else f"{kind.lower()}-{_hash_suffix(resource.name)}"
@@ -60,13 +59,13 @@ def compute_outputs(resource: Resource) -> tuple[str, Mapping[str, Any]]:
     made["id"] = identity
     made["executionArn"] = f"arn:aws:execute-api:{REGION}:{ACCOUNT}:{identity}"
     if kind == "Function":
-        # Lambda's address as API Gateway calls it.
+        # The URI for API Gateway.
         path = f"2015-03-31/functions/{made['arn']}/invocations"
         made["invokeArn"] = f"arn:aws:apigateway:{REGION}:lambda:path/{path}"
     return identity, made
 
 
-# Resources that AWS knows by their names.
+# Kinds whose id is their name.
 _IDENTIFIED_BY_NAME = {
     "Bucket",
     "Role",
@@ -93,7 +92,7 @@ def _hash_suffix(name: str) -> str:
 
 @functools.cache
 def string_outputs(kind: str) -> frozenset[str]:
-    """Names, in the provider's casing, of the outputs of a kind that are texts."""
+    """Return the names of a kind's string outputs, as the provider spells them."""
     cls = find_sdk_class(kind)
     found = set()
     for _, member in inspect.getmembers(cls, lambda each: isinstance(each, property)):
@@ -104,7 +103,7 @@ def string_outputs(kind: str) -> frozenset[str]:
 
 
 def find_sdk_class(kind: str) -> type:
-    """The SDK's class of a token such as ``aws:s3/bucket:Bucket``."""
+    """Return the SDK class of a type such as ``aws:s3/bucket:Bucket``."""
     _, path, name = kind.split(":")
     module = path.split("/")[0]
     found = getattr(getattr(pulumi_aws, _MODULES.get(module, module)), name)

@@ -1,8 +1,7 @@
-"""Runs a Pulumi program without Pulumi's engine: every resource it declares is handed to a function of ours.
+"""Runs a Pulumi program without Pulumi's engine and passes every resource to a callback.
 
-The program is the one that ``pulumi up`` runs, unchanged. What becomes of a resource is up to who runs it: the tests
-record it, ``gorggle_local.aws.deploy`` creates it on a local AWS. One program a process: Pulumi's SDK keeps its state in the
-process.
+Tests record the resources; ``gorggle_local.aws.deploy`` creates them on the local AWS. Run one program per process: the state
+of Pulumi's SDK is global.
 """
 
 from __future__ import annotations
@@ -18,21 +17,20 @@ import pulumi
 from pulumi.runtime import mocks, set_all_config
 from pulumi.runtime.stack import run_pulumi_func
 
-# How Pulumi's SDK marks a secret in what it hands to an engine.
+# Pulumi's marker of secrets in serialized values.
 SECRET_MARK = "4dabf18193072939515e22adb298388d"  # noqa: S105 - a marker, not a secret
-SECRET = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 - likewise
-PROVIDER = "pulumi:providers:aws"
+SECRET = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 - a marker, not a secret
 
 
 @dataclass
 class Resource:
-    """One resource that the program declares.
+    """A resource of the program.
 
     Attributes:
-        type: Pulumi's token, such as ``aws:s3/bucket:Bucket``.
-        inputs: as the provider would get them: camel case, numbers without fractions as int, secrets opened.
-        dependencies: addresses (URN) of what it refers to.
-        secrets: names of the inputs that are kept secret.
+        type: such as ``aws:s3/bucket:Bucket``.
+        inputs: as the provider gets them: camel case, whole numbers as int, secrets in plain text.
+        dependencies: URNs.
+        secrets: names of secret inputs.
     """
 
     type: str
@@ -49,7 +47,7 @@ class Resource:
 
     @property
     def is_aws(self) -> bool:
-        """Whether AWS's provider makes it: no component of ours, and not the provider itself."""
+        """Whether it is a resource of the AWS provider (not a component, not the provider itself)."""
         return self.type.startswith("aws:")
 
 
@@ -59,32 +57,32 @@ InvokeFunction = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
 
 @dataclass
 class ProgramResult:
-    """What became of a program."""
+    """The resources and outputs of a program."""
 
     resources: list[Resource]
     outputs: dict[str, Any]
 
     def find(self, kind: str) -> list[Resource]:
-        """AWS resources whose token ends so: ``of("Bucket")``."""
+        """Return the AWS resources of a kind: ``find("Bucket")``."""
         return [each for each in self.aws_resources if each.type.rpartition(":")[2] == kind]
 
     @property
     def aws_resources(self) -> list[Resource]:
-        """All that AWS would hold."""
+        """All resources of the AWS provider."""
         return [each for each in self.resources if each.is_aws]
 
 
 class _Monitor(mocks.MockMonitor):
-    """Knows more of a resource than Pulumi's own mocks tell: its parent, its dependencies, its options."""
+    """Adds parent, dependencies and options, which Pulumi's mocks do not report."""
 
     def __init__(self, mocks_: _Mocks, create: CreateResource) -> None:
         super().__init__(mocks_)
         self._create = create
-        # The SDK declares from several threads; one resource is made at a time.
+        # The SDK registers resources from several threads; create one at a time.
         self._lock = threading.Lock()
         self.declared: list[Resource] = []
 
-    def RegisterResource(self, request: Any) -> Any:  # noqa: N802 - gRPC's name
+    def RegisterResource(self, request: Any) -> Any:  # noqa: N802 - name of the RPC
         if request.type == "pulumi:pulumi:Stack":
             return super().RegisterResource(request)  # type: ignore[no-untyped-call]
         with self._lock:
@@ -113,14 +111,14 @@ class _Mocks(mocks.Mocks):
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
         resource = self.pending
-        assert resource is not None, "the monitor announces each resource"
+        assert resource is not None, "set by the monitor"
         resource.secrets = [name for name, value in args.inputs.items() if _is_secret(value)]
         resource.inputs = {name: to_json(value) for name, value in args.inputs.items()}
         if resource.is_aws:
-            resource.id, made = self._create(resource)
+            resource.id, outputs = self._create(resource)
         else:
-            resource.id, made = f"{resource.name}-id", {}
-        resource.outputs = {**resource.inputs, **made}
+            resource.id, outputs = f"{resource.name}-id", {}
+        resource.outputs = {**resource.inputs, **outputs}
         return resource.id, resource.outputs
 
     def call(self, args: mocks.MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:
@@ -135,14 +133,14 @@ def run_program(
     stack: str,
     config: Mapping[str, str],
 ) -> ProgramResult:
-    """Run a program to its end.
+    """Run a program.
 
     Args:
-        program: declares resources; its result is the stack's outputs.
-        create: makes one resource; the result is its id and what its provider computes.
-        invoke: answers a look-up by its token.
-        stack: the stack's name.
-        config: Pulumi's configuration, such as ``{"aws:region": "us-east-1"}``.
+        program: declares resources and returns the stack's outputs.
+        create: creates a resource; returns its id and computed outputs.
+        invoke: returns the result of a data source.
+        stack: name of the stack.
+        config: such as ``{"aws:region": "us-east-1"}``.
     """
     asyncio.set_event_loop(asyncio.new_event_loop())
     own = _Mocks(create, invoke)
@@ -162,7 +160,7 @@ def run_program(
 
 
 def to_json(value: Any) -> Any:
-    """A value as JSON would have it: secrets opened, whole numbers as int."""
+    """Convert a value to JSON types, with secrets in plain text and whole numbers as int."""
     match value:
         case dict() if _is_secret(value):
             return to_json(value["value"])

@@ -1,7 +1,6 @@
-"""Finds the Python that Lambda would run functions under, where this machine has it.
+"""Finds an interpreter of a given Python version that can load packages built for Lambda.
 
-A command of that name need not be an interpreter: tools that manage several Pythons put scripts on the path which fail
-unless a version is selected. So every candidate is run, and says itself what it is.
+Every candidate is executed, because version managers put shims on the PATH that may fail or run another version.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TIMEOUT_S = 10.0
-# Imports what boto3 and numpy take of the standard library: an interpreter that was built without them is of no use.
+# Imports optional modules of the standard library that boto3 and numpy need.
 _PROBE_SCRIPT = (
     "import ctypes, json, ssl, sys, sysconfig, zlib;"
     "print(json.dumps([sys.executable, sys.version.split()[0], sysconfig.get_config_var('SOABI')]))"
 )
-# Folders of whole versions, below the home folder or at the root, and the pattern of an interpreter in them: pyenv,
+# Folders of version managers, relative to the home folder or absolute, with the pattern of an interpreter's folder: pyenv,
 # asdf, mise, uv, rye, GitHub's runners, the manylinux images.
 _VERSION_FOLDERS = (
     (".pyenv/versions", "{minor}*/bin"),
@@ -41,8 +40,8 @@ class Interpreter:
     """A CPython.
 
     Attributes:
-        executable: the interpreter itself, not a script that stands for it.
-        version: with its micro part, such as "3.12.1".
+        executable: the interpreter itself, not a shim.
+        version: such as "3.12.1".
     """
 
     executable: Path
@@ -53,32 +52,32 @@ class Interpreter:
 
 
 def current_interpreter() -> Interpreter:
-    """The one that runs this."""
+    """Return the current interpreter."""
     return Interpreter(Path(sys.executable), platform.python_version())
 
 
 def find_interpreter(
     minor: str, environment: Mapping[str, str] | None = None, home: Path | None = None, root: Path = Path("/")
 ) -> Interpreter | None:
-    """The first interpreter of a version that loads what is built for Lambda on this processor; None: there is none.
+    """Return the first interpreter of a version that can load packages built for Lambda, or None.
 
     Args:
         minor: such as "3.12".
-        environment: where PATH and PYENV_ROOT are looked up; None: this process's own.
-        home: the folder below which tools keep their versions; None: the user's.
-        root: what stands before the machine's own folders.
+        environment: with PATH and PYENV_ROOT; None: of this process.
+        home: folder of the version managers; None: the user's.
+        root: prefix of absolute folders, for tests.
     """
     for candidate in list_candidates(
         minor, os.environ if environment is None else environment, home or Path.home(), root
     ):
-        found = probe(candidate)
-        if found is not None and found.version.rpartition(".")[0] == minor:
-            return found
+        interpreter = probe(candidate)
+        if interpreter is not None and interpreter.version.rpartition(".")[0] == minor:
+            return interpreter
     return None
 
 
 def list_candidates(minor: str, environment: Mapping[str, str], home: Path, root: Path) -> Iterator[Path]:
-    """What may be such an interpreter: this one, then the path's, then the usual places', the newest first."""
+    """Yield candidates: the current interpreter, then those on the PATH, then those of version managers, newest first."""
     yield Path(sys.executable)
     name = f"python{minor}"
     searched = [Path(each) for each in environment.get("PATH", "").split(os.pathsep) if each]
@@ -89,39 +88,39 @@ def list_candidates(minor: str, environment: Mapping[str, str], home: Path, root
 
 
 def probe(executable: Path) -> Interpreter | None:
-    """What an executable says that it is; None where it is no CPython that loads wheels for Lambda on this processor."""
+    """Run an executable to identify it; None if it is not a CPython that can load Lambda's wheels on this machine."""
     command = [str(executable), "-I", "-S", "-c", _PROBE_SCRIPT]
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S, stdin=subprocess.DEVNULL
         )
-        itself, version, abi = json.loads(done.stdout)
+        path, version, abi = json.loads(result.stdout)
     except (OSError, subprocess.TimeoutExpired, ValueError):
         return None
-    # Of Linux with glibc and of one kind: free-threaded builds and musl have other names, and take other wheels.
+    # Free-threaded builds and musl have other ABI tags and need other wheels.
     tag = "".join(version.split(".")[:2])
-    if done.returncode or abi != f"cpython-{tag}-{platform.machine()}-linux-gnu":
+    if result.returncode or abi != f"cpython-{tag}-{platform.machine()}-linux-gnu":
         return None
-    return Interpreter(Path(itself), version)
+    return Interpreter(Path(path), version)
 
 
 def _list_folders(minor: str, environment: Mapping[str, str], home: Path, root: Path) -> Iterator[Path]:
-    fills = {"minor": minor, "tag": minor.replace(".", "")}
-    places = [
-        (_join_root(root, place) if place.startswith("/") else home / place, shape)
-        for place, shape in _VERSION_FOLDERS
+    fields = {"minor": minor, "tag": minor.replace(".", "")}
+    folders = [
+        (_join_root(root, folder) if folder.startswith("/") else home / folder, pattern)
+        for folder, pattern in _VERSION_FOLDERS
     ]
     if "PYENV_ROOT" in environment:
-        places.insert(0, (Path(environment["PYENV_ROOT"]) / "versions", _VERSION_FOLDERS[0][1]))
-    for place, shape in places:
-        yield from sorted(place.glob(shape.format(**fills)), key=_version_key, reverse=True)
+        folders.insert(0, (Path(environment["PYENV_ROOT"]) / "versions", _VERSION_FOLDERS[0][1]))
+    for folder, pattern in folders:
+        yield from sorted(folder.glob(pattern.format(**fields)), key=_version_key, reverse=True)
     yield from (_join_root(root, each) for each in _SYSTEM_FOLDERS)
 
 
-def _join_root(root: Path, place: str) -> Path:
-    return root / place.lstrip("/")
+def _join_root(root: Path, folder: str) -> Path:
+    return root / folder.lstrip("/")
 
 
 def _version_key(folder: Path) -> list[int]:
-    """By the numbers in its path: 3.12.10 is newer than 3.12.9."""
+    """Return the numbers in a path, so that 3.12.10 sorts after 3.12.9."""
     return [int(each) for each in re.findall(r"\d+", str(folder))]

@@ -1,4 +1,4 @@
-"""Event source mappings from SQS: takes messages from queues and calls functions with them, as Lambda does on AWS."""
+"""Event source mappings from SQS: receives messages and invokes functions, like Lambda."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ POLL_INTERVAL_S = 0.05
 
 
 class SqsPoller:
-    """One thread that serves every enabled mapping."""
+    """Polls the queues of all enabled mappings in one thread."""
 
     def __init__(self, account: str, region: str, sqs: Any, functions: Any) -> None:
         self._backend = lambda_backends[account][region]
@@ -25,11 +25,11 @@ class SqsPoller:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
-        """Begin to poll."""
+        """Start polling."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End."""
+        """Stop polling."""
         self._stop_event.set()
         self._thread.join(5)
 
@@ -37,17 +37,17 @@ class SqsPoller:
         while not self._stop_event.wait(POLL_INTERVAL_S):
             for mapping in self._backend.list_event_source_mappings("", ""):
                 if mapping.enabled and ":sqs:" in mapping.event_source_arn:
-                    # A queue that is being deleted is no reason to end.
+                    # For example, a queue that is being deleted.
                     with contextlib.suppress(Exception):
                         self._poll(mapping)
 
     def _poll(self, mapping: Any) -> None:
         name = mapping.event_source_arn.rpartition(":")[2]
         url = self._sqs.get_queue_url(QueueName=name)["QueueUrl"]
-        answer = self._sqs.receive_message(
+        response = self._sqs.receive_message(
             QueueUrl=url, MaxNumberOfMessages=min(10, mapping.batch_size), AttributeNames=["All"]
         )
-        messages = answer.get("Messages", [])
+        messages = response.get("Messages", [])
         if messages:
             failed = self._invoke(mapping, messages)
             for message in messages:
@@ -55,13 +55,13 @@ class SqsPoller:
                     self._sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
 
     def _invoke(self, mapping: Any, messages: list[dict[str, Any]]) -> set[str]:
-        """The messages that are to come again when their visibility timeout is over."""
-        everything = {message["MessageId"] for message in messages}
+        """Invoke the function; return the ids of messages that failed and become visible again."""
+        all_ids = {message["MessageId"] for message in messages}
         event = {"Records": [self._build_record(mapping, message) for message in messages]}
-        answer = self._functions.invoke(FunctionName=mapping.function_arn, Payload=json.dumps(event))
-        if answer.get("FunctionError"):
-            return everything
-        reply = json.loads(answer["Payload"].read() or b"null")
+        response = self._functions.invoke(FunctionName=mapping.function_arn, Payload=json.dumps(event))
+        if response.get("FunctionError"):
+            return all_ids
+        reply = json.loads(response["Payload"].read() or b"null")
         if not isinstance(reply, dict):
             return set()
         return {item["itemIdentifier"] for item in reply.get("batchItemFailures", [])}

@@ -1,7 +1,7 @@
-"""What the local AWS keeps between two runs: objects and tables, in a folder.
+"""Stores S3 objects and DynamoDB tables of the local AWS in a folder.
 
-``state.json`` tells everything and is replaced as a whole, so that a process that is killed leaves the state of a
-moment before. The objects' contents lie beside it, each in a file of its own that is written once and never changed.
+``state.json`` lists everything and is replaced atomically, so that a killed process leaves a consistent state. Each object's
+content is in a separate file, which never changes.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from typing import Any, TextIO
 
 FORMAT = 1
 CHUNK_BYTES = 2**20
-# A process that was told to end, or whose parent was killed, needs a moment to let go.
+# A process that is shutting down needs a moment to release the lock.
 LOCK_TIMEOUT_S, LOCK_POLL_INTERVAL_S = 4.0, 0.1
 _LINE_SEPARATOR = ",\n"
 
 
 class StateStoreError(Exception):
-    """The folder cannot be used; the message says why and what to do."""
+    """The folder cannot be used; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,11 @@ class StoredObject:
     """One version of an object.
 
     Attributes:
-        bucket, key, version_id: its names; ``version_id`` is "null" where the bucket keeps no versions.
+        version_id: "null" without versioning.
         file: name of the file with its content.
-        size_bytes: of its content.
         etag: without quotation marks.
         modified_at: ISO 8601, UTC.
-        metadata: what was sent with it, such as its type.
+        metadata: such as its content type.
     """
 
     bucket: str
@@ -53,32 +52,32 @@ class StoredObject:
 
 @dataclass(frozen=True)
 class SavedState:
-    """Everything that is kept.
+    """The saved state.
 
     Attributes:
         objects: oldest version of a key first.
-        tables: items as DynamoDB's JSON, by the table's name.
+        tables: items in DynamoDB's JSON format, by table name.
     """
 
     objects: list[StoredObject] = field(default_factory=list)
     tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def to_text(self) -> str:
-        """One line for each object and each item: a person can read it, and a tool can compare it."""
+        """Return JSON with one line per object and item."""
         tables = (f"{json.dumps(name)}: {_format_lines(items)}" for name, items in self.tables.items())
         objects = _format_lines(map(asdict, self.objects))
         return f'{{"format": {FORMAT},\n"objects": {objects},\n"tables": {{\n{_LINE_SEPARATOR.join(tables)}\n}}}}\n'
 
     @classmethod
     def from_text(cls, text: str) -> SavedState:
-        """Read it.
+        """Parse a saved state.
 
         Raises:
-            ValueError: it is none.
+            ValueError: the format is invalid.
         """
         document = json.loads(text)
         if not isinstance(document, dict) or document.get("format") != FORMAT:
-            raise ValueError(f"it is not of format {FORMAT}")
+            raise ValueError(f"expected format {FORMAT}")
         try:
             objects = [StoredObject(**each) for each in document["objects"]]
             return cls(objects, dict(document["tables"]))
@@ -91,11 +90,11 @@ def _format_lines(documents: Iterable[Any]) -> str:
 
 
 class StateFolder:
-    """The folder; one process at a time uses it.
+    """The folder, locked for one process.
 
     Args:
-        path: made where it is missing; nobody else may look into it.
-        timeout_s: how long to wait for another process that uses it.
+        path: created if missing; only its owner can read it.
+        timeout_s: maximum time to wait for the lock.
 
     Raises:
         StateStoreError: another process uses it.
@@ -110,14 +109,14 @@ class StateFolder:
         self._last_saved = ""
 
     def close(self) -> None:
-        """Let others use it."""
+        """Release the lock."""
         self._lock.close()
 
     def load(self) -> SavedState:
-        """What was kept; what belongs to nothing is removed.
+        """Load the state and remove unused content files.
 
         Raises:
-            StateStoreError: it cannot be read.
+            StateStoreError: the state is damaged.
         """
         try:
             text = (self.path / "state.json").read_text("utf-8")
@@ -128,15 +127,15 @@ class StateFolder:
                 state = SavedState.from_text(text)
             except ValueError as error:
                 raise StateStoreError(
-                    f"{self.path / 'state.json'} is damaged ({error}): put an older copy in its place, "
-                    f"or move {self.path} away to begin with nothing"
+                    f"{self.path / 'state.json'} is damaged ({error}): restore it from a backup, "
+                    f"or move {self.path} away to start with an empty state"
                 ) from error
         objects = [each for each in state.objects if self._is_complete(each)]
         self.remove_unused(each.file for each in objects)
         return SavedState(objects, state.tables)
 
     def save(self, state: SavedState) -> bool:
-        """Replace what is kept; False where nothing has changed."""
+        """Save the state; return False if nothing has changed."""
         text = state.to_text()
         if text == self._last_saved:
             return False
@@ -145,20 +144,20 @@ class StateFolder:
         return True
 
     def add_content(self, chunks: Iterable[bytes]) -> str:
-        """Keep a content; the name of its file."""
+        """Store a content and return the name of its file."""
         name = secrets.token_hex(16)
         self._write_atomically(self._objects / name, chunks)
         return name
 
     def get_content(self, file: str) -> Content:
-        """A kept content, opened whenever it is read: there are more of them than a process may hold open."""
+        """Return a stored content."""
         return Content(self._objects / file)
 
     def remove_unused(self, used_files: Iterable[str]) -> None:
-        """Remove the contents that are not used."""
-        kept = set(used_files)
+        """Remove content files that are not used."""
+        used = set(used_files)
         for path in self._objects.iterdir():
-            if path.name not in kept:
+            if path.name not in used:
                 path.unlink(missing_ok=True)
 
     def _is_complete(self, stored: StoredObject) -> bool:
@@ -169,8 +168,8 @@ class StateFolder:
         draft = path.with_name(f"{path.name}.draft")
         try:
             with draft.open("wb") as file:
-                for piece in chunks:
-                    file.write(piece)
+                for chunk in chunks:
+                    file.write(chunk)
                 file.flush()
                 os.fsync(file.fileno())
             draft.replace(path)
@@ -192,37 +191,37 @@ def _acquire_lock(path: Path, timeout_s: float) -> TextIO:
                 continue
             file.close()
             raise StateStoreError(
-                f"{path.parent} is in use: end the other Gorggle first, or keep the data elsewhere"
+                f"{path.parent} is in use: stop the other Gorggle first, or use another directory"
             ) from error
         return file
 
 
 class Content:
-    """A file that is open only while it is read; it reads like one that was opened. Writing is an error."""
+    """A read-only file object that opens its file for each read, because a process can hold few files open."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._offset = 0
 
     def seek(self, offset: int) -> int:
-        """Go to a byte."""
+        """Set the position."""
         self._offset = offset
         return offset
 
     def read(self, size_bytes: int = -1) -> bytes:
-        """Read on; everything up to the end where no size is given."""
+        """Read from the position; to the end without a size."""
         with self.path.open("rb") as file:
             file.seek(self._offset)
-            piece = file.read(size_bytes)
-        self._offset += len(piece)
-        return piece
+            chunk = file.read(size_bytes)
+        self._offset += len(chunk)
+        return chunk
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no file is open."""
 
 
 def read_chunks(file: Any) -> Iterator[bytes]:
-    """A file's content from its beginning, in pieces."""
+    """Yield a file's content in chunks."""
     file.seek(0)
-    while piece := file.read(CHUNK_BYTES):
-        yield piece
+    while chunk := file.read(CHUNK_BYTES):
+        yield chunk

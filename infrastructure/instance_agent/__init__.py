@@ -1,4 +1,4 @@
-"""What runs on a GPU instance beside the server: its start, and an attendant that speaks for it to AWS.
+"""The bootstrap of a GPU instance, and an agent that runs next to the server and connects it to AWS.
 
-It needs boto3 and the standard library, and is run as ``python -m infrastructure.instance_agent`` from the instance's bundle.
+It needs only boto3 and runs as ``python -m infrastructure.instance_agent`` from the server bundle.
 """

@@ -1,4 +1,4 @@
-"""``python -m infrastructure.instance_agent certificates | attend``."""
+"""``python -m infrastructure.instance_agent certificates | run``."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from infrastructure.instance_agent import certificates
 from infrastructure.instance_agent.agent import Clients, InstanceAgent, JsonFormatter
 from infrastructure.instance_agent.environment import AgentConfig
 
-_USAGE = "usage: python -m infrastructure.instance_agent certificates | attend"
+_USAGE = "usage: python -m infrastructure.instance_agent certificates | run"
 
 
-def main(arguments: list[str]) -> int:
-    """Run one command; the result is the exit code."""
+def main(args: list[str]) -> int:
+    """Run a command and return the exit code."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level="INFO", handlers=[handler])
-    around = AgentConfig.from_environment()
-    match arguments:
+    config = AgentConfig.from_environment()
+    match args:
         case ["certificates"]:
             client = boto3.client("secretsmanager")
-            certificates.wait_for_certificates(client, around.certificate_secret, around.certificate_folder)
-        case ["attend"]:
+            certificates.wait_for_certificates(client, config.certificate_secret, config.certificate_folder)
+        case ["run"]:
             clients = Clients(
                 *(boto3.client(each) for each in ("autoscaling", "cloudwatch", "logs", "secretsmanager"))
             )
-            InstanceAgent(around, clients).run()
+            InstanceAgent(config, clients).run()
         case _:
             print(_USAGE, file=sys.stderr)
             return 2

@@ -1,7 +1,6 @@
-"""Speaks for the server to AWS: that it is ready, how busy it is, what it logs, and that it may go.
+"""The agent: completes lifecycle hooks, publishes metrics, refreshes certificates, and ships logs.
 
-One step every few seconds. A step that fails is logged and tried again at the next: the server does not need the
-attendant to serve.
+It runs in a loop. A task that fails is logged and retried in the next iteration; the server works without the agent.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ STEP_INTERVAL_S = 5.0
 METRICS_INTERVAL_S = 60.0
 CERTIFICATES_INTERVAL_S = 3600.0
 STOP_SERVER_COMMAND = ("systemctl", "stop", "gorggle.service")
-# What AWS answers when an instance waits for nobody: it was reported already, or is in no such phase.
+# Error of CompleteLifecycleAction when the instance waits for no action, for example because it was completed before.
 NO_ACTION = "No active Lifecycle Action found"
 
 _log = logging.getLogger(__name__)
@@ -32,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Clients:
-    """Clients of the services that the attendant calls."""
+    """Clients of the services that the agent calls."""
 
     autoscaling: Any
     cloudwatch: Any
@@ -41,7 +40,12 @@ class Clients:
 
 
 class InstanceAgent:
-    """What it has done so far, and when the next of each thing is due."""
+    """The agent's state.
+
+    Attributes:
+        is_ready: the server was ready, and the launch hook is completed.
+        is_done: the server has stopped, and the instance can be terminated.
+    """
 
     def __init__(
         self, config: AgentConfig, clients: Clients, clock: Callable[[], float] = time.monotonic
@@ -59,14 +63,14 @@ class InstanceAgent:
         self._stop_process: subprocess.Popen[bytes] | None = None
 
     def run(self) -> None:
-        """Attend until the instance may go."""
+        """Run until the instance can be terminated."""
         while not self.is_done:
             self.step()
             time.sleep(STEP_INTERVAL_S)
 
     def step(self) -> None:
-        """Do what is due."""
-        for work in (
+        """Run all tasks that are due."""
+        for task in (
             self._report_readiness,
             self._publish_metrics,
             self._refresh_certificates,
@@ -74,9 +78,9 @@ class InstanceAgent:
             self._ship_logs,
         ):
             try:
-                work()
+                task()
             except (ClientError, BotoCoreError, OSError, LookupError, subprocess.SubprocessError) as error:
-                _log.error("%s failed and is tried again: %s", work.__name__.strip("_"), error)
+                _log.error("%s failed and will be retried: %s", task.__name__.strip("_"), error)
 
     def _report_readiness(self) -> None:
         if not self.is_ready and http_get(f"{self._config.metrics_url}/readyz") is not None:
@@ -97,22 +101,22 @@ class InstanceAgent:
             return
         folder, secret = self._config.certificate_folder, self._config.certificate_secret
         if certificates.refresh(self._clients.secretsmanager, secret, folder):
-            _log.info("the certificates are renewed")
+            _log.info("certificates updated")
         self._certificates_refreshed_at = self._clock()
 
     def _drain(self) -> None:
-        """Let the server end its streams, then let the fleet end the instance."""
+        """Stop the server, which finishes its streams, then complete the termination hook."""
         if self.is_done:
             return
         if self._stop_process is None:
             if not self._imds.is_terminating:
                 return
-            _log.info("the instance ends: the server takes no new streams")
+            _log.info("the instance is terminating: stopping the server")
             self._stop_process = subprocess.Popen(STOP_SERVER_COMMAND)
         if self._stop_process.poll() is not None:
             self._complete_lifecycle_action(self._config.terminate_hook)
             _log.info("the server has stopped")
-            # A spot instance is told before the fleet knows: there it waits for nobody, and ends by itself.
+            # After a spot interruption notice there may be no lifecycle action yet; the instance terminates anyway.
             self.is_done = True
 
     def _ship_logs(self) -> None:
@@ -132,8 +136,8 @@ class InstanceAgent:
 
 
 class JsonFormatter(logging.Formatter):
-    """The same form as the server's log."""
+    """The format of the server's log."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One JSON object."""
+        """Return a JSON object."""
         return json.dumps({"level": record.levelname, "logger": record.name, "message": record.getMessage()})

@@ -1,4 +1,4 @@
-"""Keeps the server's certificates as the secret has them. The server reads them again when they change."""
+"""Copies the server's certificates from the secret to files; the server reloads changed files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TIMEOUT_S, POLL_INTERVAL_S = 600.0, 5.0
 
 
 def refresh(client: Any, secret: str, folder: Path) -> bool:
-    """Write what has changed; whether anything had.
+    """Write changed certificates and return whether any changed.
 
     Raises:
         LookupError: the secret has no value yet.
@@ -24,7 +24,7 @@ def refresh(client: Any, secret: str, folder: Path) -> bool:
     try:
         value = json.loads(client.get_secret_value(SecretId=secret)["SecretString"])
     except client.exceptions.ResourceNotFoundException as error:
-        raise LookupError(f"{secret} has no value yet: its first rotation is not done") from error
+        raise LookupError(f"{secret} has no value yet: its first rotation has not finished") from error
     changed = [name for name in NAMES if _read_text(folder / f"{name}.pem") != value[name]]
     for name in changed:
         _write_private(folder / f"{name}.pem", value[name])
@@ -32,10 +32,10 @@ def refresh(client: Any, secret: str, folder: Path) -> bool:
 
 
 def wait_for_certificates(client: Any, secret: str, folder: Path, *, timeout_s: float = TIMEOUT_S) -> None:
-    """Write them for the first time, as soon as there are any.
+    """Wait until the secret has a value, and write the certificates.
 
     Raises:
-        LookupError: there are none after ``timeout_s``.
+        LookupError: it has no value after ``timeout_s``.
     """
     deadline = time.monotonic() + timeout_s
     while True:
@@ -54,15 +54,15 @@ def _read_text(path: Path) -> str | None:
 
 
 def _write_private(path: Path, text: str) -> None:
-    """Whole or not at all, and never readable by others."""
-    unfinished = path.with_suffix(".part")
-    unfinished.unlink(missing_ok=True)
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
+    """Replace a file atomically; only its owner can read it."""
+    draft = path.with_suffix(".part")
+    draft.unlink(missing_ok=True)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
     if os.geteuid() == 0 and _user_exists(OWNER):
-        shutil.chown(unfinished, OWNER, OWNER)
-    unfinished.replace(path)
+        shutil.chown(draft, OWNER, OWNER)
+    draft.replace(path)
 
 
 def _user_exists(user: str) -> bool:

@@ -1,4 +1,4 @@
-"""What the attendant is told, and the instance's own metadata."""
+"""The agent's configuration, and the instance metadata service."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TOKEN_TTL_S = 300
 
 @dataclasses.dataclass(frozen=True)
 class AgentConfig:
-    """The environment, each field a variable of that name in capitals."""
+    """Environment variables; their names are the fields' in upper case."""
 
     fleet: str
     launch_hook: str
@@ -30,23 +30,23 @@ class AgentConfig:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> AgentConfig:
-        """Read it.
+        """Read the configuration.
 
         Raises:
             KeyError: a variable is not set.
         """
-        found = os.environ if environment is None else environment
-        texts = {field.name: found[field.name.upper()] for field in dataclasses.fields(cls)}
-        paths = {name: Path(texts.pop(name)) for name in ("certificate_folder", "cursor")}
+        values = os.environ if environment is None else environment
+        texts = {field.name: values[field.name.upper()] for field in dataclasses.fields(cls)}
+        paths = {name: Path(texts.pop(name)) for name in ("certificate_folder", "journal_cursor_file")}
         return cls(**texts, **paths)  # type: ignore[arg-type]
 
 
 def http_get(address: str, headers: Mapping[str, str] | None = None, method: str = "GET") -> str | None:
-    """What an address answers; None where it answers that there is nothing, or does not answer."""
+    """Return the response body; None if the request fails."""
     request = urllib.request.Request(address, headers=dict(headers or {}), method=method)  # noqa: S310
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310 - http on this machine
-            content: bytes = answer.read()
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310 - http on this machine
+            content: bytes = response.read()
     except (urllib.error.URLError, OSError):
         return None
     return content.decode(errors="replace")
@@ -62,9 +62,9 @@ class InstanceMetadataClient:
         self._address = address
 
     def get(self, path: str) -> str | None:
-        """An item; None where there is none."""
-        life = {"X-aws-ec2-metadata-token-ttl-seconds": str(TOKEN_TTL_S)}
-        token = http_get(f"{self._address}/latest/api/token", life, "PUT")
+        """Return a metadata item; None if it does not exist."""
+        ttl = {"X-aws-ec2-metadata-token-ttl-seconds": str(TOKEN_TTL_S)}
+        token = http_get(f"{self._address}/latest/api/token", ttl, "PUT")
         if token is None:
             return None
         return http_get(f"{self._address}/latest/meta-data/{path}", {"X-aws-ec2-metadata-token": token})
@@ -74,19 +74,19 @@ class InstanceMetadataClient:
         """This instance's id.
 
         Raises:
-            RuntimeError: the service does not answer.
+            RuntimeError: the service does not respond.
         """
-        found = self.get("instance-id")
-        if found is None:
-            raise RuntimeError(f"the metadata service at {self._address} does not say which instance this is")
-        return found
+        result = self.get("instance-id")
+        if result is None:
+            raise RuntimeError(f"the metadata service at {self._address} returned no instance id")
+        return result
 
     @property
     def is_terminating(self) -> bool:
-        """Whether the fleet has decided that this instance goes, or EC2 takes it back (spot)."""
+        """Whether the Auto Scaling group terminates this instance, or EC2 reclaims it (spot)."""
         return self.get("autoscaling/target-lifecycle-state") == "Terminated" or self.is_reclaimed
 
     @property
     def is_reclaimed(self) -> bool:
-        """Whether a spot instance is taken back: in two minutes it is gone."""
+        """Whether EC2 reclaims this spot instance, two minutes after the notice."""
         return self.get("spot/instance-action") is not None

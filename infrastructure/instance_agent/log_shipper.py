@@ -1,4 +1,4 @@
-"""Carries the services' log lines from the instance's journal to CloudWatch."""
+"""Ships the services' log lines from journald to CloudWatch Logs."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ UNITS = ("gorggle.service", "gorggle-agent.service")
 # Limits of PutLogEvents: https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutLogEvents.html
 MAX_BATCH_BYTES, MAX_BATCH_EVENTS, EVENT_OVERHEAD_BYTES = 1_048_576, 10_000, 26
 MAX_EVENT_BYTES = 100_000
-# Kept while CloudWatch cannot be reached; older ones go first.
+# Events kept while CloudWatch is unreachable; the oldest are dropped.
 MAX_PENDING_EVENTS = 50_000
 
 Event = dict[str, Any]
 
 
 class LogShipper:
-    """Lines that have not been sent yet, and where the next ones begin."""
+    """Pending events, and the journal's cursor."""
 
     def __init__(self, client: Any, group: str, stream: str, cursor: Path) -> None:
         self._client, self._group, self._stream, self._cursor = client, group, stream, cursor
@@ -28,7 +28,7 @@ class LogShipper:
         self._has_stream = False
 
     def ship(self) -> int:
-        """Send what is new; the number of lines that were sent."""
+        """Send new lines and return their number."""
         self._pending = sorted(self._pending + read_journal(self._cursor), key=lambda each: each["timestamp"])
         del self._pending[:-MAX_PENDING_EVENTS]
         sent = 0
@@ -42,26 +42,26 @@ class LogShipper:
         return sent
 
     def _create_stream(self) -> None:
-        # It is there already where the instance's attendant was started anew.
+        # It exists already if the agent was restarted.
         with contextlib.suppress(self._client.exceptions.ResourceAlreadyExistsException):
             self._client.create_log_stream(logGroupName=self._group, logStreamName=self._stream)
         self._has_stream = True
 
 
 def read_journal(cursor: Path) -> list[Event]:
-    """The journal's lines since the last call."""
+    """Return the journal's events since the last call."""
     units = [f"--unit={unit}" for unit in UNITS]
     command = ["journalctl", *units, "--output=json", "--no-pager", "--quiet", f"--cursor-file={cursor}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return list(parse_journal(done.stdout.splitlines()))
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    return list(parse_journal(result.stdout.splitlines()))
 
 
 def parse_journal(lines: Iterable[str]) -> Iterable[Event]:
-    """Lines of journald's JSON as CloudWatch's events."""
+    """Convert journald's JSON lines to CloudWatch's events."""
     for line in lines:
         entry = json.loads(line)
         message = entry.get("MESSAGE") or ""
-        if isinstance(message, list):  # what is no text comes as bytes
+        if isinstance(message, list):  # not UTF-8
             message = bytes(message).decode(errors="replace")
         text = message.encode()[:MAX_EVENT_BYTES].decode(errors="ignore")
         if text:
@@ -69,7 +69,7 @@ def parse_journal(lines: Iterable[str]) -> Iterable[Event]:
 
 
 def take_batch(events: Sequence[Event]) -> list[Event]:
-    """As many of the first events as one call takes."""
+    """Return the first events, as many as fit into one call."""
     size, batch = 0, []
     for event in events[:MAX_BATCH_EVENTS]:
         size += len(event["message"].encode()) + EVENT_OVERHEAD_BYTES

@@ -1,4 +1,4 @@
-"""What the instance measures of itself and its server, for scaling and alarms."""
+"""Metrics of the instance and its server, for scaling and alarms."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 PERCENT = "Percent"
-# Of the server's page: calls that have ended, and what is given as a mean of the last minute.
+# Metrics of the server: finished requests, and histograms that are published as means of the last minute.
 REQUESTS_METRIC = "gorggle_grpc_requests_total"
 START_TIME_METRIC = "process_start_time_seconds"
 MEAN_METRICS = (
@@ -20,17 +20,17 @@ _LINE = re.compile(r"^(?P<name>\w+)(?:\{(?P<labels>[^}]*)\})? (?P<value>\S+)$")
 
 
 def parse_metrics(page: str | None) -> dict[str, float]:
-    """Values of the server's ``/metrics``, by name and labels; nothing where it does not answer."""
-    found = {}
+    """Parse the server's ``/metrics``: values by name and labels; empty without a page."""
+    values = {}
     for line in (page or "").splitlines():
         if match := _LINE.match(line):
             labels = f"{{{match['labels']}}}" if match["labels"] else ""
-            found[match["name"] + labels] = float(match["value"])
-    return found
+            values[match["name"] + labels] = float(match["value"])
+    return values
 
 
 class CpuUsage:
-    """The share of time that the processors were busy since the last look."""
+    """CPU utilization between two calls."""
 
     def __init__(self, source: Path = Path("/proc/stat")) -> None:
         self._source = source
@@ -42,7 +42,7 @@ class CpuUsage:
         return sum(fields), idle
 
     def busy_percent(self) -> float:
-        """Since the last call; 0 where no time has passed."""
+        """Return the utilization since the last call; 0 if no time has passed."""
         now, before = self._read_times(), self._last
         self._last = now
         passed = now[0] - before[0]
@@ -50,15 +50,15 @@ class CpuUsage:
 
 
 class RequestCounters:
-    """What the server's counters have grown by since the last look: calls, their time, and how well streams keep up."""
+    """Increases of the server's counters between two calls."""
 
     def __init__(self) -> None:
         self._last: dict[str, float] = {}
 
     def compute_deltas(self, server: Mapping[str, float]) -> Iterator[tuple[str, float, str]]:
-        """Name, value and unit; what nothing has happened to has no mean."""
+        """Yield name, value and unit; no means without new requests."""
         if server.get(START_TIME_METRIC) != self._last.get(START_TIME_METRIC):
-            # A server that has started again counts from nothing.
+            # A restarted server counts from zero.
             self._last = {}
         ended = {name: value for name, value in server.items() if name.startswith(REQUESTS_METRIC)}
         yield "Requests", sum(self._delta(name, value) for name, value in ended.items()), "Count"
@@ -77,13 +77,13 @@ class RequestCounters:
 
 
 def memory_percent(source: Path = Path("/proc/meminfo")) -> float:
-    """Main memory in use."""
-    found = dict(re.findall(r"^(\w+):\s+(\d+)", source.read_text(), re.MULTILINE))
-    return 100.0 * (1 - int(found["MemAvailable"]) / int(found["MemTotal"]))
+    """Return the memory utilization."""
+    fields = dict(re.findall(r"^(\w+):\s+(\d+)", source.read_text(), re.MULTILINE))
+    return 100.0 * (1 - int(fields["MemAvailable"]) / int(fields["MemTotal"]))
 
 
 def disk_percent(path: str = "/") -> float:
-    """The disk in use."""
+    """Return the disk utilization."""
     usage = shutil.disk_usage(path)
     return 100.0 * usage.used / usage.total
 
@@ -91,9 +91,9 @@ def disk_percent(path: str = "/") -> float:
 def build_metric_data(
     page: str | None, cpu: CpuUsage, fleet: str, request_counters: RequestCounters | None = None
 ) -> list[dict[str, Any]]:
-    """All of it as CloudWatch takes it, for the whole fleet: what differs by instance is in its log.
+    """Return the data for PutMetricData, with the fleet as dimension.
 
-    ``Streams`` is always there, 0 while the server starts: a fleet without this figure would never be put to sleep.
+    ``Streams`` is always present, with 0 while the server starts; the alarm for an idle fleet depends on it.
     """
     server = parse_metrics(page)
     dimensions = [{"Name": "AutoScalingGroupName", "Value": fleet}]

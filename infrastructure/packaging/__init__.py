@@ -1,1 +1,1 @@
-"""Makes what runs on AWS out of this repository: code, layers and the instances' bundle, byte for byte the same each time."""
+"""Build the deployment packages: Lambda code, Lambda layers and the server bundle, as reproducible zip files."""

@@ -1,4 +1,4 @@
-"""What packaging hands over: files and the digests of what is in them."""
+"""The packages of a stack: zip files and the digests of their contents."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Package:
     """A zip file.
 
     Attributes:
-        digest: SHA-256 of names and contents, hexadecimal: the same wherever it is made, whatever compressed it.
-        unpacked_bytes: what its contents take when unpacked.
+        digest: hexadecimal SHA-256 of the names and contents; independent of the compression.
+        unpacked_bytes: total size of the unpacked files.
     """
 
     path: Path
@@ -24,8 +24,8 @@ class Package:
     unpacked_bytes: int
 
     @classmethod
-    def of(cls, path: Path) -> Package:
-        """Look into a zip file that is there."""
+    def read(cls, path: Path) -> Package:
+        """Compute the digest and the size of an existing zip file."""
         digest, size = hashlib.sha256(), 0
         with zipfile.ZipFile(path) as archive:
             for entry in sorted(archive.infolist(), key=lambda each: each.filename):
@@ -37,17 +37,17 @@ class Package:
 
     @property
     def digest_base64(self) -> str:
-        """The digest as Lambda writes such things."""
+        """The digest in the encoding that Lambda uses."""
         return base64.b64encode(bytes.fromhex(self.digest)).decode()
 
 
 @dataclass(frozen=True)
 class Packages:
-    """Everything that is published.
+    """All packages of a stack.
 
     Attributes:
-        code: by kind: ``thin`` (handlers), ``full`` (with the SDK), ``operations``.
-        layers: by name, as the manifests call them.
+        code: by kind: ``thin`` (handlers, SDK without gRPC), ``full`` (with the whole SDK), ``operations``.
+        layers: by name, as in the manifests.
         server: what a GPU instance installs.
     """
 

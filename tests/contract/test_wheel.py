@@ -44,7 +44,7 @@ FILES = {
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build.own_wheel(ROOT, tmp_path_factory.mktemp("wheel"))
+    return build.build_own_wheel(ROOT, tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")

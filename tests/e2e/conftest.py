@@ -1,4 +1,4 @@
-"""One server and one pipeline for all tests of a module."""
+"""One server for all tests, and one pipeline per module."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.e2e.runtime import lambda_python
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say what the functions ran under, where any did."""
+    """Report the interpreter of the functions, if any ran."""
     if lambda_python.cache_info().currsize:
         terminalreporter.write_line(f"functions of the pipeline ran under {lambda_python().description}")
 

@@ -1,4 +1,4 @@
-"""Stands between the functions and their server, and acts in the middle of a stream: exactly there, however fast the machine is."""
+"""A TCP proxy between the functions and their server that runs an action in the middle of a stream."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+# Larger than HTTP/2 control frames and headers: such a chunk contains media, so a stream is active.
+MIN_MEDIA_CHUNK_BYTES = 2_048
+
 
 @dataclass
 class _Action:
-    """What to do once a connection has sent so much."""
+    """What to run once a connection has sent a number of bytes."""
 
     after_bytes: int
     act: Callable[[], None]
@@ -19,11 +22,7 @@ class _Action:
 
 
 class Interceptor:
-    """Passes bytes on, TLS and all, until told otherwise.
-
-    Args:
-        port: of the server, on this machine.
-    """
+    """Forwards bytes, including TLS, to a port of this machine."""
 
     def __init__(self, port: int) -> None:
         self._server = ("127.0.0.1", port)
@@ -34,15 +33,16 @@ class Interceptor:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def run_after(self, after_bytes: int, act: Callable[[], None]) -> threading.Event:
-        """Do something when a connection has sent so much to the server, once; set when it is done.
+        """Run an action once while a stream sends media; the event is set when it is done.
 
-        What comes after that is held back until then.
+        Connections may be reused by several streams. The media chunk that triggers the action is held back until it is
+        done, so the stream cannot have ended before.
         """
         self._action = _Action(after_bytes, act)
         return self._action.is_done
 
     def close(self) -> None:
-        """End."""
+        """Stop listening."""
         with contextlib.suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
@@ -56,31 +56,31 @@ class Interceptor:
             try:
                 server = socket.create_connection(self._server)
             except OSError:
-                # As where nobody listens.
+                # Like a port without a listener.
                 client.close()
                 continue
             threading.Thread(target=self._forward, args=(client, server, True), daemon=True).start()
             threading.Thread(target=self._forward, args=(server, client, False), daemon=True).start()
 
-    def _forward(self, source: socket.socket, sink: socket.socket, is_sent: bool) -> None:
-        passed = 0
+    def _forward(self, source: socket.socket, sink: socket.socket, to_server: bool) -> None:
+        forwarded = 0
         with contextlib.suppress(OSError):
             while data := source.recv(16_384):
-                passed += len(data)
-                if is_sent:
-                    self._run_action(passed)
+                forwarded += len(data)
+                if to_server and len(data) >= MIN_MEDIA_CHUNK_BYTES:
+                    self._run_action(forwarded)
                 sink.sendall(data)
-        # One side is gone: the other learns of it.
+        # One side has closed: close the other.
         for end in (source, sink):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
 
-    def _run_action(self, passed: int) -> None:
+    def _run_action(self, forwarded: int) -> None:
         with self._lock:
-            order = self._action
-            if order is None or passed < order.after_bytes:
+            action = self._action
+            if action is None or forwarded < action.after_bytes:
                 return
             self._action = None
-            order.act()
-            order.is_done.set()
+            action.act()
+            action.is_done.set()

@@ -1,4 +1,4 @@
-"""A pipeline on the local AWS with a real server behind it: started, used as a person would, and broken to order."""
+"""A pipeline on the local AWS with a real server, with fault injection."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SERVER_NAME = "gorggle.internal"
 
 @dataclass(frozen=True)
 class Certificates:
-    """Both sides of mutual TLS, as files."""
+    """Files for both sides of mutual TLS."""
 
     ca: Path
     server: Path
@@ -52,7 +52,7 @@ def create_certificates(folder: Path) -> Certificates:
 
 
 class GpuServer:
-    """``gorggle serve`` with mutual TLS in a process of its own; it keeps its port when it starts again."""
+    """``gorggle serve`` with mutual TLS in a subprocess; it keeps its port after a restart."""
 
     def __init__(self, keys: Certificates, port: int = 0) -> None:
         self._keys = keys
@@ -60,7 +60,7 @@ class GpuServer:
         self._process: subprocess.Popen[str] | None = None
 
     def start(self, *, wait: bool = True) -> None:
-        command = [sys.executable, "-m", "gorggle", "serve", "--announce", "--exit-on-stdin-eof"]
+        command = [sys.executable, "-m", "gorggle", "serve", "--print-ready", "--exit-on-stdin-eof"]
         command += [
             "--listen",
             f"127.0.0.1:{self.port}",
@@ -84,14 +84,14 @@ class GpuServer:
         self.port = int(json.loads(line)["listening"].rpartition(":")[2])
 
     def kill(self) -> None:
-        """End it at once, as a spot instance may."""
+        """Kill the server, like a spot interruption."""
         if self._process is not None:
             self._process.kill()
             self._process.communicate()
             self._process = None
 
     def freeze(self) -> None:
-        """Let it give no sign of life, with its connections open."""
+        """Stop the process; its connections stay open."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
@@ -104,7 +104,7 @@ class GpuServer:
 def local_aws(
     time_scale: float = 1.0, truths: Path = EXAMPLES, python: LambdaPython | None = None
 ) -> Iterator[dict[str, str]]:
-    """An AWS in a process of its own; its addresses. ``python``: what functions run under, if not this interpreter."""
+    """Run the local AWS in a subprocess; yield its URLs. ``python``: for the functions; None: the current one."""
     command = [
         sys.executable,
         "-m",
@@ -135,7 +135,7 @@ def local_aws(
 
 @dataclass
 class Pipeline:
-    """The pipeline as a caller of its API sees it, and as a test looks behind it."""
+    """Client of the pipeline's API, with access to its resources."""
 
     api_url: str
     stack: Stack
@@ -153,8 +153,8 @@ class Pipeline:
         body = {"name": name, "content_type": "video/mp4", "options": options}
         answer = self.call("POST", "/uploads", json=body)
         assert answer.status_code == 201, answer.text
-        asked: dict[str, Any] = answer.json()
-        return asked
+        created: dict[str, Any] = answer.json()
+        return created
 
     def send(self, upload: dict[str, Any], content: bytes) -> None:
         answer = requests.post(
@@ -163,10 +163,10 @@ class Pipeline:
         assert answer.status_code in (200, 204), answer.text
 
     def upload(self, path: Path = DEMO, **options: str) -> str:
-        """Send a video as a browser would; the job's name."""
-        asked = self.request_upload(path.name, **options)
-        self.send(asked, path.read_bytes())
-        return str(asked["job_id"])
+        """Upload a video and return the job id."""
+        created = self.request_upload(path.name, **options)
+        self.send(created, path.read_bytes())
+        return str(created["job_id"])
 
     def job(self, job_id: str) -> dict[str, Any]:
         answer = self.call("GET", f"/jobs/{job_id}")
@@ -175,7 +175,7 @@ class Pipeline:
         return document
 
     def wait_for_job(self, job_id: str, timeout_s: float = 300.0) -> dict[str, Any]:
-        """The job, once it is done or failed."""
+        """Wait until the job is done or failed, and return it."""
         end = time.monotonic() + timeout_s
         while (job := self.job(job_id))["state"] not in ("done", "failed"):
             assert time.monotonic() < end, f"the job is still {job}\n{self.describe_failures()}"
@@ -189,11 +189,11 @@ class Pipeline:
         return document
 
     def inject_faults(self, *faults: dict[str, Any]) -> None:
-        """Order faults; without any, forget those that are left."""
+        """Inject faults; without arguments, remove all."""
         requests.post(f"{self.api_url}/_local/faults", json=list(faults), timeout=10)
 
     def configure(self, function: str, **variables: str) -> None:
-        """Give a function other variables than the stack did."""
+        """Change environment variables of a function."""
         client, name = self.stack.client("lambda"), f"{self.stack.name}-{function}"
         before = client.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
         client.update_function_configuration(
@@ -205,19 +205,19 @@ class Pipeline:
         return found
 
     def describe_failures(self) -> str:
-        """The last words of functions that failed, for a test that fails."""
+        """Describe the last failed invocations, for assertion messages."""
         failed = [entry for entry in self.invocations() if entry["is_error"]][-3:]
         return "\n".join(f"{e['function']}: {e['payload']}\n" + "\n".join(e["log"][-8:]) for e in failed)
 
     def list_job_objects(self, job_id: str) -> list[str]:
-        """The names of what a job has in the results bucket."""
+        """Return the keys of a job in the results bucket."""
         pages = self.stack.client("s3").list_objects_v2(
             Bucket=self.stack["bucket:results"], Prefix=f"jobs/{job_id}/"
         )
         return [found["Key"].removeprefix(f"jobs/{job_id}/") for found in pages.get("Contents", [])]
 
     def item(self, job_id: str) -> dict[str, Any]:
-        """The job as it lies in DynamoDB."""
+        """Return the job's item in DynamoDB."""
         answer = self.stack.client("dynamodb").get_item(
             TableName=self.stack["table:jobs"], Key={"job_id": {"S": job_id}}, ConsistentRead=True
         )
@@ -242,7 +242,7 @@ def running_pipeline(
     server_port: int = 0,
     **settings: Any,
 ) -> Iterator[Pipeline]:
-    """A local AWS with the pipeline on it; ``server_port``: where the functions find the server, if not at its own."""
+    """Deploy the pipeline to a local AWS; ``server_port``: the server's port as seen by the functions, if different."""
     python = lambda_python()
     with local_aws(time_scale, python=python) as addresses:
         stack = deploy(
@@ -262,7 +262,7 @@ def running_pipeline(
 
 
 def reference_words(truth: Path = EXAMPLES / "demo.json") -> list[str]:
-    """The words that are said in a clip, by its truth."""
+    """Return the words of a reference transcript."""
     sentences = json.loads(truth.read_text())["sentences"]
     return [word for sentence in sentences for word in sentence["text"].split()]
 

@@ -1,6 +1,6 @@
-"""What the pipeline's functions run under: the runtime's own Python with the layers of the locks, where there is one.
+"""The Python that Lambda functions run under in tests: Lambda's version with the locked layers, if it is installed.
 
-A machine without that interpreter runs them under its own, with the same distributions as it has them installed.
+Otherwise functions run under the current interpreter, with the same distributions as installed here.
 """
 
 from __future__ import annotations
@@ -15,20 +15,19 @@ from gorggle_local.aws import python_discovery
 from infrastructure.config import StackSettings
 from infrastructure.packaging import build, lock
 from infrastructure.packaging.wheels import Target
-from tests.locks import build_folder_lock
 
-KEPT = Path(__file__).resolve().parents[2] / ".build" / "packages"
+CACHE = Path(__file__).resolve().parents[2] / ".build" / "packages"
 ARCHITECTURES = {"x86_64": "x86_64", "aarch64": "arm64"}
 
 
 @dataclass(frozen=True)
 class LambdaPython:
-    """What functions run under.
+    """The interpreter and the packages of functions.
 
     Attributes:
-        description: the same in words.
-        options: what ``python -m gorggle_local.aws`` is told.
-        layers: built ones by name; None: of this environment.
+        description: for reports.
+        options: for ``python -m gorggle_local.aws``.
+        layers: built layers by name; None: layers of this environment.
     """
 
     description: str
@@ -36,24 +35,25 @@ class LambdaPython:
     layers: Mapping[str, Path] | None = None
 
 
-def use_current_environment(why: str) -> LambdaPython:
-    return LambdaPython(f"{python_discovery.current_interpreter()}, with what is installed here: {why}")
+def use_current_environment(reason: str) -> LambdaPython:
+    return LambdaPython(
+        f"{python_discovery.current_interpreter()}, with the packages of this environment: {reason}"
+    )
 
 
 @functools.cache
 def lambda_python() -> LambdaPython:
-    """Look for the runtime's Python, and build its layers once."""
-    wanted = StackSettings().python_version
-    found = python_discovery.find_interpreter(wanted)
-    if found is None:
-        return use_current_environment(f"this machine has no Python {wanted}")
-    target = Target(ARCHITECTURES[platform.machine()], wanted)
+    """Find Lambda's Python and build its layers."""
+    version = StackSettings().python_version
+    interpreter = python_discovery.find_interpreter(version)
+    if interpreter is None:
+        return use_current_environment(f"Python {version} is not installed")
+    target = Target(ARCHITECTURES[platform.machine()], version)
     try:
-        with build_folder_lock():
-            layers = {name: build.layer(name, target, KEPT).path for name in lock.LAYERS}
-            runtime = build.layer(lock.RUNTIME, target, KEPT).path
+        layers = {name: build.build_layer(name, target, CACHE).path for name in lock.LAYERS}
+        runtime = build.build_layer(lock.RUNTIME, target, CACHE).path
     except RuntimeError as error:
-        # The tests of packaging fail then; these can do without.
-        return use_current_environment(f"the layers cannot be had: {str(error)[:200]}")
-    options = ("--python", str(found.executable), "--runtime", str(runtime))
-    return LambdaPython(f"{found}, with the layers that AWS gets", options, layers)
+        # The packaging tests fail in this case; these can run without.
+        return use_current_environment(f"the layers cannot be built: {str(error)[:200]}")
+    options = ("--python", str(interpreter.executable), "--runtime", str(runtime))
+    return LambdaPython(f"{interpreter}, with the layers of AWS", options, layers)

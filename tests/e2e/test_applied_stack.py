@@ -1,8 +1,4 @@
-"""The stack that ``pulumi up`` builds, created on the local AWS, with its own certificates and tokens, and used.
-
-Code and layers are those that AWS gets, where this machine has the runtime's Python (see ``tests.e2e.runtime``); the secrets come of the stack's own rotation, and
-the server and the functions know each other by nothing else.
-"""
+"""The Pulumi program deployed to the local AWS, with the packages of AWS and secrets from the stack's own rotation."""
 
 from __future__ import annotations
 
@@ -21,7 +17,7 @@ import requests
 
 from gorggle_local.aws import lambda_packages
 from gorggle_local.aws.pipeline import Stack
-from infrastructure.packaging import build, zip_archive
+from infrastructure.packaging import build
 from tests.e2e.pipeline import Certificates, GpuServer, Pipeline, local_aws, reference_words, words
 from tests.e2e.runtime import lambda_python
 
@@ -38,7 +34,7 @@ SETTINGS = {
 
 @dataclass
 class AppliedPipeline(Pipeline):
-    """Called with the operator's own token."""
+    """Called with the operator's token."""
 
     token: str = ""
 
@@ -48,12 +44,9 @@ class AppliedPipeline(Pipeline):
         return super().call(method, path, token=self.token if token == "operator" else token, **further)
 
 
-def made_packages(folder: Path) -> Path:
-    """The packages, listed as ``gorggle_local.aws.deploy`` reads them."""
-    code = {
-        kind: zip_archive.write(folder / f"{kind}.zip", entries).path
-        for kind, entries in build.code_entries(ROOT)
-    }
+def build_packages(folder: Path) -> Path:
+    """Build the packages; return the list of them for ``gorggle_local.aws.deploy``."""
+    code = {kind: package.path for kind, package in build.build_code(ROOT, folder).items()}
     layers = lambda_python().layers or {
         name: lambda_packages.build_layer_zip(name, folder / f"{name}.zip") for name in lambda_packages.LAYERS
     }
@@ -71,23 +64,23 @@ def made_packages(folder: Path) -> Path:
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
 
 
-def kept_certificates(stack: Stack, folder: Path) -> Certificates:
-    """What the rotation put into the secrets, as files."""
-    found = {}
+def fetch_certificates(stack: Stack, folder: Path) -> Certificates:
+    """Write the certificates of the secrets to files."""
+    paths = {}
     for role in ("server_certificate", "server_client"):
         answer = stack.client("secretsmanager").get_secret_value(
             SecretId=f"gorggle-local/{role}", VersionStage="AWSCURRENT"
         )
         for name, text in json.loads(answer["SecretString"]).items():
-            found[f"{role}.{name}"] = folder / f"{role}.{name}.pem"
-            found[f"{role}.{name}"].write_text(text)
+            paths[f"{role}.{name}"] = folder / f"{role}.{name}.pem"
+            paths[f"{role}.{name}"].write_text(text)
     names = ("server_certificate.ca", "server_certificate.certificate", "server_certificate.key")
-    return Certificates(*(found[name] for name in (*names, "server_client.certificate", "server_client.key")))
+    return Certificates(*(paths[name] for name in (*names, "server_client.certificate", "server_client.key")))
 
 
 @pytest.fixture(scope="module")
@@ -95,14 +88,14 @@ def applied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppliedPipelin
     folder, port = tmp_path_factory.mktemp("applied"), free_port()
     with local_aws(time_scale=0.1, python=lambda_python()) as addresses:
         command = [sys.executable, "-m", "gorggle_local.aws.deploy", "--endpoint", addresses["endpoint_url"]]
-        command += ["--packages", str(made_packages(folder)), "--settings", json.dumps(SETTINGS)]
+        command += ["--packages", str(build_packages(folder)), "--settings", json.dumps(SETTINGS)]
         command += ["--variables", json.dumps({"SERVER_ADDRESS": f"127.0.0.1:{port}"})]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr[-3000:]
         stack = Stack(addresses["endpoint_url"], "gorggle-local")
         secrets = stack.client("secretsmanager")
         token = secrets.get_secret_value(SecretId="gorggle-local/operator_token", VersionStage="AWSCURRENT")
-        server = GpuServer(kept_certificates(stack, folder), port)
+        server = GpuServer(fetch_certificates(stack, folder), port)
         server.start()
         yield AppliedPipeline(
             addresses["api_url"], stack, server, token=json.loads(token["SecretString"])["token"]
@@ -110,21 +103,21 @@ def applied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppliedPipelin
         server.kill()
 
 
-def test_a_clip_is_read_by_the_stack_that_pulumi_builds(applied: AppliedPipeline) -> None:
+def test_the_deployed_stack_transcribes_a_clip(applied: AppliedPipeline) -> None:
     job_id = applied.upload(lips="av", audio="server", faces="server")
     job = applied.wait_for_job(job_id, timeout_s=600)
     assert job["state"] == "done", (job, applied.describe_failures())
     assert job["sources"] == {"lips": "used", "audio": "used", "faces": "used"}
-    found = words(applied.result(job_id))
-    assert len(set(found) & set(reference_words())) >= 0.8 * len(set(reference_words()))
+    transcript = words(applied.result(job_id))
+    assert len(set(transcript) & set(reference_words())) >= 0.8 * len(set(reference_words()))
 
 
-def test_the_pipeline_woke_the_fleet(applied: AppliedPipeline) -> None:
+def test_the_pipeline_scaled_up_the_fleet(applied: AppliedPipeline) -> None:
     (group,) = applied.stack.client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
     assert group["DesiredCapacity"] == 1
 
 
-def test_nobody_calls_without_a_token(applied: AppliedPipeline) -> None:
+def test_requests_need_a_token(applied: AppliedPipeline) -> None:
     assert applied.call("GET", "/jobs", token=None).status_code == 401
     assert applied.call("GET", "/jobs", token="a-guess").status_code in (401, 403)
     assert applied.call("GET", "/health", token=None).status_code == 200

@@ -1,4 +1,4 @@
-"""What may go wrong on the way, made to go wrong: the job ends, says what is lost, and gives its place back."""
+"""Fault injection: every job ends, reports what failed, and releases its slot."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.e2e.pipeline import (
 pytestmark = pytest.mark.timeout(600)
 
 MANIFEST = tomllib.loads((ROOT / "lambdas" / "functions.toml").read_text())
-# All that a job calls which asks for all sources and loses none; the others have tests of their own.
+# The functions of a job with all sources and without failures; the others have separate tests.
 CALLED = [
     "start_job",
     *(
@@ -37,7 +37,7 @@ CALLED = [
     ),
 ]
 ALL_SOURCES = {"lips": "av", "audio": "transcribe", "faces": "rekognition"}
-# A part of a window of the demo clip: more than what is said before a video is sent, less than all of it.
+# Less than a window of the demo clip, more than what is sent before its media.
 MID_STREAM_BYTES = 60_000
 TIMEOUT_S = 120
 QUICK = {"lips": "none", "audio": "transcribe", "faces": "none"}
@@ -45,7 +45,7 @@ QUICK = {"lips": "none", "audio": "transcribe", "faces": "none"}
 
 @pytest.fixture(scope="module")
 def own_server(keys: Certificates) -> Iterator[GpuServer]:
-    """A server that is killed, frozen and started again."""
+    """A server that tests kill, freeze and restart."""
     server = GpuServer(keys)
     server.start()
     yield server
@@ -54,7 +54,7 @@ def own_server(keys: Certificates) -> Iterator[GpuServer]:
 
 @pytest.fixture(scope="module")
 def between(own_server: GpuServer) -> Iterator[Interceptor]:
-    """Where the functions find the server."""
+    """The proxy in front of the server."""
     interceptor = Interceptor(own_server.port)
     yield interceptor
     interceptor.close()
@@ -72,7 +72,7 @@ def pipeline(
     with running_pipeline(
         folder, own_server, keys, time_scale=0.2, server_port=between.port, **settings
     ) as pipeline:
-        # An event whose function gave no answer comes again at once, and at times though it is still being taken.
+        # Events of failed invocations are delivered again quickly, sometimes while they are still being processed.
         pipeline.stack.client("sqs").set_queue_attributes(
             QueueUrl=pipeline.stack["queue:uploads"], Attributes={"VisibilityTimeout": "1"}
         )
@@ -85,23 +85,23 @@ def no_faults_are_left(pipeline: Pipeline) -> Iterator[None]:
     pipeline.inject_faults()
 
 
-def everywhere(kind: str, **further: Any) -> list[dict[str, Any]]:
+def fault_all(kind: str, **further: Any) -> list[dict[str, Any]]:
     return [{"function": f"-{name}", "kind": kind, **further} for name in CALLED]
 
 
-def failures_of(result: dict[str, Any], source: str) -> list[str]:
+def get_failures(result: dict[str, Any], source: str) -> list[str]:
     return [failure["reason"] for failure in result["sources"][source]["failures"]]
 
 
-def ended_well(pipeline: Pipeline, job_id: str) -> dict[str, Any]:
+def wait_for_result(pipeline: Pipeline, job_id: str) -> dict[str, Any]:
     job = pipeline.wait_for_job(job_id)
     assert job["state"] == "done", (job, pipeline.describe_failures())
     return pipeline.result(job_id)
 
 
-def ended_whole(pipeline: Pipeline, job_id: str) -> dict[str, Any]:
-    """Well, and nothing is lost."""
-    result = ended_well(pipeline, job_id)
+def wait_for_full_result(pipeline: Pipeline, job_id: str) -> dict[str, Any]:
+    """Wait for a result without failed sources."""
+    result = wait_for_result(pipeline, job_id)
     assert not result["is_degraded"], (result["sources"], pipeline.describe_failures())
     return result
 
@@ -109,44 +109,44 @@ def ended_whole(pipeline: Pipeline, job_id: str) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------------- the functions
 
 
-def test_every_function_called_twice_gives_one_result(pipeline: Pipeline) -> None:
-    pipeline.inject_faults(*everywhere("twice"))
+def test_duplicate_invocations_give_one_result(pipeline: Pipeline) -> None:
+    pipeline.inject_faults(*fault_all("twice"))
     before = len(pipeline.executions())
     job_id = pipeline.upload(**ALL_SOURCES)
-    result = ended_whole(pipeline, job_id)
+    result = wait_for_full_result(pipeline, job_id)
     assert set(reference_words()) <= set(words(result))
     assert len(pipeline.executions()) == before + 1
 
 
-def test_every_function_that_times_out_once_is_called_again(pipeline: Pipeline) -> None:
-    pipeline.inject_faults(*everywhere("timeout", after_s=0.01))
-    ended_whole(pipeline, pipeline.upload(**ALL_SOURCES))
+def test_every_function_is_retried_after_a_timeout(pipeline: Pipeline) -> None:
+    pipeline.inject_faults(*fault_all("timeout", after_s=0.01))
+    wait_for_full_result(pipeline, pipeline.upload(**ALL_SOURCES))
 
 
-def test_every_function_whose_process_dies_once_is_called_again(pipeline: Pipeline) -> None:
-    pipeline.inject_faults(*everywhere("exit", after_s=0.001))
-    ended_whole(pipeline, pipeline.upload(**ALL_SOURCES))
+def test_every_function_is_retried_after_a_crash(pipeline: Pipeline) -> None:
+    pipeline.inject_faults(*fault_all("exit", after_s=0.001))
+    wait_for_full_result(pipeline, pipeline.upload(**ALL_SOURCES))
 
 
-def test_lambda_itself_failing_for_a_while_costs_nothing(pipeline: Pipeline) -> None:
-    pipeline.inject_faults(*everywhere("unreachable", times=2))
-    ended_whole(pipeline, pipeline.upload(**ALL_SOURCES))
+def test_service_errors_of_lambda_are_retried(pipeline: Pipeline) -> None:
+    pipeline.inject_faults(*fault_all("unreachable", times=2))
+    wait_for_full_result(pipeline, pipeline.upload(**ALL_SOURCES))
 
 
 @pytest.mark.parametrize("function", ["start_transcription", "check_transcription"])
-def test_the_loss_of_the_sound_degrades_the_result_and_says_so(pipeline: Pipeline, function: str) -> None:
+def test_failure_of_the_audio_degrades_the_result(pipeline: Pipeline, function: str) -> None:
     pipeline.inject_faults(
         {"function": f"-{function}", "kind": "error", "error": "KeyError", "message": "secret", "times": 9}
     )
-    result = ended_well(pipeline, pipeline.upload(lips="video", audio="transcribe", faces="none"))
+    result = wait_for_result(pipeline, pipeline.upload(lips="video", audio="transcribe", faces="none"))
     assert result["is_degraded"]
     assert result["sources"]["audio"]["status"] == "failed"
-    assert failures_of(result, "audio") == ["internal error (KeyError)"]
+    assert get_failures(result, "audio") == ["internal error (KeyError)"]
     assert result["segments"]
 
 
 @pytest.mark.parametrize("function", ["start_face_detection", "check_face_detection"])
-def test_the_loss_of_the_faces_degrades_the_result_and_says_so(pipeline: Pipeline, function: str) -> None:
+def test_failure_of_face_detection_degrades_the_result(pipeline: Pipeline, function: str) -> None:
     pipeline.inject_faults(
         {
             "function": f"-{function}",
@@ -156,14 +156,14 @@ def test_the_loss_of_the_faces_degrades_the_result_and_says_so(pipeline: Pipelin
             "times": 9,
         }
     )
-    result = ended_well(pipeline, pipeline.upload(lips="none", audio="transcribe", faces="rekognition"))
+    result = wait_for_result(pipeline, pipeline.upload(lips="none", audio="transcribe", faces="rekognition"))
     assert result["sources"]["faces"]["status"] == "failed"
-    assert failures_of(result, "faces") == ["too late"]
+    assert get_failures(result, "faces") == ["too late"]
     assert words(result) == reference_words()
 
 
 @pytest.mark.parametrize("function", ["scale_up_fleet", "check_fleet", "read_lips"])
-def test_the_loss_of_the_lips_degrades_the_result_and_says_so(pipeline: Pipeline, function: str) -> None:
+def test_failure_of_lip_reading_degrades_the_result(pipeline: Pipeline, function: str) -> None:
     pipeline.inject_faults(
         {
             "function": f"-{function}",
@@ -173,42 +173,42 @@ def test_the_loss_of_the_lips_degrades_the_result_and_says_so(pipeline: Pipeline
             "times": 9,
         }
     )
-    result = ended_well(pipeline, pipeline.upload(lips="video", audio="transcribe", faces="none"))
+    result = wait_for_result(pipeline, pipeline.upload(lips="video", audio="transcribe", faces="none"))
     assert result["sources"]["lips"]["status"] == "failed"
-    assert failures_of(result, "lips") == ["no face"]
+    assert get_failures(result, "lips") == ["no face"]
     assert words(result) == reference_words()
 
 
-def test_the_server_s_ears_outlive_every_fault_that_passes(pipeline: Pipeline) -> None:
-    """One after the other in one job: its windows are read again."""
+def test_audio_transcription_survives_transient_faults(pipeline: Pipeline) -> None:
+    """Several faults in one job: its windows are retried."""
     pipeline.inject_faults(
         *({"function": "-transcribe_audio", "kind": kind} for kind in ("timeout", "unreachable", "twice"))
     )
-    result = ended_whole(pipeline, pipeline.upload(lips="none", audio="server", faces="none"))
+    result = wait_for_full_result(pipeline, pipeline.upload(lips="none", audio="server", faces="none"))
     assert result["segments"]
     assert result["sources"]["audio"]["status"] == "used"
 
 
-def test_the_loss_of_the_server_s_ears_degrades_the_result_and_says_so(pipeline: Pipeline) -> None:
+def test_failure_of_audio_transcription_degrades_the_result(pipeline: Pipeline) -> None:
     pipeline.inject_faults(
         {"function": "-transcribe_audio", "kind": "error", "error": "ServerError", "message": "x", "times": 9}
     )
-    result = ended_well(pipeline, pipeline.upload(lips="video", audio="server", faces="none"))
+    result = wait_for_result(pipeline, pipeline.upload(lips="video", audio="server", faces="none"))
     assert result["sources"]["audio"]["status"] == "failed"
-    assert failures_of(result, "audio") == ["internal error (ServerError)"]
+    assert get_failures(result, "audio") == ["internal error (ServerError)"]
     assert result["segments"]
 
 
-def test_a_loss_whose_note_fails_for_a_while_is_noted_all_the_same(pipeline: Pipeline) -> None:
+def test_recording_a_source_failure_is_retried(pipeline: Pipeline) -> None:
     pipeline.inject_faults(
         {"function": "-start_transcription", "kind": "error", "error": "SourceFailedError", "message": "no"},
         *({"function": "-record_source_failure", "kind": kind} for kind in ("unreachable", "exit", "twice")),
     )
-    result = ended_well(pipeline, pipeline.upload(lips="video", audio="transcribe", faces="none"))
-    assert failures_of(result, "audio") == ["no"]
+    result = wait_for_result(pipeline, pipeline.upload(lips="video", audio="transcribe", faces="none"))
+    assert get_failures(result, "audio") == ["no"]
 
 
-def test_a_loss_that_cannot_be_noted_fails_the_job_for_nothing_may_be_lost_unsaid(pipeline: Pipeline) -> None:
+def test_a_source_failure_that_cannot_be_recorded_fails_the_job(pipeline: Pipeline) -> None:
     pipeline.inject_faults(
         {"function": "-start_transcription", "kind": "error", "error": "SourceFailedError", "message": "no"},
         {"function": "-record_source_failure", "kind": "error", "error": "KeyError", "times": 9},
@@ -218,11 +218,11 @@ def test_a_loss_that_cannot_be_noted_fails_the_job_for_nothing_may_be_lost_unsai
     assert job["failure"]["error"] == "KeyError"
 
 
-def test_the_loss_of_one_window_is_told_with_its_times(pipeline: Pipeline) -> None:
+def test_a_failed_window_is_reported_with_its_time_span(pipeline: Pipeline) -> None:
     pipeline.inject_faults(
         {"function": "-read_lips", "kind": "error", "error": "ServerError", "message": "x", "times": 1}
     )
-    result = ended_well(pipeline, pipeline.upload(lips="video", audio="none", faces="none"))
+    result = wait_for_result(pipeline, pipeline.upload(lips="video", audio="none", faces="none"))
     assert result["sources"]["lips"]["status"] == "partial"
     (failure,) = result["sources"]["lips"]["failures"]
     assert failure["reason"] == "internal error (ServerError)"
@@ -230,7 +230,7 @@ def test_the_loss_of_one_window_is_told_with_its_times(pipeline: Pipeline) -> No
 
 
 @pytest.mark.parametrize("function", ["probe_media", "fuse_results", "complete_job"])
-def test_what_no_result_can_do_without_fails_the_job_with_the_reason(
+def test_failure_of_a_required_function_fails_the_job_with_the_reason(
     pipeline: Pipeline, function: str
 ) -> None:
     pipeline.inject_faults(
@@ -246,18 +246,18 @@ def test_what_no_result_can_do_without_fails_the_job_with_the_reason(
     assert job["stage"] == reached[function], "where it failed"
 
 
-def test_a_failed_job_can_run_again(pipeline: Pipeline) -> None:
+def test_a_failed_job_can_be_retried(pipeline: Pipeline) -> None:
     pipeline.inject_faults({"function": "-probe_media", "kind": "error", "times": 1})
     job_id = pipeline.upload(**QUICK)
     assert pipeline.wait_for_job(job_id)["state"] == "failed"
     answer = pipeline.call("POST", f"/jobs/{job_id}/retry")
     assert answer.status_code == 202, answer.text
-    result = ended_well(pipeline, job_id)
+    result = wait_for_result(pipeline, job_id)
     assert words(result) == reference_words()
     assert pipeline.job(job_id)["attempt"] == 2
 
 
-def test_a_job_whose_failure_cannot_be_written_down_is_settled_by_its_executions_end(
+def test_a_job_whose_failure_cannot_be_recorded_fails_when_its_execution_ends(
     pipeline: Pipeline,
 ) -> None:
     pipeline.inject_faults(
@@ -269,7 +269,7 @@ def test_a_job_whose_failure_cannot_be_written_down_is_settled_by_its_executions
     assert job["failure"]["reason"] == "internal error (MemoryError)"
 
 
-def test_when_every_source_is_lost_the_job_fails_with_all_reasons(pipeline: Pipeline) -> None:
+def test_a_job_without_any_source_fails_with_all_reasons(pipeline: Pipeline) -> None:
     pipeline.inject_faults(
         {
             "function": "-start_transcription",
@@ -295,7 +295,7 @@ def test_when_every_source_is_lost_the_job_fails_with_all_reasons(pipeline: Pipe
 @pytest.fixture(scope="module")
 def done_job(pipeline: Pipeline) -> str:
     job_id = pipeline.upload(**QUICK)
-    ended_well(pipeline, job_id)
+    wait_for_result(pipeline, job_id)
     return job_id
 
 
@@ -307,7 +307,7 @@ ROUTES = {
 
 
 @pytest.mark.parametrize("function", sorted(ROUTES, key="delete_job".__eq__))
-def test_a_route_whose_function_fails_or_times_out_answers_a_fault_and_then_its_answer(
+def test_a_route_returns_500_while_its_function_fails_or_times_out(
     pipeline: Pipeline, done_job: str, function: str
 ) -> None:
     method, _, path = ROUTES[function].replace("$default", "GET /nothing").partition(" ")
@@ -320,24 +320,24 @@ def test_a_route_whose_function_fails_or_times_out_answers_a_fault_and_then_its_
     assert statuses[2] < 500
 
 
-def test_who_calls_while_nobody_can_be_known_is_not_let_in(pipeline: Pipeline) -> None:
+def test_requests_are_denied_while_the_authorizer_fails(pipeline: Pipeline) -> None:
     pipeline.inject_faults({"function": "-authorize_request", "kind": "error"})
     refused, let_in = (pipeline.call("GET", "/jobs").status_code for _ in range(2))
     assert refused in (401, 403, 500)
     assert let_in == 200
 
 
-def test_a_job_that_nobody_settled_when_its_execution_ended_is_settled_by_the_next_look(
+def test_reconciliation_fails_a_job_whose_end_was_missed(
     pipeline: Pipeline,
 ) -> None:
-    """On AWS Lambda tries again, too; here the schedule's look, made by hand, is the next."""
+    """Lambda would retry on AWS; here the test invokes the scheduled function."""
     pipeline.inject_faults(
         {"function": "-probe_media", "kind": "error", "times": 1},
         {"function": "-fail_job", "kind": "error", "times": 9},
         {"function": "-reconcile_jobs", "kind": "error", "times": 1},
     )
     job_id = pipeline.upload(**QUICK)
-    until(lambda: failed_invocations(pipeline, "reconcile_jobs"), pipeline)
+    wait_until(lambda: failed_invocations(pipeline, "reconcile_jobs"), pipeline)
     assert pipeline.job(job_id)["state"] == "running"
     pipeline.inject_faults({"function": "-reconcile_jobs", "kind": "twice"})
     pipeline.stack.client("lambda").invoke(
@@ -358,19 +358,21 @@ def failed_invocations(pipeline: Pipeline, function: str) -> list[dict[str, Any]
 # ------------------------------------------------------------------------------------------------------ the other parts
 
 
-def test_transcribe_and_rekognition_failing_degrade_the_result(pipeline: Pipeline, tmp_path: Path) -> None:
-    """The stand-ins fail where they know no truth."""
+def test_failures_of_transcribe_and_rekognition_degrade_the_result(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    """The fake services fail without a reference transcript."""
     unknown = tmp_path / "unknown.mp4"
     unknown.write_bytes(DEMO.read_bytes())
     job_id = pipeline.upload(unknown, lips="video", audio="transcribe", faces="rekognition")
-    result = ended_well(pipeline, job_id)
-    assert "Amazon Transcribe failed" in failures_of(result, "audio")[0]
-    assert "Amazon Rekognition" in failures_of(result, "faces")[0]
-    assert result["segments"], "the lips were read"
+    result = wait_for_result(pipeline, job_id)
+    assert "Amazon Transcribe failed" in get_failures(result, "audio")[0]
+    assert "Amazon Rekognition" in get_failures(result, "faces")[0]
+    assert result["segments"], "lip reading succeeded"
 
 
 @pytest.mark.parametrize("content", [b"\0" * 5000, b"not a video at all", DEMO.read_bytes()[:3000]])
-def test_poison_media_fails_the_job_and_names_the_cause(pipeline: Pipeline, content: bytes) -> None:
+def test_invalid_media_fails_the_job_with_the_reason(pipeline: Pipeline, content: bytes) -> None:
     asked = pipeline.request_upload(**ALL_SOURCES)
     pipeline.send(asked, content)
     job = pipeline.wait_for_job(asked["job_id"])
@@ -378,41 +380,41 @@ def test_poison_media_fails_the_job_and_names_the_cause(pipeline: Pipeline, cont
     assert "cannot be decoded" in job["failure"]["reason"]
 
 
-def test_a_server_that_is_down_costs_the_lips_alone(pipeline: Pipeline, own_server: GpuServer) -> None:
+def test_a_server_that_is_down_only_fails_the_lips(pipeline: Pipeline, own_server: GpuServer) -> None:
     pipeline.configure("scale_up_fleet", FLEET_START_TIMEOUT_S="1")
     own_server.kill()
     try:
-        result = ended_well(pipeline, pipeline.upload(lips="video", audio="transcribe", faces="none"))
+        result = wait_for_result(pipeline, pipeline.upload(lips="video", audio="transcribe", faces="none"))
     finally:
         pipeline.configure("scale_up_fleet", FLEET_START_TIMEOUT_S=str(TIMEOUT_S))
         own_server.start()
-    assert "no GPU server became ready" in failures_of(result, "lips")[0]
+    assert "no GPU server became ready" in get_failures(result, "lips")[0]
     assert words(result) == reference_words()
 
 
-def test_a_server_that_comes_up_late_is_waited_for(pipeline: Pipeline, own_server: GpuServer) -> None:
+def test_a_job_waits_for_a_server_that_starts_late(pipeline: Pipeline, own_server: GpuServer) -> None:
     own_server.kill()
     late = threading.Timer(2.0, own_server.start)
     late.start()
-    ended_whole(pipeline, pipeline.upload(lips="video", audio="none", faces="none"))
+    wait_for_full_result(pipeline, pipeline.upload(lips="video", audio="none", faces="none"))
     late.join()
 
 
-def test_a_server_that_dies_in_mid_stream_is_asked_again(
+def test_a_window_is_retried_after_the_server_dies_in_mid_stream(
     pipeline: Pipeline, own_server: GpuServer, between: Interceptor
 ) -> None:
-    def die() -> None:
+    def restart() -> None:
         own_server.kill()
         own_server.start()
 
-    before = len(errors_of(pipeline, "UnavailableError"))
-    has_died = between.run_after(MID_STREAM_BYTES, die)
-    ended_whole(pipeline, pipeline.upload(lips="video", audio="none", faces="none"))
+    before = len(list_errors(pipeline, "UnavailableError"))
+    has_died = between.run_after(MID_STREAM_BYTES, restart)
+    wait_for_full_result(pipeline, pipeline.upload(lips="video", audio="none", faces="none"))
     assert has_died.is_set()
-    assert len(errors_of(pipeline, "UnavailableError")) > before
+    assert len(list_errors(pipeline, "UnavailableError")) > before
 
 
-def test_a_server_that_stalls_in_mid_stream_is_asked_again(
+def test_a_window_is_retried_after_the_server_stalls_in_mid_stream(
     pipeline: Pipeline, own_server: GpuServer, between: Interceptor
 ) -> None:
     pipeline.configure("read_lips", SERVER_STALL_TIMEOUT_S="8")
@@ -420,15 +422,15 @@ def test_a_server_that_stalls_in_mid_stream_is_asked_again(
     job_id = pipeline.upload(lips="video", audio="none", faces="none")
     try:
         assert has_stalled.wait(TIMEOUT_S), pipeline.describe_failures()
-        until(lambda: errors_of(pipeline, "ServerStalledError"), pipeline)
+        wait_until(lambda: list_errors(pipeline, "ServerStalledError"), pipeline)
     finally:
         own_server.thaw()
         pipeline.configure("read_lips", SERVER_STALL_TIMEOUT_S=str(TIMEOUT_S))
-    ended_whole(pipeline, job_id)
+    wait_for_full_result(pipeline, job_id)
 
 
-def errors_of(pipeline: Pipeline, name: str) -> list[dict[str, Any]]:
-    """The reading of windows that ended so."""
+def list_errors(pipeline: Pipeline, name: str) -> list[dict[str, Any]]:
+    """Return the invocations of read_lips that ended with an error."""
     return [
         entry
         for entry in pipeline.invocations()
@@ -436,7 +438,7 @@ def errors_of(pipeline: Pipeline, name: str) -> list[dict[str, Any]]:
     ]
 
 
-def until(holds: Callable[[], Any], pipeline: Pipeline) -> None:
+def wait_until(holds: Callable[[], Any], pipeline: Pipeline) -> None:
     end = time.monotonic() + TIMEOUT_S
     while not holds():
         assert time.monotonic() < end, pipeline.describe_failures()
@@ -446,7 +448,7 @@ def until(holds: Callable[[], Any], pipeline: Pipeline) -> None:
 # ------------------------------------------------------------------------------------------------- events and queues
 
 
-def uploaded_event(pipeline: Pipeline, key: str, version_id: str) -> str:
+def build_upload_event(pipeline: Pipeline, key: str, version_id: str) -> str:
     detail = {
         "version": "0",
         "bucket": {"name": pipeline.stack["bucket:uploads"]},
@@ -458,20 +460,20 @@ def uploaded_event(pipeline: Pipeline, key: str, version_id: str) -> str:
     return json.dumps({"version": "0", "source": "aws.s3", "detail-type": "Object Created", "detail": detail})
 
 
-def test_events_that_come_again_start_nothing(pipeline: Pipeline) -> None:
+def test_duplicate_upload_events_start_no_job(pipeline: Pipeline) -> None:
     job_id = pipeline.upload(**QUICK)
-    ended_well(pipeline, job_id)
+    wait_for_result(pipeline, job_id)
     item = pipeline.item(job_id)
-    event = uploaded_event(pipeline, item["key"]["S"], item["version_id"]["S"])
+    event = build_upload_event(pipeline, item["key"]["S"], item["version_id"]["S"])
     before = len(pipeline.executions())
     for _ in range(3):
         pipeline.stack.client("sqs").send_message(QueueUrl=pipeline.stack["queue:uploads"], MessageBody=event)
-    queue_is_empty(pipeline, "uploads")
+    wait_for_empty_queue(pipeline, "uploads")
     assert len(pipeline.executions()) == before
     assert pipeline.job(job_id)["state"] == "done"
 
 
-def test_a_form_that_is_sent_twice_makes_two_jobs_whatever_order_the_events_come_in(
+def test_uploading_twice_with_one_form_creates_two_jobs(
     pipeline: Pipeline,
 ) -> None:
     asked = pipeline.request_upload(**QUICK)
@@ -484,24 +486,26 @@ def test_a_form_that_is_sent_twice_makes_two_jobs_whatever_order_the_events_come
         time.sleep(0.2)
     listed = pipeline.call("GET", "/jobs").json()["jobs"]
     for job in listed[:2]:
-        assert words(ended_well(pipeline, job["job_id"])) == reference_words()
+        assert words(wait_for_result(pipeline, job["job_id"])) == reference_words()
 
 
-def test_no_more_jobs_run_at_once_than_there_are_places(pipeline: Pipeline) -> None:
+def test_running_jobs_do_not_exceed_the_limit(pipeline: Pipeline) -> None:
     job_ids = [pipeline.upload(**QUICK) for _ in range(4)]
-    most = 0
+    max_running = 0
     end = time.monotonic() + 180
     while any(pipeline.job(job_id)["state"] not in ("done", "failed") for job_id in job_ids):
-        # In one answer; an execution lives on for a moment after its job has ended and given its place back.
+        # Counted in one response; an execution continues for a moment after its job has released its slot.
         listed = pipeline.call("GET", "/jobs").json()["jobs"]
-        most = max(most, sum(job["state"] == "running" and job["job_id"] in job_ids for job in listed))
+        max_running = max(
+            max_running, sum(job["state"] == "running" and job["job_id"] in job_ids for job in listed)
+        )
         assert time.monotonic() < end, pipeline.describe_failures()
-    assert most == 2
+    assert max_running == 2
     assert [pipeline.job(job_id)["state"] for job_id in job_ids] == ["done"] * 4
     assert pipeline.call("GET", "/health", token=None).json()["running_jobs"] == 0
 
 
-def test_an_event_that_always_fails_goes_to_the_dead_letters_and_can_be_driven_back(
+def test_an_event_that_always_fails_is_dead_lettered_and_can_be_redriven(
     pipeline: Pipeline,
 ) -> None:
     sqs = pipeline.stack.client("sqs")
@@ -521,7 +525,7 @@ def test_an_event_that_always_fails_goes_to_the_dead_letters_and_can_be_driven_b
     pipeline.inject_faults()
     message = sqs.receive_message(QueueUrl=dead)["Messages"][0]
     sqs.send_message(QueueUrl=uploads, MessageBody=message["Body"])
-    assert words(ended_well(pipeline, job_id)) == reference_words()
+    assert words(wait_for_result(pipeline, job_id)) == reference_words()
 
 
 def count_messages(pipeline: Pipeline, queue: str) -> int:
@@ -532,7 +536,7 @@ def count_messages(pipeline: Pipeline, queue: str) -> int:
     return sum(int(value) for value in answer["Attributes"].values())
 
 
-def queue_is_empty(pipeline: Pipeline, queue: str) -> None:
+def wait_for_empty_queue(pipeline: Pipeline, queue: str) -> None:
     end = time.monotonic() + 30
     while count_messages(pipeline, queue):
         assert time.monotonic() < end

@@ -112,9 +112,9 @@ def children(parent: int) -> dict[str, bytes]:
 
 
 def started(folder: Path, listen: str = "127.0.0.1:0") -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "gorggle", "local", "--announce", "--listen", listen]
+    command = [sys.executable, "-m", "gorggle", "local", "--print-ready", "--listen", listen]
     return subprocess.Popen(
-        [*command, "--folder", str(folder)],
+        [*command, "--data-dir", str(folder)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -139,7 +139,9 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
     assert running.stop() == 0
 
 
-def test_a_video_is_read_on_the_page_though_the_server_is_killed(local: Local, browser: Any) -> None:
+def test_a_video_is_transcribed_on_the_website_although_the_server_is_killed(
+    local: Local, browser: Any
+) -> None:
     context = browser.new_context(viewport={"width": 1360, "height": 850}, locale="en-GB")
     visit = record_errors(context.new_page())
     page = visit.page
@@ -184,9 +186,7 @@ def test_a_video_is_read_on_the_page_though_the_server_is_killed(local: Local, b
     assert visit.errors == []
 
 
-def test_hostile_uploads_fail_with_a_reason_and_do_nothing_else(
-    local: Local, browser: Any, tmp_path: Path
-) -> None:
+def test_malicious_uploads_fail_with_a_reason(local: Local, browser: Any, tmp_path: Path) -> None:
     says = write_malicious_files(tmp_path)
     renamed = "<img src=x onerror=alert(1)>.mp4"
     (tmp_path / "zip-bomb.mp4").rename(tmp_path / renamed)
@@ -251,7 +251,7 @@ def test_nothing_is_lost_when_everything_is_killed(local: Local) -> None:
     ]
 
 
-def test_the_api_is_described_where_people_look_for_it(local: Local) -> None:
+def test_the_openapi_document_is_served(local: Local) -> None:
     described = requests.get(f"{local.url}/openapi.json", timeout=60)
     assert described.url == f"{local.url}/api/openapi.json"
     assert described.json()["openapi"].startswith("3.1")
@@ -259,7 +259,7 @@ def test_the_api_is_described_where_people_look_for_it(local: Local) -> None:
     assert (unknown.status_code, unknown.headers["content-type"]) == (404, "application/problem+json")
 
 
-def test_the_page_knows_where_everything_is(local: Local) -> None:
+def test_the_website_has_its_configuration(local: Local) -> None:
     page = requests.get(local.url, timeout=60)
     assert "script-src 'self'" in page.headers["content-security-policy"]
     config = requests.get(f"{local.url}/config.json", timeout=60).json()
@@ -268,12 +268,12 @@ def test_the_page_knows_where_everything_is(local: Local) -> None:
     assert requests.get(f"{local.url}/api/jobs", timeout=60).status_code == 200
 
 
-def test_pages_of_others_are_kept_away(local: Local) -> None:
+def test_requests_of_other_origins_and_hosts_are_denied(local: Local) -> None:
     for headers in ({"origin": "https://evil.example.org"}, {"host": "evil.example.org"}):
         assert requests.get(f"{local.url}/api/jobs", headers=headers, timeout=60).status_code in (403, 421)
 
 
-def test_each_service_has_a_log_and_nobody_else_sees_keys_and_data(local: Local) -> None:
+def test_each_service_has_a_log_and_keys_and_data_are_private(local: Local) -> None:
     folder = local.folder
     logs = {path.name for path in (folder / "logs").iterdir()}
     assert logs == {"inference-server.log", "pipeline.log", "gateway.log"}
@@ -282,18 +282,18 @@ def test_each_service_has_a_log_and_nobody_else_sees_keys_and_data(local: Local)
 
 
 @pytest.mark.parametrize("listen", ["taken", "127.0.0.1:99999", "nowhere", "192.0.2.1:80"])
-def test_an_address_that_cannot_be_had_is_said_at_once(local: Local, tmp_path: Path, listen: str) -> None:
+def test_an_unusable_address_is_reported_at_once(local: Local, tmp_path: Path, listen: str) -> None:
     process = started(tmp_path / "data", local.url.removeprefix("http://") if listen == "taken" else listen)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert ("name another address with --listen" in said) or ("expected HOST:PORT" in said)
+    assert ("choose another address with --listen" in said) or ("expected HOST:PORT" in said)
     assert not (tmp_path / "data").exists(), "nothing was begun"
 
 
-def test_a_folder_is_not_taken_from_the_one_that_uses_it(local: Local) -> None:
+def test_a_data_directory_in_use_is_refused(local: Local) -> None:
     keys = {path: path.read_bytes() for path in (local.folder / "keys").iterdir()}
     process = started(local.folder)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "is in use: end the other Gorggle first" in said
+    assert "is in use: stop the other Gorggle first" in said
     assert {path: path.read_bytes() for path in (local.folder / "keys").iterdir()} == keys

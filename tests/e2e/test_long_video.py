@@ -19,7 +19,7 @@ from tests.e2e.pipeline import Certificates, GpuServer, running_pipeline, words
 from tests.sdk import fake_service
 from tests.sdk.fake_service import FakeLipReading
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.drill, pytest.mark.timeout(600)]
 
 HOURS = 2
 DURATION_S = HOURS * 3600
@@ -97,7 +97,7 @@ def reader(keys: Certificates) -> Iterator[int]:
 
 
 @pytest.mark.drill
-def test_a_two_hour_video_loses_and_doubles_no_word(
+def test_a_two_hour_video_has_every_word_once(
     tmp_path: Path, keys: Certificates, reader: int, two_hours: Path
 ) -> None:
     settings = {"max_concurrent_windows": 4, "fleet_start_timeout_s": 60}

@@ -13,7 +13,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_a_layer_that_lists_its_distributions_is_unzipped_as_one_that_holds_them(tmp_path: Path) -> None:
+def test_a_layer_with_a_list_of_distributions_unzips_to_the_same_files(tmp_path: Path) -> None:
     whole = lambda_packages.build_layer_zip("base", tmp_path / "whole.zip").read_bytes()
     listed = lambda_packages.build_distributions_layer_zip("base", tmp_path / "listed.zip").read_bytes()
     assert len(listed) < 1000 < len(whole)
@@ -22,14 +22,14 @@ def test_a_layer_that_lists_its_distributions_is_unzipped_as_one_that_holds_them
     assert found == contents(lambda_packages.unzip(whole, tmp_path / "cache"))
 
 
-def test_what_was_unzipped_once_is_found_again(tmp_path: Path) -> None:
+def test_unzipped_packages_are_cached(tmp_path: Path) -> None:
     listed = lambda_packages.build_distributions_layer_zip("base", tmp_path / "listed.zip").read_bytes()
     assert lambda_packages.unzip(listed, tmp_path / "cache") == lambda_packages.unzip(
         listed, tmp_path / "cache"
     )
 
 
-def test_a_layer_that_points_to_a_built_one_is_unzipped_as_that_one(tmp_path: Path) -> None:
+def test_a_layer_with_a_path_unzips_to_the_built_layer(tmp_path: Path) -> None:
     built = lambda_packages.build_layer_zip("base", tmp_path / "built.zip")
     pointing = lambda_packages.build_path_layer_zip(built, tmp_path / "pointing.zip").read_bytes()
     assert len(pointing) < 1000
@@ -37,7 +37,7 @@ def test_a_layer_that_points_to_a_built_one_is_unzipped_as_that_one(tmp_path: Pa
     assert found == contents(lambda_packages.unzip(built.read_bytes(), tmp_path / "cache"))
 
 
-def test_a_runtime_that_was_built_for_another_python_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_a_built_runtime_is_used_unchanged(tmp_path: Path) -> None:
     built = lambda_packages.build_layer_zip("base", tmp_path / "built.zip")
     folder = lambda_packages.prepare_runtime(tmp_path / "cache", built)
     assert (folder / "aws_lambda_powertools" / "__init__.py").is_file()

@@ -45,7 +45,7 @@ def version(folder: Path, answer: str, length: int) -> FunctionVersion:
 
 
 @pytest.mark.parametrize("answer", ["", '{"is_ready'])
-def test_an_answer_that_is_cut_off_by_the_processes_death_is_none(
+def test_a_truncated_response_of_a_dying_process_is_an_error(
     functions: FunctionPool, tmp_path: Path, answer: str
 ) -> None:
     outcome = functions.invoke(version(tmp_path, answer, 20), "{}")
@@ -53,7 +53,7 @@ def test_an_answer_that_is_cut_off_by_the_processes_death_is_none(
     assert json.loads(outcome.payload)["errorType"] == "Runtime.ExitError"
 
 
-def test_a_whole_answer_counts_though_the_process_dies_after_it(
+def test_a_complete_response_counts_although_the_process_dies(
     functions: FunctionPool, tmp_path: Path
 ) -> None:
     outcome = functions.invoke(version(tmp_path, '{"ok": true}', 12), "{}")

@@ -19,12 +19,12 @@ import boto3
 from pathlib import Path
 from moto import mock_aws
 from gorggle_local.aws import moto_patches
-from gorggle_local.aws.fake_services import Truths
+from gorggle_local.aws.fake_services import GroundTruth
 called = []
 def invoke(function, payload, given, headers):
     called.append((function.function_name, payload))
     return json.dumps({"ran": True})
-TRUTHS = Truths((Path("examples"),))
+TRUTHS = GroundTruth((Path("examples"),))
 def function():
     iam = boto3.client("iam")
     trust = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}]}
@@ -61,7 +61,7 @@ print(answer["Payload"].read().decode())
 
 
 def test_a_function_runs() -> None:
-    assert json.loads(run("moto_patches.functions_run(invoke)\n" + FUNCTION)) == {"ran": True}
+    assert json.loads(run("moto_patches.patch_lambda(invoke)\n" + FUNCTION)) == {"ran": True}
 
 
 def test_moto_without_the_patch_and_without_docker_runs_nothing() -> None:
@@ -87,12 +87,12 @@ except NotImplementedError:
 
 
 def test_a_rule_calls_a_function() -> None:
-    patched = "moto_patches.functions_run(invoke)\nmoto_patches.patch_event_rules()\n"
+    patched = "moto_patches.patch_lambda(invoke)\nmoto_patches.patch_event_rules()\n"
     assert json.loads(run(patched + RULE)) == [{"a": 1}]
 
 
 def test_moto_without_the_patch_raises_at_such_a_rule() -> None:
-    assert run("moto_patches.functions_run(invoke)\n" + RULE) == "not implemented"
+    assert run("moto_patches.patch_lambda(invoke)\n" + RULE) == "not implemented"
 
 
 EXECUTION = """
@@ -113,12 +113,12 @@ print(json.dumps([json.loads(m["Body"])["detail"] for m in messages]))
 """
 
 
-def test_an_execution_tells_its_end() -> None:
+def test_the_end_of_an_execution_sends_an_event() -> None:
     (detail,) = json.loads(run("moto_patches.patch_execution_events()\n" + EXECUTION))
     assert (detail["status"], detail["error"], detail["input"]) == ("FAILED", "E", '{"job": 1}')
 
 
-def test_moto_without_the_patch_tells_nothing_of_an_executions_end() -> None:
+def test_moto_without_the_patch_sends_no_event_at_the_end_of_an_execution() -> None:
     assert json.loads(run(EXECUTION)) == []
 
 
@@ -132,13 +132,13 @@ print(json.dumps([len(called), len(sqs.receive_message(QueueUrl=url).get("Messag
 """
 
 
-def test_a_queue_waits_for_its_poller() -> None:
-    patched = "moto_patches.functions_run(invoke)\nmoto_patches.patch_queues()\n"
+def test_messages_stay_in_the_queue_for_the_poller() -> None:
+    patched = "moto_patches.patch_lambda(invoke)\nmoto_patches.patch_queues()\n"
     assert json.loads(run(patched + QUEUE)) == [0, 1]
 
 
-def test_moto_without_the_patch_calls_the_function_while_a_message_is_sent() -> None:
-    assert json.loads(run("moto_patches.functions_run(invoke)\n" + QUEUE)) == [1, 0]
+def test_moto_without_the_patch_invokes_the_function_while_a_message_is_sent() -> None:
+    assert json.loads(run("moto_patches.patch_lambda(invoke)\n" + QUEUE)) == [1, 0]
 
 
 TRANSCRIPTION = """
@@ -155,17 +155,17 @@ print(json.dumps([job["TranscriptionJobStatus"], text[:8], job.get("FailureReaso
 """
 
 
-def test_a_transcription_is_written_from_the_clips_truth() -> None:
+def test_a_transcription_is_written_from_the_reference_transcript() -> None:
     patched = "moto_patches.patch_transcribe(TRUTHS)\n"
     assert json.loads(run(patched + TRANSCRIPTION.format(clip="demo"))) == ["COMPLETED", "bin blue", ""]
 
 
-def test_a_stand_in_that_knows_no_truth_fails_and_says_what_it_is() -> None:
+def test_fake_transcribe_fails_without_a_reference_transcript() -> None:
     status, text, reason = json.loads(
         run("moto_patches.patch_transcribe(TRUTHS)\n" + TRANSCRIPTION.format(clip="other"))
     )
     assert (status, text) == ("FAILED", "")
-    assert "stand-in" in reason
+    assert "fake service" in reason
 
 
 def test_moto_without_the_patch_writes_no_transcript() -> None:
@@ -183,7 +183,7 @@ except NotImplementedError:
 """
 
 
-def test_faces_are_detected_from_the_clips_truth() -> None:
+def test_faces_are_detected_from_the_reference_transcript() -> None:
     assert run("moto_patches.patch_rekognition(TRUTHS)\n" + FACES) == "10"
 
 
@@ -204,7 +204,7 @@ print(time.time() - started)
 """
 
 
-def test_retries_take_a_share_of_their_time() -> None:
+def test_retry_delays_are_scaled() -> None:
     assert float(run("moto_patches.patch_retry_delays(0.01)\n" + RETRY)) < 2.5
 
 
@@ -215,7 +215,7 @@ def test_moto_without_the_patch_waits_in_full() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "functions_run",
+        "patch_lambda",
         "patch_event_rules",
         "patch_execution_events",
         "patch_queues",
@@ -224,7 +224,7 @@ def test_moto_without_the_patch_waits_in_full() -> None:
         "patch_rekognition",
     ],
 )
-def test_every_patch_is_applied_by_patch(name: str) -> None:
+def test_every_patch_is_applied(name: str) -> None:
     import inspect
 
     from gorggle_local.aws import moto_patches

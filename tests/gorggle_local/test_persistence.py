@@ -74,7 +74,7 @@ def running(folder: Path, limit_bytes: int = 10**9) -> Iterator[Cloud]:
             keeper.stop()
 
 
-def test_objects_and_items_are_the_same_after_a_stop(tmp_path: Path) -> None:
+def test_objects_and_items_are_restored(tmp_path: Path) -> None:
     with running(tmp_path) as cloud:
         versions = [cloud.put("uploads", KEY, body) for body in (b"first", VIDEO)]
         cloud.put("results", f"jobs/{JOB}/result.json", b"{}")
@@ -94,7 +94,7 @@ def test_objects_and_items_are_the_same_after_a_stop(tmp_path: Path) -> None:
             assert head["ContentLength"] == len(VIDEO)
 
 
-def test_what_is_saved_at_once_outlives_a_process_that_is_killed(tmp_path: Path) -> None:
+def test_saved_state_survives_a_kill(tmp_path: Path) -> None:
     with running(tmp_path) as cloud:
         cloud.put("uploads", KEY)
         cloud.job()
@@ -112,7 +112,7 @@ def _state(folder: Path) -> str:
     return path.read_text() if path.exists() else ""
 
 
-def test_what_is_overwritten_or_deleted_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_overwritten_and_deleted_objects_leave_no_files(tmp_path: Path) -> None:
     with running(tmp_path) as cloud:
         version = cloud.put("uploads", KEY)
         cloud.put("results", "jobs/x", b"old")
@@ -125,7 +125,7 @@ def test_what_is_overwritten_or_deleted_leaves_nothing_behind(tmp_path: Path) ->
     assert len(list((tmp_path / "objects").iterdir())) == 1
 
 
-def test_beyond_the_limit_the_oldest_videos_go_and_transcripts_stay(tmp_path: Path) -> None:
+def test_above_the_size_limit_the_oldest_videos_are_deleted_and_transcripts_kept(tmp_path: Path) -> None:
     with running(tmp_path) as cloud:
         for number in range(3):
             cloud.put("uploads", f"uploads/{number}/v.mp4")
@@ -145,7 +145,7 @@ def test_beyond_the_limit_the_oldest_videos_go_and_transcripts_stay(tmp_path: Pa
         assert len(cloud.jobs()) == 3
 
 
-def test_jobs_whose_time_is_over_go_with_their_files(tmp_path: Path) -> None:
+def test_expired_jobs_are_removed_with_their_files(tmp_path: Path) -> None:
     with running(tmp_path) as cloud:
         cloud.put("uploads", KEY)
         cloud.put("results", f"jobs/{JOB}/result.json", b"{}")
@@ -156,7 +156,7 @@ def test_jobs_whose_time_is_over_go_with_their_files(tmp_path: Path) -> None:
     assert list((tmp_path / "objects").iterdir()) == []
 
 
-def test_a_job_that_was_cut_off_waits_again_with_its_video(tmp_path: Path) -> None:
+def test_an_interrupted_job_is_queued_again(tmp_path: Path) -> None:
     with running(tmp_path) as cloud:
         version = cloud.put("uploads", KEY)
         cloud.job(
@@ -177,16 +177,16 @@ def test_a_job_that_was_cut_off_waits_again_with_its_video(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("state", "has_video", "becomes", "says"),
     [
-        ("awaiting_upload", False, "failed", "before the whole video had arrived"),
+        ("awaiting_upload", False, "failed", "before the upload was complete"),
         ("awaiting_upload", True, "waiting", ""),
         ("waiting", True, "waiting", ""),
-        ("waiting", False, "failed", "no longer there"),
-        ("running", False, "failed", "no longer there"),
+        ("waiting", False, "failed", "has been deleted"),
+        ("running", False, "failed", "has been deleted"),
         ("done", False, "done", ""),
         ("failed", False, "failed", "as before"),
     ],
 )
-def test_what_becomes_of_a_job_at_the_start(state: str, has_video: bool, becomes: str, says: str) -> None:
+def test_jobs_are_resumed_or_fail_at_startup(state: str, has_video: bool, becomes: str, says: str) -> None:
     item = {
         "job_id": {"S": JOB}, "state": {"S": state}, "key": {"S": KEY}, "attempt": {"N": "1"},
         "failure": {"M": {"reason": {"S": "as before"}}} if state == "failed" else {"NULL": True},
@@ -198,7 +198,7 @@ def test_what_becomes_of_a_job_at_the_start(state: str, has_video: bool, becomes
         assert (job["version_id"], job["size_bytes"]) == ({"S": "v7"}, {"N": "42"})
 
 
-def test_a_job_that_is_cut_off_again_and_again_is_given_up_until_somebody_asks() -> None:
+def test_a_job_fails_after_repeated_interruptions() -> None:
     item: dict[str, Any] = {
         "job_id": {"S": JOB}, "state": {"S": "running"}, "key": {"S": KEY}, "attempt": {"N": "1"},
     }  # fmt: skip

@@ -33,7 +33,7 @@ def found(tmp_path: Path, **environment: str) -> python_discovery.Interpreter | 
     return python_discovery.find_interpreter("9.99", environment, tmp_path / "home", tmp_path / "root")
 
 
-def test_this_interpreter_is_what_it_says() -> None:
+def test_the_current_interpreter_is_found() -> None:
     minor = ".".join(platform.python_version_tuple()[:2])
     itself = python_discovery.find_interpreter(minor)
     assert itself is not None
@@ -42,14 +42,14 @@ def test_this_interpreter_is_what_it_says() -> None:
     assert str(itself) == f"CPython {platform.python_version()} ({itself.executable})"
 
 
-def test_a_script_that_only_has_the_name_is_passed_over(tmp_path: Path) -> None:
+def test_a_shim_that_fails_is_skipped(tmp_path: Path) -> None:
     script(tmp_path / "path/python9.99", "echo 'python9.99: command not found' >&2; exit 127")
     assert found(tmp_path) is None
     real = speaking(tmp_path / "home/.pyenv/versions/9.99.1/bin/python9.99")
     assert found(tmp_path) == python_discovery.Interpreter(real, "9.99.1")
 
 
-def test_a_script_that_stands_for_an_interpreter_leads_to_it(tmp_path: Path) -> None:
+def test_a_shim_resolves_to_its_interpreter(tmp_path: Path) -> None:
     real = speaking(tmp_path / "elsewhere/python9.99")
     script(tmp_path / "path/python9.99", f'exec {real} "$@"')
     itself = found(tmp_path)
@@ -70,18 +70,18 @@ def test_a_script_that_stands_for_an_interpreter_leads_to_it(tmp_path: Path) -> 
         "path",
     ],
 )
-def test_usual_places_are_looked_into(tmp_path: Path, place: str) -> None:
+def test_folders_of_version_managers_are_searched(tmp_path: Path, place: str) -> None:
     real = speaking(tmp_path / place / "python9.99")
     assert found(tmp_path) == python_discovery.Interpreter(real, "9.99.1")
 
 
-def test_pyenv_s_own_folder_is_looked_into(tmp_path: Path) -> None:
+def test_pyenv_root_is_searched(tmp_path: Path) -> None:
     real = speaking(tmp_path / "pyenv/versions/9.99.1/bin/python9.99")
     assert found(tmp_path) is None
     assert found(tmp_path, PYENV_ROOT=str(tmp_path / "pyenv")) == python_discovery.Interpreter(real, "9.99.1")
 
 
-def test_the_newest_of_several_is_taken(tmp_path: Path) -> None:
+def test_the_newest_version_is_selected(tmp_path: Path) -> None:
     for version in ("9.99.9", "9.99.10", "9.99.2"):
         speaking(tmp_path / f"home/.pyenv/versions/{version}/bin/python9.99", version)
     itself = found(tmp_path)
@@ -99,12 +99,12 @@ def test_the_newest_of_several_is_taken(tmp_path: Path) -> None:
         pytest.param("9.99.1", "pypy999-pp73", id="not CPython"),
     ],
 )
-def test_one_that_takes_other_packages_is_not_taken(tmp_path: Path, version: str, abi: str) -> None:
+def test_interpreters_with_another_abi_are_skipped(tmp_path: Path, version: str, abi: str) -> None:
     speaking(tmp_path / "path/python9.99", version, abi)
     assert found(tmp_path) is None
 
 
-def test_one_that_lacks_what_functions_need_is_not_taken(tmp_path: Path) -> None:
+def test_interpreters_without_required_modules_are_skipped(tmp_path: Path) -> None:
     """It was built without OpenSSL, say: then importing fails, after whatever was said before."""
     answer = json.dumps(["/x", "9.99.1", ABI])
     script(tmp_path / "path/python9.99", f"echo '{answer}'; echo \"No module named '_ssl'\" >&2; exit 1")

@@ -24,7 +24,7 @@ def names(path: Path) -> set[str]:
     return {each.name for each in (path / "objects").iterdir()}
 
 
-def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
+def test_saved_state_is_loaded(tmp_path: Path) -> None:
     folder = StateFolder(tmp_path)
     state = SavedState([kept(folder, b"a video")], {"jobs": [ITEM], "others": []})
     assert folder.save(state)
@@ -37,14 +37,14 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     again.close()
 
 
-def test_an_empty_folder_holds_nothing_and_nobody_else_may_look_into_it(tmp_path: Path) -> None:
+def test_a_new_folder_is_empty_and_private(tmp_path: Path) -> None:
     folder = StateFolder(tmp_path / "new" / "data")
     assert folder.load() == SavedState()
     assert folder.path.stat().st_mode & 0o777 == 0o700
     folder.close()
 
 
-def test_what_has_not_changed_is_not_written_again(tmp_path: Path) -> None:
+def test_unchanged_state_is_not_written(tmp_path: Path) -> None:
     folder = StateFolder(tmp_path)
     assert folder.save(SavedState(tables={"jobs": [ITEM]}))
     assert not folder.save(SavedState(tables={"jobs": [ITEM]}))
@@ -52,7 +52,7 @@ def test_what_has_not_changed_is_not_written_again(tmp_path: Path) -> None:
     folder.close()
 
 
-def test_what_a_killed_process_left_half_done_does_no_harm(tmp_path: Path) -> None:
+def test_incomplete_files_of_a_killed_process_are_ignored(tmp_path: Path) -> None:
     folder = StateFolder(tmp_path)
     whole, cut = kept(folder, b"whole"), kept(folder, b"cut", size=4)
     lost = StoredObject(**{**whole.__dict__, "file": "0" * 32})
@@ -71,18 +71,18 @@ def test_what_a_killed_process_left_half_done_does_no_harm(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", '{"format": 2}', '{"format": 1, "objects": [{}], "tables": {}}']
 )
-def test_a_damaged_state_is_refused_and_left_as_it_is(tmp_path: Path, text: str) -> None:
+def test_a_damaged_state_is_rejected_and_not_changed(tmp_path: Path, text: str) -> None:
     folder = StateFolder(tmp_path)
     (tmp_path / "state.json").write_text(text)
     content = folder.add_content([b"a video"])
-    with pytest.raises(StateStoreError, match=r"is damaged .*move .* away to begin with nothing"):
+    with pytest.raises(StateStoreError, match=r"is damaged .*move .* away to start with an empty state"):
         folder.load()
     assert (tmp_path / "state.json").read_text() == text
     assert names(tmp_path) == {content}
     folder.close()
 
 
-def test_a_folder_serves_one_process_at_a_time(tmp_path: Path) -> None:
+def test_a_folder_is_locked_for_one_process(tmp_path: Path) -> None:
     folder = StateFolder(tmp_path)
     with pytest.raises(StateStoreError, match="is in use"):
         StateFolder(tmp_path, timeout_s=0.2)

@@ -52,7 +52,7 @@ def test_zones_are_those_that_have_the_gpu(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_region_without_the_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     offers(monkeypatch)
-    with pytest.raises(ValueError, match=r"no zone of this region has g6.xlarge: set gpuInstanceTypes"):
+    with pytest.raises(ValueError, match=r"no zone of this region offers g6.xlarge: change gpuInstanceTypes"):
         network.find_gpu_zones(StackSettings(), opts=None)  # type: ignore[arg-type]
 
 
@@ -124,7 +124,7 @@ def test_a_page_that_is_not_built_or_holds_strange_files_is_refused(tmp_path: Pa
     page.mkdir(parents=True)
     (page / "index.html").write_text("page")
     (page / "notes.md").write_text("strange")
-    with pytest.raises(ValueError, match=r"notes\.md is a \.md file"):
+    with pytest.raises(ValueError, match=r"notes\.md has an unknown file type"):
         list(list_site_files(tmp_path))
 
 

@@ -1,4 +1,4 @@
-"""The stack's settings: what they are, what they refuse, and that every place that names them agrees."""
+"""The stack's settings: defaults, validation, and consistency with Pulumi.yaml, the manual and the manifest."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def default_of(field: str) -> Any:
     return info.get_default(call_default_factory=True)
 
 
-def test_the_project_file_lists_every_setting_with_its_default_and_description() -> None:
+def test_pulumi_yaml_lists_every_setting_with_its_default_and_description() -> None:
     listed = {name: body for name, body in PROJECT["config"].items() if ":" not in name}
     assert set(listed) == {option_name(field) for field in StackSettings.model_fields}
     for field, info in StackSettings.model_fields.items():
@@ -42,13 +42,13 @@ def test_the_project_file_lists_every_setting_with_its_default_and_description()
         assert getattr(found, field) == default_of(field), field
 
 
-def test_the_settings_table_of_the_manual_is_complete() -> None:
+def test_the_manual_lists_every_setting() -> None:
     manual = (ROOT / "docs" / "aws.md").read_text()
     for field in StackSettings.model_fields:
         assert f"`{option_name(field)}`" in manual, field
 
 
-def test_the_stack_has_every_setting_of_the_functions_with_the_same_default() -> None:
+def test_settings_of_the_functions_have_the_same_defaults() -> None:
     wanted = function_manifest.read_manifest(ROOT / "lambdas/functions.toml").settings
     assert wanted
     for name, body in wanted.items():
@@ -56,15 +56,15 @@ def test_the_stack_has_every_setting_of_the_functions_with_the_same_default() ->
         assert default_of(name) == body["default"], name
 
 
-def test_settings_are_read_as_pulumi_keeps_them() -> None:
-    kept = {
+def test_settings_are_parsed_from_pulumi_config() -> None:
+    config = {
         "architecture": "arm64",
         "pythonVersion": "3.13",
         "gpuInstanceTypes": '["g5.xlarge"]',
         "natGateway": "true",
         "maxConcurrentJobs": "3",
     }
-    settings = read_settings(kept.get, lambda name: json.loads(kept[name]))
+    settings = read_settings(config.get, lambda name: json.loads(config[name]))
     assert (
         settings.architecture,
         settings.python_version,
@@ -86,17 +86,17 @@ def test_settings_are_read_as_pulumi_keeps_them() -> None:
         ({"gpuInstanceTypes": []}, "at least 1"),
         ({"gpuInstanceTypes": ["g5.xlarge", "g5.xlarge"]}, "twice"),
         ({"gpuMinInstances": 3}, "above gpuMaxInstances"),
-        ({"gpuTargetStreamsPerInstance": 9}, "would never grow"),
+        ({"gpuTargetStreamsPerInstance": 9}, "would never scale out"),
         ({"fleetMinSizeOnScaleUp": 3}, "above gpuMaxInstances"),
-        ({"gpuWarmStart": "0 8 * * *"}, "belong together"),
-        ({"apiAuth": "jwt"}, "needs both"),
+        ({"gpuWarmStart": "0 8 * * *"}, "must be set together"),
+        ({"apiAuth": "jwt"}, "both required"),
         ({"jwtIssuer": "https://id.example.org"}, "apiAuth: jwt"),
         ({"endpointZoneCount": 3}, "above availabilityZoneCount"),
         ({"modelUri": "s3://bucket/model.pt"}, "gorggle model convert"),
         ({"modelUri": "/home/me/model.safetensors"}, "s3://"),
-        ({"logRetentionDays": 31}, "not for 31"),
+        ({"logRetentionDays": 31}, "not 31"),
         ({"alertEmails": ["nobody"]}, "e-mail"),
-        ({"tags": ["aws:owner=me"]}, "is taken"),
+        ({"tags": ["aws:owner=me"]}, "is reserved"),
         ({"tags": ["owner"]}, "NAME=VALUE"),
         ({"pythonVersion": "3.11"}, "3.12"),
         ({"maxUploadBytes": 6 * 2**30}, "less than or equal"),
@@ -109,43 +109,43 @@ def test_settings_are_read_as_pulumi_keeps_them() -> None:
         ({"colour": "blue"}, "colour"),
     ],
 )
-def test_a_setting_that_cannot_be_is_refused(given: dict[str, Any], message: str) -> None:
+def test_an_invalid_setting_is_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         StackSettings.model_validate(given)
 
 
-def test_a_look_of_the_state_machine_has_as_many_events_as_are_counted() -> None:
-    """A wait and a choice are entered and left; a call is scheduled, started and answered between that."""
+def test_a_poll_of_the_state_machine_has_the_expected_number_of_events() -> None:
+    """Wait and Choice are entered and exited; a Task is also scheduled, started and completed."""
     events = {"Wait": 2, "Choice": 2, "Task": 5}
     manifest = tomllib.loads((ROOT / "lambdas/functions.toml").read_text())["state_machine"]
     definition = build_definition({name: name for name in (*manifest["calls"], *manifest["parameters"])})
-    loops = list(looks(definition))
+    loops = list(find_polling_loops(definition))
     assert len(loops) == 4
     for loop in loops:
         assert sum(events[kind] for kind in loop) == EVENTS_PER_POLL
 
 
-def looks(node: Any) -> Iterator[list[str]]:
-    """The kinds of states between each wait and its next, where one leads back to itself."""
+def find_polling_loops(node: Any) -> Iterator[list[str]]:
+    """Yield the types of the states of each polling loop, starting with its Wait state."""
     if isinstance(node, list):
         for each in node:
-            yield from looks(each)
+            yield from find_polling_loops(each)
     elif isinstance(node, dict):
-        known = node.get("States", {})
-        for name, state in known.items():
+        states = node.get("States", {})
+        for name, state in states.items():
             if state["Type"] == "Wait":
                 kinds, at = ["Wait"], state["Next"]
-                while known[at]["Type"] != "Choice":
-                    kinds.append(known[at]["Type"])
-                    at = known[at]["Next"]
-                ways = [known[at]["Default"], *(each["Next"] for each in known[at]["Choices"])]
-                assert name in ways, f"{name} leads nowhere back to itself"
+                while states[at]["Type"] != "Choice":
+                    kinds.append(states[at]["Type"])
+                    at = states[at]["Next"]
+                targets = [states[at]["Default"], *(each["Next"] for each in states[at]["Choices"])]
+                assert name in targets, f"{name} is not part of a loop"
                 yield [*kinds, "Choice"]
         for each in node.values():
-            yield from looks(each)
+            yield from find_polling_loops(each)
 
 
 @pytest.mark.parametrize("name", ["Prod", "a", "a-stack-with-a-long-name", "dev_1", "1st"])
-def test_a_stack_s_name_that_no_bucket_can_bear_is_refused(name: str) -> None:
+def test_a_stack_name_that_is_invalid_for_buckets_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="bucket names"):
         validate_stack_name(name)

@@ -1,4 +1,4 @@
-"""The whole stack created on a local AWS (moto), and read back from there."""
+"""The whole stack deployed to moto, and read back."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ADDRESS = "127.0.0.1:50051"
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    # Functions answer an echo: what they do is shown elsewhere.
+    # Functions only echo their event.
     before = default_user_config["lambda"]["use_docker"]
     default_user_config["lambda"]["use_docker"] = False
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -84,14 +84,14 @@ def client(endpoint: str, service: str) -> Any:
     )  # fmt: skip
 
 
-def test_nothing_is_left_out_but_what_moto_cannot(applied: dict[str, Any]) -> None:
-    assert set(applied["left_out"]) == deploy.UNSUPPORTED_BY_MOTO
+def test_only_operations_that_moto_lacks_are_skipped(applied: dict[str, Any]) -> None:
+    assert set(applied["skipped_operations"]) == deploy.UNSUPPORTED_BY_MOTO
     assert len(applied["resources"]) > 300
     assert all(each["id"] for each in applied["resources"])
 
 
-def test_what_functions_are_told_of_is_there(applied: dict[str, Any], endpoint: str) -> None:
-    """Each table, bucket, queue, topic, secret, fleet and machine in a function's variables answers to its name."""
+def test_resources_in_environment_variables_exist(applied: dict[str, Any], endpoint: str) -> None:
+    """Each table, bucket, topic, secret, fleet and state machine in a function's variables can be described."""
     looks = {
         "TABLE": lambda name: client(endpoint, "dynamodb").describe_table(TableName=name)["Table"],
         "BUCKET": lambda name: client(endpoint, "s3").get_bucket_encryption(Bucket=name),
@@ -111,14 +111,14 @@ def test_what_functions_are_told_of_is_there(applied: dict[str, Any], endpoint: 
     assert seen == set(looks)
 
 
-def test_functions_speak_to_the_server_that_they_are_given(applied: dict[str, Any], endpoint: str) -> None:
+def test_functions_get_the_address_of_the_server(applied: dict[str, Any], endpoint: str) -> None:
     found = client(endpoint, "lambda").get_function_configuration(FunctionName="gorggle-local-read_lips")
     assert found["Environment"]["Variables"]["SERVER_ADDRESS"] == ADDRESS
     assert len(found["Layers"]) == 2
     assert found["VpcConfig"]["SubnetIds"]
 
 
-def test_the_state_machine_calls_functions_that_are_there(applied: dict[str, Any], endpoint: str) -> None:
+def test_the_state_machine_calls_existing_functions(applied: dict[str, Any], endpoint: str) -> None:
     arn = applied["outputs"]["stateMachine"]
     definition = client(endpoint, "stepfunctions").describe_state_machine(stateMachineArn=arn)["definition"]
     functions = {each["FunctionArn"] for each in client(endpoint, "lambda").list_functions()["Functions"]}
@@ -137,7 +137,7 @@ def test_every_function_and_the_state_machine_are_active(applied: dict[str, Any]
     assert machine["status"] == "ACTIVE"
 
 
-def test_an_upload_s_event_has_its_way_to_the_queue(applied: dict[str, Any], endpoint: str) -> None:
+def test_upload_events_reach_the_queue(applied: dict[str, Any], endpoint: str) -> None:
     events = client(endpoint, "events")
     pattern = json.loads(events.describe_rule(Name="gorggle-local-uploaded")["EventPattern"])
     assert pattern["detail"]["bucket"]["name"] == [applied["outputs"]["uploadsBucket"]]
@@ -150,7 +150,7 @@ def test_an_upload_s_event_has_its_way_to_the_queue(applied: dict[str, Any], end
     assert source["EventSourceArn"] == target["Arn"]
 
 
-def test_the_fleet_sleeps_and_can_be_woken(applied: dict[str, Any], endpoint: str) -> None:
+def test_the_fleet_starts_at_zero_and_has_scaling_policies(applied: dict[str, Any], endpoint: str) -> None:
     scaling = client(endpoint, "autoscaling")
     (group,) = scaling.describe_auto_scaling_groups()["AutoScalingGroups"]
     assert (group["MinSize"], group["MaxSize"], group["DesiredCapacity"]) == (0, 2, 0)
@@ -177,7 +177,7 @@ def test_every_route_reaches_a_function(applied: dict[str, Any], endpoint: str) 
         assert "function:gorggle-local-" in integrations[route["Target"].partition("/")[2]]["IntegrationUri"]
 
 
-def test_the_default_group_of_the_network_is_empty(applied: dict[str, Any], endpoint: str) -> None:
+def test_the_default_security_group_has_no_rules(applied: dict[str, Any], endpoint: str) -> None:
     ec2 = client(endpoint, "ec2")
     (network,) = [each for each in ec2.describe_vpcs()["Vpcs"] if each["CidrBlock"] == "10.71.0.0/16"]
     wanted = [{"Name": "vpc-id", "Values": [network["VpcId"]]}]
@@ -192,19 +192,19 @@ def test_the_default_group_of_the_network_is_empty(applied: dict[str, Any], endp
         ], name
 
 
-def test_a_kind_that_cannot_be_made_ends_the_run(endpoint: str) -> None:
+def test_a_resource_without_a_handler_fails_the_deployment(endpoint: str) -> None:
     from gorggle_local.aws.pulumi_engine import Resource
 
-    stranger = Resource("aws:braket/job:Job", "job", "urn", "", "", {}, [], [])
-    with pytest.raises(deploy.ApplyError, match="nothing is known"):
-        deploy.LocalAccount(endpoint).create_resource(stranger)
+    resource = Resource("aws:braket/job:Job", "job", "urn", "", "", {}, [], [])
+    with pytest.raises(deploy.ApplyError, match="no handler"):
+        deploy.LocalAccount(endpoint).create_resource(resource)
 
 
-# What is worked round because moto 5.2.5 cannot do it: each test fails once it can.
+# Workarounds for moto 5.2.5: each test fails once its workaround is not needed any more.
 
 
 @pytest.mark.parametrize("operation", sorted(deploy.UNSUPPORTED_BY_MOTO))
-def test_moto_still_lacks(operation: str, endpoint: str) -> None:
+def test_moto_still_lacks_an_operation(operation: str, endpoint: str) -> None:
     service, _, method = operation.partition(".")
     shape = api_validation.operation(operation).input_shape
     caller = client(endpoint, service)
@@ -228,9 +228,7 @@ def test_moto_still_ignores_a_bucket_policy_s_conditions(endpoint: str) -> None:
         s3.put_object(Bucket="conditions", Key="a", Body=b"a")
 
 
-def test_moto_still_forgets_the_hooks_that_a_group_is_made_with(
-    applied: dict[str, Any], endpoint: str
-) -> None:
+def test_moto_still_ignores_lifecycle_hooks_of_new_groups(applied: dict[str, Any], endpoint: str) -> None:
     scaling = client(endpoint, "autoscaling")
     (group,) = scaling.describe_auto_scaling_groups(AutoScalingGroupNames=["gorggle-local-gpu"])[
         "AutoScalingGroups"
@@ -266,7 +264,7 @@ def test_moto_still_fails_on_the_first_rotation_of_an_empty_secret(
     assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 500
 
 
-def test_moto_still_tells_no_address_of_a_scaling_policy(applied: dict[str, Any], endpoint: str) -> None:
+def test_moto_still_returns_no_arn_of_a_scaling_policy(applied: dict[str, Any], endpoint: str) -> None:
     answer = client(endpoint, "autoscaling").put_scaling_policy(
         AutoScalingGroupName="gorggle-local-gpu",
         PolicyName="another",
@@ -280,26 +278,26 @@ def test_moto_still_tells_no_address_of_a_scaling_policy(applied: dict[str, Any]
     )
 
 
-def test_moto_still_knows_no_parameter_of_the_instances_image(endpoint: str) -> None:
+def test_moto_still_lacks_the_ami_parameter(endpoint: str) -> None:
     with pytest.raises(ClientError, match="ParameterNotFound"):
         client(endpoint, "ssm").get_parameter(Name=GPU_AMI_PARAMETER)
 
 
-def test_moto_still_knows_no_quota_of_gpu_instances(endpoint: str) -> None:
+def test_moto_still_lacks_quotas_of_gpu_instances(endpoint: str) -> None:
     for _, code in (quota_check.ON_DEMAND, quota_check.SPOT):
         with pytest.raises(ClientError, match="NoSuchResource"):
             client(endpoint, "service-quotas").get_service_quota(ServiceCode="ec2", QuotaCode=code)
 
 
-def test_moto_still_answers_no_call_of_an_http_api(applied: dict[str, Any], endpoint: str) -> None:
+def test_moto_still_does_not_serve_http_apis(applied: dict[str, Any], endpoint: str) -> None:
     """``gorggle_local.aws.api_gateway`` does."""
     host = applied["outputs"]["api"].removeprefix("https://")
     answer = requests.get(f"{endpoint}/health", headers={"host": host}, timeout=30)
     assert answer.status_code == 404
 
 
-def test_moto_still_moves_no_dead_letters(applied: dict[str, Any], endpoint: str) -> None:
-    """The pipeline's own test moves them by hand."""
+def test_moto_still_cannot_redrive_dead_letters(applied: dict[str, Any], endpoint: str) -> None:
+    """Therefore the pipeline's test moves them itself."""
     arns = [
         f"arn:aws:sqs:us-east-1:123456789012:gorggle-local-{each}" for each in ("upload_failures", "uploads")
     ]
@@ -308,10 +306,8 @@ def test_moto_still_moves_no_dead_letters(applied: dict[str, Any], endpoint: str
     assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] in (404, 500, 501)
 
 
-def test_what_uploads_lost_lies_in_the_queue_that_sqs_drives_back(
-    applied: dict[str, Any], endpoint: str
-) -> None:
-    """SQS moves messages out of the dead letters of a queue alone: the rule's must lie there, too."""
+def test_failed_uploads_are_in_a_queue_that_sqs_can_redrive(applied: dict[str, Any], endpoint: str) -> None:
+    """SQS redrives only dead-letter queues of a queue, so the rule must use the same one."""
     sqs, events = client(endpoint, "sqs"), client(endpoint, "events")
     url = sqs.get_queue_url(QueueName="gorggle-local-upload_failures")["QueueUrl"]
     sources = sqs.list_dead_letter_source_queues(QueueUrl=url)["queueUrls"]

@@ -82,7 +82,7 @@ def references() -> ResourceReferences:
 def test_names_mean_values_in_environments_and_addresses_in_policies(references: ResourceReferences) -> None:
     assert references.resolve("table:jobs") == "jobs"
     assert references.resolve("setting:max_concurrent_jobs") == "10"
-    assert references.resolve("setting:nat") == "true"
+    assert references.resolve("setting:nat_gateway") == "true"
     assert references.resolve("gorggle") == "gorggle"
     assert references.resolve_arns("table:jobs") == ["arn:aws:dynamodb:us-east-1:123456789012:table/jobs"]
     assert references.resolve_arns("executions") == [
@@ -98,7 +98,7 @@ def test_a_name_that_the_stack_does_not_have_is_refused(name: str, references: R
 
 
 def test_a_variable_that_names_nothing_is_refused(references: ResourceReferences) -> None:
-    with pytest.raises(KeyError, match="no such thing"):
+    with pytest.raises(KeyError, match="no such resource"):
         references.resolve("table:songs")
 
 

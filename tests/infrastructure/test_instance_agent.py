@@ -1,4 +1,4 @@
-"""The attendant of an instance: against moto, a metadata service of our own, and a server's operations page."""
+"""The agent of an instance: against moto, a metadata service of our own, and a server's operations page."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FLEET, GROUP, SECRET = "gorggle-test-gpu", "/gorggle/test/server", "gorggle-test
 
 
 class Machine:
-    """What stands around an attendant: pages by path, and what was asked with which headers."""
+    """What stands around an agent: pages by path, and what was asked with which headers."""
 
     def __init__(self) -> None:
         self.pages: dict[str, str] = {"/latest/meta-data/instance-id": "i-0123456789abcdef0"}
@@ -150,27 +150,27 @@ class Hooks:
 
 
 @pytest.fixture
-def attendant(around: AgentConfig, clients: Clients, commands: Commands) -> InstanceAgent:
+def agent(around: AgentConfig, clients: Clients, commands: Commands) -> InstanceAgent:
     # moto has no CompleteLifecycleAction.
     return InstanceAgent(
         around, Clients(Hooks(clients.autoscaling), clients.cloudwatch, clients.logs, clients.secretsmanager)
     )
 
 
-def test_an_instance_is_ready_when_its_server_is(attendant: InstanceAgent, machine: Machine) -> None:
-    hooks = attendant._clients.autoscaling
-    attendant.step()
-    assert not attendant.is_ready
+def test_an_instance_is_ready_when_its_server_is(agent: InstanceAgent, machine: Machine) -> None:
+    hooks = agent._clients.autoscaling
+    agent.step()
+    assert not agent.is_ready
     assert not hooks.completed
     machine.pages["/readyz"] = "ready"
-    attendant.step()
-    attendant.step()
+    agent.step()
+    agent.step()
     assert hooks.completed == [("ready", "CONTINUE")]
 
 
-def test_streams_and_loads_are_measured(attendant: InstanceAgent, machine: Machine, clients: Clients) -> None:
+def test_streams_and_loads_are_measured(agent: InstanceAgent, machine: Machine, clients: Clients) -> None:
     machine.pages["/metrics"] = METRICS
-    attendant.step()
+    agent.step()
     found = {
         each["MetricName"]: each
         for each in clients.cloudwatch.list_metrics(Namespace="Gorggle/test")["Metrics"]
@@ -220,18 +220,16 @@ def test_an_instance_whose_server_starts_counts_as_idle_not_as_absent() -> None:
     assert (streams["MetricName"], streams["Value"]) == ("Streams", 0.0)
 
 
-def test_log_lines_reach_cloudwatch_once(
-    attendant: InstanceAgent, commands: Commands, clients: Clients
-) -> None:
+def test_log_lines_reach_cloudwatch_once(agent: InstanceAgent, commands: Commands, clients: Clients) -> None:
     now = time.time_ns() // 1000
     lines = [
         {"MESSAGE": message, "__REALTIME_TIMESTAMP": str(now + index * 1000)}
         for index, message in enumerate(("first", list(b"caf\xc3\xa9"), None))
     ]
     commands.journal.write_text("\n".join(json.dumps(each) for each in lines))
-    assert attendant._log_shipper.ship() == 2
-    assert attendant._log_shipper.ship() == 0
-    events = clients.logs.get_log_events(logGroupName=GROUP, logStreamName=attendant.instance_id)["events"]
+    assert agent._log_shipper.ship() == 2
+    assert agent._log_shipper.ship() == 0
+    events = clients.logs.get_log_events(logGroupName=GROUP, logStreamName=agent.instance_id)["events"]
     assert [each["message"] for each in events] == ["first", "café"]
     assert "--cursor-file=" in commands.called[0]
     assert "--unit=gorggle.service" in commands.called[0]
@@ -251,20 +249,20 @@ def test_a_batch_is_as_large_as_cloudwatch_takes() -> None:
     ],
 )
 def test_an_instance_that_ends_lets_its_server_finish_first(
-    attendant: InstanceAgent, machine: Machine, commands: Commands, path: str, page: str
+    agent: InstanceAgent, machine: Machine, commands: Commands, path: str, page: str
 ) -> None:
-    hooks = attendant._clients.autoscaling
+    hooks = agent._clients.autoscaling
     machine.pages["/latest/meta-data/autoscaling/target-lifecycle-state"] = "InService"
-    attendant.step()
-    assert not attendant.is_done
+    agent.step()
+    assert not agent.is_done
     assert "systemctl stop gorggle.service" not in commands.called
     machine.pages[path] = page
-    attendant.step()
-    assert attendant._stop_process is not None
-    attendant._stop_process.wait()
-    attendant.step()
-    attendant.step()
-    assert attendant.is_done
+    agent.step()
+    assert agent._stop_process is not None
+    agent._stop_process.wait()
+    agent.step()
+    agent.step()
+    assert agent.is_done
     assert hooks.completed == [("drain", "CONTINUE")]
     assert commands.called.count("systemctl stop gorggle.service") == 1
 
@@ -289,21 +287,21 @@ def test_certificates_that_never_come_are_an_error(clients: Clients, tmp_path: P
 
 
 def test_a_step_that_fails_does_not_keep_the_others(
-    attendant: InstanceAgent, machine: Machine, clients: Clients, caplog: pytest.LogCaptureFixture
+    agent: InstanceAgent, machine: Machine, clients: Clients, caplog: pytest.LogCaptureFixture
 ) -> None:
     clients.secretsmanager.delete_secret(SecretId=SECRET, ForceDeleteWithoutRecovery=True)
     machine.pages["/readyz"] = "ready"
-    attendant.step()
-    assert "renew failed and is tried again" in caplog.text
-    assert attendant.is_ready
+    agent.step()
+    assert "refresh_certificates failed and will be retried" in caplog.text
+    assert agent.is_ready
 
 
 def test_an_instance_without_metadata_is_an_error() -> None:
-    with pytest.raises(RuntimeError, match="which instance"):
+    with pytest.raises(RuntimeError, match="returned no instance id"):
         _ = InstanceMetadataClient("http://127.0.0.1:9").instance_id
 
 
-def test_the_attendant_is_told_all_it_reads(around: AgentConfig) -> None:
+def test_the_agent_is_told_all_it_reads(around: AgentConfig) -> None:
     script = (Path(__file__).resolve().parents[2] / "infrastructure/instance_agent/bootstrap.sh").read_text()
     told = script.partition('agent.env" <<SETTINGS')[2].partition("\nSETTINGS")[0]
     names = {line.partition("=")[0] for line in told.splitlines() if "=" in line}

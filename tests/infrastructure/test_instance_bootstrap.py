@@ -1,8 +1,7 @@
-"""The start-up of an instance, for real: the bundle as it is published, ``bootstrap.sh``, and the server that comes of it.
+"""The bootstrap of an instance: the published bundle, ``bootstrap.sh``, and the server that it installs.
 
-What belongs to the machine is replaced: the image's Python holds torch and nothing else of ours, and the commands of
-the system (``systemctl``, ``useradd``, ``aws``) only say that they were called. The test then does what systemd would:
-it starts the unit's command with the unit's environment.
+The machine is simulated: the AMI's Python has torch only, and commands such as ``systemctl``, ``useradd`` and ``aws`` only
+log their arguments. The test then runs the command of the systemd unit with the unit's environment.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import configparser
 import contextlib
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -30,7 +30,6 @@ from infrastructure.gpu_fleet import instance_environment, render_user_data
 from infrastructure.naming import Names
 from infrastructure.packaging import build
 from infrastructure.packaging.wheels import Target
-from tests.locks import build_folder_lock
 
 # Packages are downloaded and installed.
 pytestmark = pytest.mark.timeout(1200)
@@ -38,7 +37,7 @@ pytestmark = pytest.mark.timeout(1200)
 ROOT = Path(__file__).resolve().parents[2]
 CLIP = ROOT / "examples" / "demo.mp4"
 NAMES = Names("test", "123456789012", "us-east-1")
-# torch and what it imports, as the image has them.
+# torch and its dependencies, which the AMI provides.
 IN_IMAGE = (
     *("torch", "torchgen", "functorch", "sympy", "mpmath", "networkx", "jinja2", "markupsafe"),
     *("filelock", "fsspec", "typing_extensions.py"),
@@ -49,7 +48,7 @@ UNITS = ("gorggle.service", "gorggle-agent.service")
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Python that has torch and nothing else."""
+    """A Python environment with torch only."""
     folder = tmp_path_factory.mktemp("image")
     venv.create(folder, with_pip=False)
     packages = folder / "lib" / f"python{MINOR}" / "site-packages"
@@ -66,7 +65,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def secrets() -> Iterator[str]:
-    """The address of a Secrets Manager that holds the server's certificates."""
+    """URL of a Secrets Manager with the server's certificates."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -91,24 +90,24 @@ def identities(secrets: str) -> tuple[certificate_authority.Identity, certificat
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
 def started(
     image: Path, secrets: str, identities: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, str], list[str]]:
-    """An instance after its start-up: its root, what it was told, and the commands that it called."""
+    """An instance after its bootstrap: root folder, environment, and the commands that were called."""
     root = tmp_path_factory.mktemp("instance")
-    with build_folder_lock():
-        package = build.server_bundle(
-            ROOT, ROOT / ".build" / "packages", (Target("x86_64", MINOR),), name=f"server-{MINOR}"
-        )
-        with zipfile.ZipFile(package.path) as archive:
-            archive.extractall(root / "opt/gorggle/bundle")
-    told = {
+    package = build.build_server_bundle(
+        ROOT, ROOT / ".build" / "packages", (Target("x86_64", MINOR),), name=f"server-{MINOR}-{os.getpid()}"
+    )
+    with zipfile.ZipFile(package.path) as archive:
+        archive.extractall(root / "opt/gorggle/bundle")
+    package.path.unlink()
+    variables = {
         **instance_environment(
             NAMES,
             StackSettings(gpu_max_streams=2, gpu_target_streams_per_instance=1),
@@ -122,7 +121,7 @@ def started(
         "GORGGLE_DEVICE": "cpu",
         "GORGGLE_LISTEN_HOST": "127.0.0.1",
         "GORGGLE_SERVER_PORT": str(free_port()),
-        "GORGGLE_OPERATIONS_PORT": str(free_port()),
+        "GORGGLE_HTTP_PORT": str(free_port()),
         "AWS_ENDPOINT_URL": secrets,
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
@@ -132,14 +131,14 @@ def started(
     for name in ("systemctl", "useradd", "aws", "curl"):
         (commands / name).write_text(f'#!/bin/sh\necho "{name} $*" >> {log}\n')
         (commands / name).chmod(0o755)
-    environment = {"PATH": f"{commands}:/usr/bin:/bin", "HOME": str(root), **told}
+    environment = {"PATH": f"{commands}:/usr/bin:/bin", "HOME": str(root), **variables}
     script = root / "opt/gorggle/bundle/infrastructure/instance_agent/bootstrap.sh"
     done = subprocess.run(["bash", script], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-    return root, told, log.read_text().splitlines()
+    return root, variables, log.read_text().splitlines()
 
 
-def test_the_services_are_started_last(started: Any) -> None:
+def test_the_services_start_last(started: Any) -> None:
     _, _, called = started
     assert called[-2:] == [
         "systemctl daemon-reload",
@@ -147,19 +146,19 @@ def test_the_services_are_started_last(started: Any) -> None:
     ]
 
 
-def test_what_is_installed_is_the_lock_and_this_project(started: Any) -> None:
+def test_the_locked_packages_and_this_project_are_installed(started: Any) -> None:
     root, _, _ = started
-    found = subprocess.run(
+    paths = subprocess.run(
         [root / "opt/gorggle/venv/bin/python", "-c", "import gorggle, gorggle_server, numpy, torch; print(gorggle.__file__, numpy.__file__, torch.__file__)"],
         env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=True,
     ).stdout.split()  # fmt: skip
-    assert str(root) in found[0]
-    assert str(root) in found[1]
-    assert str(root) not in found[2]
+    assert str(root) in paths[0]
+    assert str(root) in paths[1]
+    assert str(root) not in paths[2]
 
 
-def test_the_units_are_ones_that_systemd_takes(started: Any) -> None:
-    root, told, _ = started
+def test_systemd_accepts_the_units(started: Any) -> None:
+    root, variables, _ = started
     for unit in UNITS:
         text = (root / "etc/systemd/system" / unit).read_text()
         parser = configparser.RawConfigParser(strict=False, interpolation=None)
@@ -177,7 +176,7 @@ def test_the_units_are_ones_that_systemd_takes(started: Any) -> None:
             assert done.returncode == 0, done.stderr
             assert "Unknown" not in done.stderr, done.stderr
     server = (root / "etc/systemd/system/gorggle.service").read_text()
-    assert f"TimeoutStopSec={int(told['GORGGLE_DRAIN_S']) + 30}" in server
+    assert f"TimeoutStopSec={int(variables['GORGGLE_DRAIN_S']) + 30}" in server
 
 
 def environment_of(root: Path, unit: str) -> dict[str, str]:
@@ -185,10 +184,10 @@ def environment_of(root: Path, unit: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines)
 
 
-def test_the_server_reads_lips_by_mutual_tls(started: Any, identities: Any) -> None:
+def test_the_server_transcribes_over_mutual_tls(started: Any, identities: Any) -> None:
     from gorggle import Client
 
-    root, told, _ = started
+    root, variables, _ = started
     _, caller = identities
     environment = {
         "PATH": "/usr/bin:/bin",
@@ -201,7 +200,7 @@ def test_the_server_reads_lips_by_mutual_tls(started: Any, identities: Any) -> N
         "serve",
         "--log-format",
         "json",
-        "--announce",
+        "--print-ready",
         "--exit-on-stdin-eof",
     ]
     with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
@@ -210,7 +209,7 @@ def test_the_server_reads_lips_by_mutual_tls(started: Any, identities: Any) -> N
         try:
             assert json.loads(server.stdout.readline())
             with Client(
-                f"127.0.0.1:{told['GORGGLE_SERVER_PORT']}",
+                f"127.0.0.1:{variables['GORGGLE_SERVER_PORT']}",
                 root_certificates=caller.ca.encode(),
                 client_certificate=caller.certificate.encode(),
                 client_key=caller.key.encode(),
@@ -225,8 +224,8 @@ def test_the_server_reads_lips_by_mutual_tls(started: Any, identities: Any) -> N
     assert len(words.split()) >= 3
 
 
-def test_an_instance_that_cannot_start_says_why_and_gives_itself_up(image: Path, tmp_path: Path) -> None:
-    """With no wheels: the step is named in the log group, and the fleet is told to try another."""
+def test_a_failed_bootstrap_logs_the_reason_and_abandons_the_launch(image: Path, tmp_path: Path) -> None:
+    """Without wheels: the log group names the step, and Auto Scaling starts another instance."""
     commands = tmp_path / "bin"
     commands.mkdir()
     log = commands / "called"
@@ -239,9 +238,11 @@ def test_an_instance_that_cannot_start_says_why_and_gives_itself_up(image: Path,
     shutil.copytree(ROOT / "infrastructure/instance_agent", bundle / "infrastructure/instance_agent")
     (bundle / "wheels").mkdir()
     shutil.copy(ROOT / "infrastructure/packaging/locks/server.lock", bundle)
-    told = instance_environment(NAMES, StackSettings(), "bucket", "key", "server", "/gorggle/test/server")
+    variables = instance_environment(
+        NAMES, StackSettings(), "bucket", "key", "server", "/gorggle/test/server"
+    )
     environment = {
-        **told,
+        **variables,
         "PATH": f"{commands}:/usr/bin:/bin",
         "GORGGLE_ROOT": str(tmp_path),
         "GORGGLE_IMAGE_PYTHON": str(image),
@@ -257,7 +258,7 @@ def test_an_instance_that_cannot_start_says_why_and_gives_itself_up(image: Path,
     assert "systemctl" not in called
 
 
-def test_user_data_holds_no_more_than_ec2_takes() -> None:
+def test_user_data_fits_the_limit_of_ec2() -> None:
     text = render_user_data(
         NAMES,
         StackSettings(model_uri="s3://models-of-ours/lips/large.safetensors"),
@@ -274,8 +275,8 @@ def test_user_data_holds_no_more_than_ec2_takes() -> None:
     assert linted.returncode == 0, linted.stdout
 
 
-def test_the_script_asks_for_nothing_that_it_is_not_told() -> None:
-    told = set(instance_environment(NAMES, StackSettings(), "bucket", "key", "arn", "group"))
+def test_the_script_requires_only_variables_that_user_data_sets() -> None:
+    variables = set(instance_environment(NAMES, StackSettings(), "bucket", "key", "arn", "group"))
     script = (ROOT / "infrastructure/instance_agent/bootstrap.sh").read_text()
     required = script.partition("for name in ")[2].partition("; do")[0].replace("\\", "").split()
-    assert {f"GORGGLE_{name}" for name in required} <= told
+    assert {f"GORGGLE_{name}" for name in required} <= variables

@@ -58,23 +58,23 @@ def statements(policy: str) -> list[dict[str, Any]]:
 
 
 def allowed(stack: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    for policy in stack.of("RolePolicy"):
+    for policy in stack.find("RolePolicy"):
         for statement in statements(policy.inputs["policy"]):
             if statement["Effect"] == "Allow":
                 yield policy.name, statement
 
 
 def test_every_bucket_is_encrypted_private_and_tls_only(any_stack: Any) -> None:
-    buckets = {each.inputs["bucket"] for each in any_stack.of("Bucket")}
+    buckets = {each.inputs["bucket"] for each in any_stack.find("Bucket")}
     assert len(buckets) >= 3
     for kind in ("BucketServerSideEncryptionConfiguration", "BucketPublicAccessBlock", "BucketPolicy"):
-        assert {each.inputs["bucket"] for each in any_stack.of(kind)} == buckets
-    for block in any_stack.of("BucketPublicAccessBlock"):
+        assert {each.inputs["bucket"] for each in any_stack.find(kind)} == buckets
+    for block in any_stack.find("BucketPublicAccessBlock"):
         assert all(
             block.inputs[each]
             for each in ("blockPublicAcls", "blockPublicPolicy", "ignorePublicAcls", "restrictPublicBuckets")
         )
-    for policy in any_stack.of("BucketPolicy"):
+    for policy in any_stack.find("BucketPolicy"):
         first, *others = statements(policy.inputs["policy"])
         assert first["Effect"] == "Deny"
         assert first["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
@@ -86,34 +86,34 @@ def test_every_bucket_is_encrypted_private_and_tls_only(any_stack: Any) -> None:
 
 
 def test_people_s_data_lies_under_the_stack_s_own_key(any_stack: Any) -> None:
-    (key,) = any_stack.of("Key")
+    (key,) = any_stack.find("Key")
     assert key.inputs["enableKeyRotation"]
     rules = {
         each.inputs["bucket"].split("-")[2]: each.inputs["rules"][0]["applyServerSideEncryptionByDefault"]
-        for each in any_stack.of("BucketServerSideEncryptionConfiguration")
+        for each in any_stack.find("BucketServerSideEncryptionConfiguration")
     }
     for role in ("uploads", "results"):
         assert rules[role] == {"sseAlgorithm": "aws:kms", "kmsMasterKeyId": key.outputs["arn"]}
-    for table in any_stack.of("Table"):
+    for table in any_stack.find("Table"):
         assert table.inputs["serverSideEncryption"] == {"enabled": True, "kmsKeyArn": key.outputs["arn"]}
-    for topic in any_stack.of("Topic"):
+    for topic in any_stack.find("Topic"):
         assert topic.inputs["kmsMasterKeyId"] == key.outputs["arn"]
-    for group in any_stack.of("LogGroup"):
+    for group in any_stack.find("LogGroup"):
         assert group.inputs["kmsKeyId"] == key.outputs["arn"]
-    for queue in any_stack.of("Queue"):
+    for queue in any_stack.find("Queue"):
         assert queue.inputs["sqsManagedSseEnabled"] is True
 
 
 def test_what_people_upload_is_deleted_in_time(built: Any) -> None:
     stack = built("default")
-    for each in stack.of("BucketLifecycleConfiguration"):
+    for each in stack.find("BucketLifecycleConfiguration"):
         rules = {rule["id"]: rule for rule in each.inputs["rules"]}
         assert rules["unfinished-uploads"]["abortIncompleteMultipartUpload"] == {"daysAfterInitiation": 1}
         if each.name.startswith(("uploads", "results")):
             assert rules["age"]["expiration"] == {"days": 30}
-    versioned = {each.inputs["bucket"] for each in stack.of("BucketVersioning")}
+    versioned = {each.inputs["bucket"] for each in stack.find("BucketVersioning")}
     assert {name.split("-")[2] for name in versioned} == {"uploads", "artifacts"}
-    for table in stack.of("Table"):
+    for table in stack.find("Table"):
         assert table.inputs["ttl"]["enabled"]
         assert table.inputs["billingMode"] == "PAY_PER_REQUEST"
 
@@ -134,15 +134,15 @@ def test_a_wildcard_cannot_be_written_without_a_reason() -> None:
 
 
 def test_every_function_has_a_role_of_its_own(any_stack: Any) -> None:
-    functions = any_stack.of("Function")
+    functions = any_stack.find("Function")
     roles = [each.inputs["role"] for each in functions]
     assert len(set(roles)) == len(functions) >= 20
-    named = {each.inputs["role"]: each.inputs for each in any_stack.of("RolePolicy")}
+    named = {each.inputs["role"]: each.inputs for each in any_stack.find("RolePolicy")}
     assert {arn.rpartition("/")[2] for arn in roles} <= set(named)
 
 
 def test_roles_are_taken_by_one_service_each_and_only_for_this_account(any_stack: Any) -> None:
-    for role in any_stack.of("Role"):
+    for role in any_stack.find("Role"):
         (statement,) = statements(role.inputs["assumeRolePolicy"])
         service = statement["Principal"]["Service"]
         assert isinstance(service, str)
@@ -153,19 +153,19 @@ def test_roles_are_taken_by_one_service_each_and_only_for_this_account(any_stack
 
 
 def test_no_address_of_the_internet_may_come_in(any_stack: Any) -> None:
-    for rule in any_stack.of("SecurityGroupIngressRule"):
+    for rule in any_stack.find("SecurityGroupIngressRule"):
         assert rule.inputs.get("cidrIpv4") in (None, "10.71.0.0/16"), rule.name
         assert rule.inputs["fromPort"] == rule.inputs["toPort"] in (443, 9464, 50051)
-    for subnet in any_stack.of("Subnet"):
+    for subnet in any_stack.find("Subnet"):
         assert subnet.inputs["mapPublicIpOnLaunch"] is False
-    for balancer in any_stack.of("LoadBalancer"):
+    for balancer in any_stack.find("LoadBalancer"):
         assert balancer.inputs["internal"] is True
 
 
 def test_between_functions_and_server_one_port_is_open(built: Any) -> None:
     stack = built("default")
     groups = {
-        each.id: each.name.removeprefix("gpu-").removesuffix("-group") for each in stack.of("SecurityGroup")
+        each.id: each.name.removeprefix("gpu-").removesuffix("-group") for each in stack.find("SecurityGroup")
     }
     ways = {
         (
@@ -173,7 +173,7 @@ def test_between_functions_and_server_one_port_is_open(built: Any) -> None:
             groups[rule.inputs["securityGroupId"]],
             rule.inputs["toPort"],
         )
-        for rule in stack.of("SecurityGroupIngressRule")
+        for rule in stack.find("SecurityGroupIngressRule")
         if "referencedSecurityGroupId" in rule.inputs
     }
     assert ways == {
@@ -185,17 +185,17 @@ def test_between_functions_and_server_one_port_is_open(built: Any) -> None:
 
 def test_without_nat_nothing_can_reach_the_internet(built: Any) -> None:
     closed, open_ = built("default"), built("nat")
-    assert not closed.of("NatGateway")
-    assert not closed.of("InternetGateway")
-    assert not [each for each in closed.of("Route") if "destinationCidrBlock" in each.inputs]
-    assert all("cidrIpv4" not in rule.inputs for rule in closed.of("SecurityGroupEgressRule"))
-    assert len(open_.of("NatGateway")) == 1
-    kinds = [each.inputs["vpcEndpointType"] for each in open_.of("VpcEndpoint")]
+    assert not closed.find("NatGateway")
+    assert not closed.find("InternetGateway")
+    assert not [each for each in closed.find("Route") if "destinationCidrBlock" in each.inputs]
+    assert all("cidrIpv4" not in rule.inputs for rule in closed.find("SecurityGroupEgressRule"))
+    assert len(open_.find("NatGateway")) == 1
+    kinds = [each.inputs["vpcEndpointType"] for each in open_.find("VpcEndpoint")]
     assert kinds == ["Gateway", "Gateway"]
 
 
 def test_instances_are_asked_for_metadata_with_tokens_alone(any_stack: Any) -> None:
-    (template,) = any_stack.of("LaunchTemplate")
+    (template,) = any_stack.find("LaunchTemplate")
     assert template.inputs["metadataOptions"] == {
         "httpEndpoint": "enabled",
         "httpTokens": "required",
@@ -207,11 +207,11 @@ def test_instances_are_asked_for_metadata_with_tokens_alone(any_stack: Any) -> N
 
 
 def test_every_log_group_has_an_end(any_stack: Any) -> None:
-    groups = any_stack.of("LogGroup")
+    groups = any_stack.find("LogGroup")
     assert groups
     assert all(each.inputs["retentionInDays"] in (30, 365) for each in groups)
     named = {each.inputs["name"] for each in groups}
-    for function in any_stack.of("Function"):
+    for function in any_stack.find("Function"):
         assert f"/aws/lambda/{function.inputs['name']}" in named
         assert function.inputs["loggingConfig"]["logGroup"] in named
 
@@ -221,30 +221,30 @@ def test_everything_is_tagged(built: Any) -> None:
     (provider,) = [each for each in stack.resources if each.type == "pulumi:providers:aws"]
     wanted = {"gorggle:stack": "test", "team": "speech"}
     assert json.loads(provider.inputs["defaultTags"])["tags"] == wanted
-    assert all(provider.urn in each.provider for each in stack.aws)
+    assert all(provider.urn in each.provider for each in stack.aws_resources)
     # What these launch is not made by the provider, so its default tags do not reach it.
-    (template,) = stack.of("LaunchTemplate")
+    (template,) = stack.find("LaunchTemplate")
     assert {each["resourceType"] for each in template.inputs["tagSpecifications"]} >= {"instance", "volume"}
     for each in template.inputs["tagSpecifications"]:
         assert wanted.items() <= each["tags"].items()
-    (group,) = [each for each in stack.of("Group") if each.type == UNTAGGED_GROUP]
+    (group,) = [each for each in stack.find("Group") if each.type == UNTAGGED_GROUP]
     assert wanted.items() <= {each["key"]: each["value"] for each in group.inputs["tags"]}.items()
 
 
 def test_nothing_secret_is_in_the_program_s_hands(any_stack: Any) -> None:
-    assert not any_stack.of("SecretVersion")
-    for each in any_stack.aws:
+    assert not any_stack.find("SecretVersion")
+    for each in any_stack.aws_resources:
         assert not each.secrets, f"{each.name} holds a secret: {each.secrets}"
-    (template,) = any_stack.of("LaunchTemplate")
+    (template,) = any_stack.find("LaunchTemplate")
     assert "BEGIN" not in json.dumps(template.inputs)
 
 
 def test_time_limits_hold_one_another(built: Any) -> None:
     """A function ends before its state, and its state before the execution."""
     stack = built("default")
-    (machine,) = stack.of("StateMachine")
+    (machine,) = stack.find("StateMachine")
     definition = json.loads(machine.inputs["definition"])
-    limits = {each.outputs["arn"]: each.inputs["timeout"] for each in stack.of("Function")}
+    limits = {each.outputs["arn"]: each.inputs["timeout"] for each in stack.find("Function")}
     tasks = list(_tasks(definition))
     assert len(tasks) >= 13
     whole = definition["TimeoutSeconds"]
@@ -269,17 +269,17 @@ def _tasks(node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def test_no_placeholder_is_left_in_the_state_machine(any_stack: Any) -> None:
-    (machine,) = any_stack.of("StateMachine")
+    (machine,) = any_stack.find("StateMachine")
     assert "${" not in machine.inputs["definition"]
     assert machine.inputs["loggingConfiguration"]["includeExecutionData"] is False
 
 
 def test_every_alarm_tells_somebody_or_moves_the_fleet(any_stack: Any) -> None:
     alerts = next(
-        each.outputs["arn"] for each in any_stack.of("Topic") if each.inputs["name"].endswith("-alerts")
+        each.outputs["arn"] for each in any_stack.find("Topic") if each.inputs["name"].endswith("-alerts")
     )
-    policies = {each.outputs["arn"] for each in any_stack.of("Policy") if "autoscaling" in each.type}
-    for alarm in any_stack.of("MetricAlarm"):
+    policies = {each.outputs["arn"] for each in any_stack.find("Policy") if "autoscaling" in each.type}
+    for alarm in any_stack.find("MetricAlarm"):
         (action,) = alarm.inputs["alarmActions"]
         assert action == alerts or action in policies
         assert alarm.inputs["alarmDescription"]
@@ -288,14 +288,16 @@ def test_every_alarm_tells_somebody_or_moves_the_fleet(any_stack: Any) -> None:
 def test_every_function_s_errors_are_watched(any_stack: Any) -> None:
     watched = {
         each.inputs["dimensions"]["FunctionName"]
-        for each in any_stack.of("MetricAlarm")
+        for each in any_stack.find("MetricAlarm")
         if each.inputs.get("metricName") == "Errors"
     }
-    assert watched == {each.inputs["name"] for each in any_stack.of("Function")}
+    assert watched == {each.inputs["name"] for each in any_stack.find("Function")}
 
 
 def test_the_guides_alarms_are_all_there(built: Any) -> None:
-    names = {each.inputs["name"].removeprefix("gorggle-test-") for each in built("default").of("MetricAlarm")}
+    names = {
+        each.inputs["name"].removeprefix("gorggle-test-") for each in built("default").find("MetricAlarm")
+    }
     assert names >= {
         "throttles", "ExecutionsFailed", "ExecutionsTimedOut", "dead-upload_failures", "dead-event_failures",
         "notification-failures", "uploads-wait", "api-5xx", "api-latency", "no-healthy-host", "GpuUtilization", "GpuMemoryUtilization",
@@ -317,7 +319,9 @@ def test_what_an_instance_uses_up_is_told_of_in_time(
     built: Any, metric: str, percent: float, minutes: int
 ) -> None:
     (alarm,) = (
-        each.inputs for each in built("default").of("MetricAlarm") if each.inputs.get("metricName") == metric
+        each.inputs
+        for each in built("default").find("MetricAlarm")
+        if each.inputs.get("metricName") == metric
     )
     assert (alarm["threshold"], alarm["evaluationPeriods"] * alarm["period"]) == (percent, minutes * 60)
 
@@ -325,7 +329,7 @@ def test_what_an_instance_uses_up_is_told_of_in_time(
 def test_a_fleet_that_does_not_come_is_told_of_before_jobs_give_up(built: Any) -> None:
     (alarm,) = (
         each.inputs
-        for each in built("default").of("MetricAlarm")
+        for each in built("default").find("MetricAlarm")
         if each.inputs["name"].endswith("no-healthy-host")
     )
     # By what the functions find: a balancer without targets tells nothing.
@@ -337,9 +341,9 @@ def test_a_fleet_that_does_not_come_is_told_of_before_jobs_give_up(built: Any) -
 
 
 def test_every_metric_of_the_dashboard_is_one_that_somebody_gives(built: Any) -> None:
-    """Of this stack's own: what the attendant measures, the functions count, and the log's filters make."""
+    """Of this stack's own: what the agent measures, the functions count, and the log's filters make."""
     stack = built("default")
-    (dashboard,) = stack.of("Dashboard")
+    (dashboard,) = stack.find("Dashboard")
     shown = {
         metric[1]
         for widget in json.loads(dashboard.inputs["dashboardBody"])["widgets"]
@@ -350,7 +354,7 @@ def test_every_metric_of_the_dashboard_is_one_that_somebody_gives(built: Any) ->
     page += "gorggle_real_time_factor_count 1\ngorggle_gpu_utilisation_ratio 0.5\n"
     page += "".join(f'gorggle_gpu_memory_bytes{{kind="{kind}"}} 1\n' for kind in ("free", "total"))
     given = metrics.build_metric_data(page, metrics.CpuUsage(), "fleet", metrics.RequestCounters())
-    filtered = {each.inputs["name"] for each in stack.of("LogMetricFilter")}
+    filtered = {each.inputs["name"] for each in stack.find("LogMetricFilter")}
     assert shown == {each["MetricName"] for each in given} | filtered
 
 
@@ -366,22 +370,22 @@ def test_the_outputs_say_where_everything_is(built: Any) -> None:
 
 
 def test_every_failure_ends_somewhere(any_stack: Any) -> None:
-    queues = {each.outputs["arn"]: each for each in any_stack.of("Queue")}
+    queues = {each.outputs["arn"]: each for each in any_stack.find("Queue")}
     uploads = next(each for each in queues.values() if each.inputs["name"].endswith("-uploads"))
     redrive = json.loads(uploads.inputs["redrivePolicy"])
     assert redrive["deadLetterTargetArn"] in queues
     assert redrive["maxReceiveCount"] == 5
-    for target in any_stack.of("EventTarget"):
+    for target in any_stack.find("EventTarget"):
         assert target.inputs["deadLetterConfig"]["arn"] in queues
-    for config in any_stack.of("FunctionEventInvokeConfig"):
+    for config in any_stack.find("FunctionEventInvokeConfig"):
         assert config.inputs["destinationConfig"]["onFailure"]["destination"] in queues
 
 
 def test_queues_take_messages_from_their_own_rules_only(built: Any) -> None:
     stack = built("default")
-    rules = {each.outputs["arn"] for each in stack.of("EventRule")}
+    rules = {each.outputs["arn"] for each in stack.find("EventRule")}
     taken = set()
-    for policy in stack.of("QueuePolicy"):
+    for policy in stack.find("QueuePolicy"):
         for statement in statements(policy.inputs["policy"]):
             if statement["Effect"] == "Allow":
                 taken |= set(statement["Condition"]["ArnEquals"]["aws:SourceArn"])
@@ -389,28 +393,28 @@ def test_queues_take_messages_from_their_own_rules_only(built: Any) -> None:
 
 
 def test_the_api_lets_only_its_own_site_s_pages_call(built: Any) -> None:
-    (api,) = built("default").of("Api")
+    (api,) = built("default").find("Api")
     (origin,) = api.inputs["corsConfiguration"]["allowOrigins"]
     assert origin == "https://website-distribution-domainName"
-    assert "corsConfiguration" not in built("nat").of("Api")[0].inputs
+    assert "corsConfiguration" not in built("nat").find("Api")[0].inputs
 
 
 def test_every_route_but_the_open_ones_asks_who_calls(any_stack: Any) -> None:
     routes = {
         each.inputs["routeKey"]: each.inputs["authorizationType"]
-        for each in any_stack.of("Route")
+        for each in any_stack.find("Route")
         if "routeKey" in each.inputs
     }
     unguarded = {route for route, kind in routes.items() if kind == "NONE"}
     assert unguarded == {"GET /health", "GET /openapi.json", "$default"}
     assert len(routes) >= 9
-    (stage,) = any_stack.of("Stage")
+    (stage,) = any_stack.find("Stage")
     assert stage.inputs["defaultRouteSettings"]["throttlingBurstLimit"] == 40
 
 
 def test_functions_are_called_by_what_the_manifest_says_and_by_nothing_else(built: Any) -> None:
     stack = built("default")
-    for permission in stack.of("Permission"):
+    for permission in stack.find("Permission"):
         assert permission.inputs["sourceArn"], permission.name
         if permission.inputs["principal"] == "apigateway.amazonaws.com":
             assert not permission.inputs["sourceArn"].endswith("/*/*")
@@ -418,14 +422,14 @@ def test_functions_are_called_by_what_the_manifest_says_and_by_nothing_else(buil
 
 def test_the_site_is_read_through_cloudfront_alone(built: Any) -> None:
     stack = built("default")
-    (distribution,) = stack.of("Distribution")
+    (distribution,) = stack.find("Distribution")
     assert distribution.inputs["defaultCacheBehavior"]["viewerProtocolPolicy"] == "redirect-to-https"
-    (headers,) = stack.of("ResponseHeadersPolicy")
+    (headers,) = stack.find("ResponseHeadersPolicy")
     policy = headers.inputs["securityHeadersConfig"]["contentSecurityPolicy"]["contentSecurityPolicy"]
     assert "default-src 'none'" in policy
     assert "frame-ancestors 'none'" in policy
     assert "unsafe" not in policy
-    site = next(each for each in stack.of("BucketPolicy") if "website" in each.inputs["bucket"])
+    site = next(each for each in stack.find("BucketPolicy") if "website" in each.inputs["bucket"])
     reader = statements(site.inputs["policy"])[1]
     assert reader["Condition"] == {"StringEquals": {"AWS:SourceArn": distribution.outputs["arn"]}}
     assert reader["Action"] == "s3:GetObject"
@@ -434,7 +438,7 @@ def test_the_site_is_read_through_cloudfront_alone(built: Any) -> None:
 def test_buckets_answer_pages_of_the_site_and_no_others(built: Any) -> None:
     stack = built("default")
     found = {}
-    for each in stack.of("BucketCorsConfiguration"):
+    for each in stack.find("BucketCorsConfiguration"):
         role = next(role for role in ("uploads", "results") if role in each.inputs["bucket"])
         for rule in each.inputs["corsRules"]:
             assert rule["allowedOrigins"] == ["https://website-distribution-domainName"]
@@ -444,15 +448,15 @@ def test_buckets_answer_pages_of_the_site_and_no_others(built: Any) -> None:
         ("uploads", "read"): {"GET", "HEAD"},
         ("results", "read"): {"GET", "HEAD"},
     }
-    assert not built("nat").of("BucketCorsConfiguration"), "without a site no page calls"
+    assert not built("nat").find("BucketCorsConfiguration"), "without a site no page calls"
 
 
 def test_whoever_gives_a_video_s_address_may_read_videos_and_nothing_else_of_s3(built: Any) -> None:
     stack = built("default")
     uploads = {
-        each.outputs["arn"] for each in stack.of("Bucket") if "uploads" in str(each.inputs.get("bucket"))
+        each.outputs["arn"] for each in stack.find("Bucket") if "uploads" in str(each.inputs.get("bucket"))
     }
-    (policy,) = (each for each in stack.of("RolePolicy") if "get_video_url" in each.name)
+    (policy,) = (each for each in stack.find("RolePolicy") if "get_video_url" in each.name)
     (statement,) = (
         each for each in statements(policy.inputs["policy"]) if "s3:" in json.dumps(each["Action"])
     )
@@ -466,7 +470,7 @@ def test_a_new_page_is_seen_at_once_and_its_parts_are_kept(built: Any) -> None:
     stack = built("default")
     objects = {
         each.inputs["key"]: each.inputs
-        for each in stack.of("BucketObjectv2")
+        for each in stack.find("BucketObjectv2")
         if "website" in each.inputs["bucket"]
     }
     assert {"index.html", "config.json"} <= set(objects)
@@ -484,11 +488,11 @@ def test_what_functions_measure_is_kept_apart_by_stack_and_watched_by_its_names(
     stack = built("default")
     names = {
         each.inputs["environment"]["variables"].get("POWERTOOLS_METRICS_NAMESPACE")
-        for each in stack.of("Function")
+        for each in stack.find("Function")
     }
     assert names - {None} == {"Gorggle/test"}
     (untold,) = (
-        each for each in stack.of("MetricAlarm") if each.inputs["name"].endswith("notification-failures")
+        each for each in stack.find("MetricAlarm") if each.inputs["name"].endswith("notification-failures")
     )
     assert (untold.inputs["namespace"], untold.inputs["metricName"]) == (
         "Gorggle/test",
@@ -498,7 +502,7 @@ def test_what_functions_measure_is_kept_apart_by_stack_and_watched_by_its_names(
     counted = "".join(
         path.read_text() for path in (Path(__file__).resolve().parents[2] / "lambdas").rglob("*.py")
     )
-    (dashboard,) = stack.of("Dashboard")
+    (dashboard,) = stack.find("Dashboard")
     shown = [
         metric[1]
         for widget in json.loads(dashboard.inputs["dashboardBody"])["widgets"]
@@ -513,26 +517,26 @@ def test_what_functions_measure_is_kept_apart_by_stack_and_watched_by_its_names(
 def test_the_cost_model_counts_what_the_stack_has(built: Any) -> None:
     stack, model = built("default"), cost_model.StackConfig()
     looked_at = 0
-    for alarm in stack.of("MetricAlarm"):
+    for alarm in stack.find("MetricAlarm"):
         queries = alarm.inputs.get("metricQueries")
         looked_at += sum("metric" in each for each in queries) if queries else 1
     # Half a dollar: a function more or less is no new price.
     assert model.alarm_metrics == pytest.approx(looked_at, abs=5)
-    interfaces = [each for each in stack.of("VpcEndpoint") if each.inputs["vpcEndpointType"] == "Interface"]
+    interfaces = [each for each in stack.find("VpcEndpoint") if each.inputs["vpcEndpointType"] == "Interface"]
     assert model.endpoints * model.endpoint_zone_count == len(interfaces)
-    assert model.secrets == len(stack.of("Secret"))
+    assert model.secrets == len(stack.find("Secret"))
 
 
 def test_people_of_the_user_pool_are_sent_to_its_pages_and_back(built: Any) -> None:
     stack = built("cognito")
-    (config,) = (each for each in stack.of("BucketObjectv2") if each.inputs["key"] == "config.json")
+    (config,) = (each for each in stack.find("BucketObjectv2") if each.inputs["key"] == "config.json")
     known = json.loads(config.inputs["content"])
-    (domain,) = stack.of("UserPoolDomain")
+    (domain,) = stack.find("UserPoolDomain")
     assert known["sign_in"] == f"https://{domain.inputs['domain']}.auth.us-east-1.amazoncognito.com"
     assert known["client_id"]
-    (headers,) = stack.of("ResponseHeadersPolicy")
+    (headers,) = stack.find("ResponseHeadersPolicy")
     policy = headers.inputs["securityHeadersConfig"]["contentSecurityPolicy"]["contentSecurityPolicy"]
     assert f" {known['sign_in']};" in policy
-    (client,) = stack.of("UserPoolClient")
+    (client,) = stack.find("UserPoolClient")
     assert client.inputs["callbackUrls"] == ["https://website-distribution-domainName/"]
-    assert "amazoncognito" not in str(built("default").of("ResponseHeadersPolicy")[0].inputs)
+    assert "amazoncognito" not in str(built("default").find("ResponseHeadersPolicy")[0].inputs)

@@ -17,7 +17,7 @@ WORDS = smoke_test.reference_words(EXAMPLES / "demo.json")
 
 
 class Answers:
-    """An API that answers as it is told to."""
+    """A fake API."""
 
     def __init__(self, job: Mapping[str, Any], words: list[str], failures: list[dict[str, str]]) -> None:
         self.job, self.words, self.failures = job, words, failures
@@ -37,7 +37,7 @@ class Answers:
         }
 
 
-def told(
+def run_checks(
     monkeypatch: pytest.MonkeyPatch, job: Mapping[str, Any], words: list[str] = WORDS, why: str = ""
 ) -> list[str]:
     monkeypatch.setattr(smoke_test, "send_request", lambda *_: b"")
@@ -48,8 +48,8 @@ def told(
 GOOD = {"state": "done", "sources": {"lips": "used", "audio": "used"}, "cost": {"total": 0.01}}
 
 
-def test_a_stack_that_reads_what_is_said_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = told(monkeypatch, GOOD)
+def test_a_correct_transcript_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = run_checks(monkeypatch, GOOD)
     assert lines[-1].startswith("words: 100% of")
     assert "cost 0.0100 USD" in lines[2]
 
@@ -59,39 +59,39 @@ def test_a_stack_that_reads_what_is_said_is_well(monkeypatch: pytest.MonkeyPatch
     [
         ({"state": "running", "stage": "analyzing"}, WORDS, "still running"),
         ({"state": "failed", "failure": {"reason": "no fleet"}}, WORDS, "the job failed: no fleet"),
-        ({**GOOD, "sources": {"lips": "failed", "audio": "used"}}, WORDS, r"lost: lips \(no GPU\)"),
-        (GOOD, WORDS[: len(WORDS) // 2], "only 50% of the words agree"),
+        ({**GOOD, "sources": {"lips": "failed", "audio": "used"}}, WORDS, r"failed sources: lips \(no GPU\)"),
+        (GOOD, WORDS[: len(WORDS) // 2], "only 50% of the words are correct"),
     ],
 )
-def test_what_is_wrong_is_named(
+def test_failures_are_reported(
     monkeypatch: pytest.MonkeyPatch, job: Mapping[str, Any], words: list[str], said: str
 ) -> None:
     with pytest.raises(VerificationError, match=said):
-        told(monkeypatch, job, words, "no GPU")
+        run_checks(monkeypatch, job, words, "no GPU")
 
 
-def test_an_address_that_nobody_answers_is_named() -> None:
-    with pytest.raises(VerificationError, match="GET /health cannot be reached"):
+def test_an_unreachable_api_is_reported() -> None:
+    with pytest.raises(VerificationError, match="GET /health failed"):
         smoke_test.Api("http://127.0.0.1:9", "t").call("GET", "/health")
-    with pytest.raises(VerificationError, match="is no address"):
+    with pytest.raises(VerificationError, match="is not a URL"):
         smoke_test.Api("file:///etc", "t").call("GET", "/health")
 
 
-def test_a_token_is_taken_alone_or_in_its_secret() -> None:
+def test_a_token_is_parsed_alone_or_from_its_secret() -> None:
     assert smoke_test.parse_token(" abc\n") == "abc"
     assert smoke_test.parse_token(json.dumps({"token": "abc"})) == "abc"
 
 
-def test_without_a_token_nothing_is_asked(
+def test_a_missing_token_is_an_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("GORGGLE_TOKEN", raising=False)
     with pytest.raises(SystemExit):
         smoke_test.main(["https://api.example.org"])
-    assert "GORGGLE_TOKEN is not set" in capsys.readouterr().err
+    assert "set GORGGLE_TOKEN" in capsys.readouterr().err
 
 
-def test_a_form_holds_its_fields_before_the_file(tmp_path: Path) -> None:
+def test_the_fields_of_a_form_precede_the_file(tmp_path: Path) -> None:
     clip = tmp_path / "a.mp4"
     clip.write_bytes(b"video")
     body = smoke_test.encode_form({"key": "uploads/a", "Content-Type": "video/mp4"}, clip)

@@ -258,7 +258,7 @@ def test_an_idle_client_is_disconnected_in_time(stub: Stub, said: str) -> None:
     call = stub.StreamingRecognize(iter(sender), timeout=60)
     code, text = end_of(call)
     assert code is CODE.DEADLINE_EXCEEDED
-    assert f"nothing came for {IDLE_TIMEOUT_S:g} s" in text
+    assert f"no message for {IDLE_TIMEOUT_S:g} s" in text
     assert time.monotonic() - begun < IDLE_TIMEOUT_S + 5
     sender.end()
 
@@ -282,7 +282,7 @@ def test_a_full_server_refuses_at_once_and_serves_those_it_has(process: ServerPr
             dict(caught.value.trailing_metadata())["grpc-status-details-bin"]
         )
         retry = error_details_pb2.RetryInfo()
-        assert details.details[0].Unpack(retry)
+        assert any(detail.Unpack(retry) for detail in details.details)
         assert retry.retry_delay.ToMilliseconds() > 0
     for sender in held:
         sender.media(DEMO.read_bytes())

@@ -447,7 +447,7 @@ def test_a_duplicate_request_is_ignored_and_a_missing_one_is_reported(stub, expe
     with pytest.raises(grpc.RpcError) as caught:
         list(stub.StreamingRecognize(gap(), timeout=60))
     assert caught.value.code() is grpc.StatusCode.DATA_LOSS
-    assert "request 3 came where 2 was to come" in caught.value.details()
+    assert "expected sequence 2, got 3" in caught.value.details()
 
 
 @pytest.mark.parametrize(

@@ -249,7 +249,7 @@ def test_a_decoder_that_gets_no_cpu_has_not_stalled() -> None:
         subprocess.Popen([sys.executable, "-c", "while True: pass"], start_new_session=True) for _ in range(8)
     ]
     try:
-        with pytest.raises(DecoderError, match="exit code 3"):
+        with pytest.raises(DecoderError, match="exited with code 3"):
             list(decode_in_sandbox(pool, piped(clip()), LIMITS))
     finally:
         os.sched_setaffinity(0, allowed)

@@ -2,48 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gorggle_local.aws.pulumi_engine import Resource
-from gorggle_local.aws.resource_handlers.ec2_elb import tag_specifications
 from gorggle_local.aws.resource_handlers.registry import (
     CallGenerator,
     Inputs,
+    build_arn,
     call,
     convert_call,
+    ec2_tags,
     handles,
     pop_inputs,
+    tag_list,
 )
 
 
 @handles("ec2/launchTemplate:LaunchTemplate")
 def launch_template(resource: Resource, inputs: Inputs) -> CallGenerator:
-    # The provider itself makes the newest version the default one.
-    name, tags, launched, _newest = pop_inputs(
+    # updateDefaultVersion is for the provider.
+    name, tags, specifications, _update = pop_inputs(
         inputs, "name", "tags", "tagSpecifications", "updateDefaultVersion"
     )
     inputs["tagSpecifications"] = [
-        {
-            "resourceType": each["resourceType"],
-            "tags": [{"key": k, "value": v} for k, v in each["tags"].items()],
-        }
-        for each in launched
+        {"resourceType": each["resourceType"], "tags": tag_list(each["tags"], "key", "value")}
+        for each in specifications
     ]
-    wrapped = {
-        "launchTemplateName": name,
-        "launchTemplateData": {"securityGroupIds": inputs.pop("vpcSecurityGroupIds"), **inputs},
-    }
-    made = yield convert_call(
-        "ec2.CreateLaunchTemplate", wrapped, TagSpecifications=tag_specifications("launch-template", tags)
-    )
-    found = made["LaunchTemplate"]
-    return found["LaunchTemplateId"], {"latestVersion": found["LatestVersionNumber"]}
+    inputs["securityGroupIds"] = inputs.pop("vpcSecurityGroupIds")
+    request = {"launchTemplateName": name, "launchTemplateData": inputs}
+    result = yield convert_call("ec2.CreateLaunchTemplate", request, **ec2_tags("launch-template")(tags))
+    created = result["LaunchTemplate"]
+    return created["LaunchTemplateId"], {"latestVersion": created["LatestVersionNumber"]}
 
 
 @handles("autoscaling/group:Group")
 def group(resource: Resource, inputs: Inputs) -> CallGenerator:
-    # Waiting for capacity and refreshing instances are what the provider does around the group.
-    zones, hooks, metrics, _wait, _refresh, tags = pop_inputs(
+    # Waiting for capacity and instance refresh are done by the provider.
+    subnets, hooks, metrics, _wait, _refresh, tags = pop_inputs(
         inputs,
         "vpcZoneIdentifiers",
         "initialLifecycleHooks",
@@ -52,58 +45,41 @@ def group(resource: Resource, inputs: Inputs) -> CallGenerator:
         "instanceRefresh",
         "tags",
     )
-    kind = "auto-scaling-group"
-    listed = [
-        {
-            "ResourceId": inputs["name"],
-            "ResourceType": kind,
-            "Key": each["key"],
-            "Value": each["value"],
-            "PropagateAtLaunch": each["propagateAtLaunch"],
-        }
-        for each in tags
-    ]
-    words = {
-        "name": "autoScalingGroupName",
-        "maxInstanceLifetime": "maxInstanceLifetime",
-        "targetGroupArns": "targetGroupARNs",
-    }
-    renamed_hooks = [{**each, "lifecycleHookName": each["name"]} for each in hooks]
-    for each in renamed_hooks:
-        del each["name"]
+    name = inputs["name"]
+    for hook in hooks:
+        hook["lifecycleHookName"] = hook.pop("name")
+    for tag in tags:
+        tag.update(resourceId=name, resourceType="auto-scaling-group")
     yield convert_call(
         "autoscaling.CreateAutoScalingGroup",
-        {**inputs, "lifecycleHookSpecificationList": renamed_hooks},
-        words,
-        VPCZoneIdentifier=",".join(zones),
-        Tags=listed,
+        {**inputs, "lifecycleHookSpecificationList": hooks, "tags": tags},
+        {"name": "autoScalingGroupName", "targetGroupArns": "targetGroupARNs"},
+        VPCZoneIdentifier=",".join(subnets),
     )
-    name = inputs["name"]
     yield call(
         "autoscaling.EnableMetricsCollection",
         AutoScalingGroupName=name,
         Metrics=metrics,
         Granularity="1Minute",
     )
-    address = f"autoScalingGroup:00000000-0000-4000-8000-000000000000:autoScalingGroupName/{name}"
-    return name, {"arn": f"arn:aws:autoscaling:us-east-1:123456789012:{address}"}
+    path = f"autoScalingGroup:00000000-0000-4000-8000-000000000000:autoScalingGroupName/{name}"
+    return name, {"arn": build_arn("autoscaling", path)}
 
 
 @handles("autoscaling/policy:Policy")
 def policy(resource: Resource, inputs: Inputs) -> CallGenerator:
     del inputs["tags"]
-    tracking: dict[str, Any] | None = inputs.get("targetTrackingConfiguration")
-    if tracking:
+    if tracking := inputs.get("targetTrackingConfiguration"):
         metric = tracking["customizedMetricSpecification"]
         metric["dimensions"] = metric.pop("metricDimensions")
-    made = yield convert_call("autoscaling.PutScalingPolicy", inputs, {"name": "policyName"})
-    return inputs["name"], {"arn": made["PolicyARN"]}
+    result = yield convert_call("autoscaling.PutScalingPolicy", inputs, {"name": "policyName"})
+    return inputs["name"], {"arn": result["PolicyARN"]}
 
 
 @handles("autoscaling/schedule:Schedule")
 def schedule(resource: Resource, inputs: Inputs) -> CallGenerator:
     del inputs["tags"]
-    # -1 says to the provider: leave it as it is.
-    kept = {name: value for name, value in inputs.items() if value != -1}
-    yield convert_call("autoscaling.PutScheduledUpdateGroupAction", kept)
+    # -1 means to the provider: do not change.
+    changed = {name: value for name, value in inputs.items() if value != -1}
+    yield convert_call("autoscaling.PutScheduledUpdateGroupAction", changed)
     return inputs["scheduledActionName"], {}

@@ -1,7 +1,8 @@
-"""Functions, layers, what calls them, and the state machine."""
+"""Functions, layers, permissions, event targets, and the state machine."""
 
 from __future__ import annotations
 
+from gorggle_local.aws.provider_outputs import REGION
 from gorggle_local.aws.pulumi_engine import Resource
 from gorggle_local.aws.resource_handlers.registry import (
     CallGenerator,
@@ -17,26 +18,26 @@ from gorggle_local.aws.resource_handlers.registry import (
 @handles("lambda/layerVersion:LayerVersion")
 def layer(resource: Resource, inputs: Inputs) -> CallGenerator:
     bucket, key, _hash, _tags = pop_inputs(inputs, "s3Bucket", "s3Key", "sourceCodeHash", "tags")
-    made = yield convert_call(
+    result = yield convert_call(
         "lambda.PublishLayerVersion", inputs, Content={"S3Bucket": bucket, "S3Key": key}
     )
-    arn = made["LayerVersionArn"]
-    return arn, {"arn": arn, "layerArn": made["LayerArn"], "version": str(made["Version"])}
+    arn = result["LayerVersionArn"]
+    return arn, {"arn": arn, "layerArn": result["LayerArn"], "version": str(result["Version"])}
 
 
 @handles("lambda/function:Function")
 def function(resource: Resource, inputs: Inputs) -> CallGenerator:
     bucket, key, _hash, tags = pop_inputs(inputs, "s3Bucket", "s3Key", "sourceCodeHash", "tags")
-    made = yield convert_call(
+    result = yield convert_call(
         "lambda.CreateFunction",
         inputs,
         {"name": "functionName"},
         Code={"S3Bucket": bucket, "S3Key": key},
         Tags=tags,
     )
-    arn = made["FunctionArn"]
+    arn = result["FunctionArn"]
     path = f"2015-03-31/functions/{arn}/invocations"
-    return inputs["name"], {"arn": arn, "invokeArn": f"arn:aws:apigateway:us-east-1:lambda:path/{path}"}
+    return inputs["name"], {"arn": arn, "invokeArn": f"arn:aws:apigateway:{REGION}:lambda:path/{path}"}
 
 
 @handles("lambda/permission:Permission")
@@ -48,52 +49,27 @@ def permission(resource: Resource, inputs: Inputs) -> CallGenerator:
     return resource.name, {}
 
 
-@handles("lambda/functionEventInvokeConfig:FunctionEventInvokeConfig")
-def event_config(resource: Resource, inputs: Inputs) -> CallGenerator:
-    del inputs["tags"]
-    yield convert_call("lambda.PutFunctionEventInvokeConfig", inputs)
-    return inputs["functionName"], {}
-
-
-@handles("lambda/eventSourceMapping:EventSourceMapping")
-def event_source(resource: Resource, inputs: Inputs) -> CallGenerator:
-    (tags,) = pop_inputs(inputs, "tags")
-    made = yield convert_call("lambda.CreateEventSourceMapping", inputs, Tags=tags)
-    return made["UUID"], {"uuid": made["UUID"]}
-
-
 @handles("sfn/stateMachine:StateMachine")
 def state_machine(resource: Resource, inputs: Inputs) -> CallGenerator:
     logging, tags = pop_inputs(inputs, "loggingConfiguration", "tags")
-    wanted = {
-        "level": logging["level"],
-        "includeExecutionData": logging["includeExecutionData"],
-        "destinations": [{"cloudWatchLogsLogGroup": {"logGroupArn": logging["logDestination"]}}],
-    }
-    made = yield convert_call(
+    destination = logging.pop("logDestination")
+    logging["destinations"] = [{"cloudWatchLogsLogGroup": {"logGroupArn": destination}}]
+    result = yield convert_call(
         "stepfunctions.CreateStateMachine",
         inputs,
-        loggingConfiguration=wanted,
+        loggingConfiguration=logging,
         tags=tag_list(tags, "key", "value"),
     )
-    return made["stateMachineArn"], {"arn": made["stateMachineArn"]}
-
-
-@handles("cloudwatch/eventRule:EventRule")
-def rule(resource: Resource, inputs: Inputs) -> CallGenerator:
-    (tags,) = pop_inputs(inputs, "tags")
-    made = yield convert_call("events.PutRule", inputs, Tags=tag_list(tags))
-    return inputs["name"], {"arn": made["RuleArn"]}
+    return result["stateMachineArn"], {"arn": result["stateMachineArn"]}
 
 
 @handles("cloudwatch/eventTarget:EventTarget")
 def target(resource: Resource, inputs: Inputs) -> CallGenerator:
-    rule_name, identity, arn, letters, retry = pop_inputs(
-        inputs, "rule", "targetId", "arn", "deadLetterConfig", "retryPolicy"
-    )
-    assert_consumed(inputs, "tags")
-    wanted = {"id": identity, "arn": arn, "deadLetterConfig": letters, "retryPolicy": retry}
-    answer = yield convert_call("events.PutTargets", {"rule": rule_name, "targets": [wanted]})
-    if answer.get("FailedEntryCount") and "sample" not in str(answer):
-        raise RuntimeError(f"{resource.name}: {answer['FailedEntries']}")
-    return f"{rule_name}-{identity}", {}
+    rule, identity = inputs.pop("rule"), inputs.pop("targetId")
+    names = ("arn", "deadLetterConfig", "retryPolicy")
+    assert_consumed(inputs, "tags", *names)
+    item = {"id": identity, **{name: inputs[name] for name in names}}
+    result = yield convert_call("events.PutTargets", {"rule": rule, "targets": [item]})
+    if result.get("FailedEntryCount") and "sample" not in str(result):
+        raise RuntimeError(f"{resource.name}: {result['FailedEntries']}")
+    return f"{rule}-{identity}", {}

@@ -7,6 +7,7 @@ from gorggle_local.aws.resource_handlers.registry import (
     CallGenerator,
     Inputs,
     assert_consumed,
+    build_arn,
     call,
     handles,
     pop_inputs,
@@ -17,17 +18,20 @@ from gorggle_local.aws.resource_handlers.registry import (
 @handles("sqs/queue:Queue")
 def queue(resource: Resource, inputs: Inputs) -> CallGenerator:
     name, tags = pop_inputs(inputs, "name", "tags")
-    words = {
+    attributes = {
         "visibilityTimeoutSeconds": "VisibilityTimeout",
         "messageRetentionSeconds": "MessageRetentionPeriod",
         "redrivePolicy": "RedrivePolicy",
         "sqsManagedSseEnabled": "SqsManagedSseEnabled",
     }
-    assert_consumed(inputs, *words)
-    attributes = {words[key]: _to_attribute(value) for key, value in inputs.items()}
-    made = yield call("sqs.CreateQueue", QueueName=name, Attributes=attributes, tags=tags)
-    url = made["QueueUrl"]
-    return url, {"url": url, "arn": f"arn:aws:sqs:us-east-1:123456789012:{name}"}
+    assert_consumed(inputs, *attributes)
+    values = {attributes[key]: _to_attribute(value) for key, value in inputs.items()}
+    result = yield call("sqs.CreateQueue", QueueName=name, Attributes=values, tags=tags)
+    return result["QueueUrl"], {"url": result["QueueUrl"], "arn": build_arn("sqs", name)}
+
+
+def _to_attribute(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 @handles("sqs/queuePolicy:QueuePolicy")
@@ -42,8 +46,8 @@ def queue_policy(resource: Resource, inputs: Inputs) -> CallGenerator:
 def topic(resource: Resource, inputs: Inputs) -> CallGenerator:
     name, key, tags = pop_inputs(inputs, "name", "kmsMasterKeyId", "tags")
     assert_consumed(inputs)
-    made = yield call("sns.CreateTopic", Name=name, Attributes={"KmsMasterKeyId": key}, Tags=tag_list(tags))
-    return made["TopicArn"], {"arn": made["TopicArn"]}
+    result = yield call("sns.CreateTopic", Name=name, Attributes={"KmsMasterKeyId": key}, Tags=tag_list(tags))
+    return result["TopicArn"], {"arn": result["TopicArn"]}
 
 
 @handles("sns/topicPolicy:TopicPolicy")
@@ -52,17 +56,3 @@ def topic_policy(resource: Resource, inputs: Inputs) -> CallGenerator:
     assert_consumed(inputs, "tags")
     yield call("sns.SetTopicAttributes", TopicArn=arn, AttributeName="Policy", AttributeValue=policy)
     return arn, {}
-
-
-@handles("sns/topicSubscription:TopicSubscription")
-def subscription(resource: Resource, inputs: Inputs) -> CallGenerator:
-    arn, protocol, endpoint = pop_inputs(inputs, "topic", "protocol", "endpoint")
-    assert_consumed(inputs, "tags")
-    made = yield call(
-        "sns.Subscribe", TopicArn=arn, Protocol=protocol, Endpoint=endpoint, ReturnSubscriptionArn=True
-    )
-    return made["SubscriptionArn"], {"arn": made["SubscriptionArn"]}
-
-
-def _to_attribute(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

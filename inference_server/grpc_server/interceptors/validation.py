@@ -1,6 +1,6 @@
-"""Requests that are no message of the API: the caller's mistake, told as one.
+"""Refuses requests that cannot be parsed with INVALID_ARGUMENT.
 
-Left to itself, grpc.aio ends such calls with UNKNOWN or INTERNAL, and a traceback in the log, before any handler sees them.
+Without it, grpc.aio ends such calls with UNKNOWN or INTERNAL and logs a traceback.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ Deserializer = Callable[[bytes], Any]
 
 
 class _Undecodable:
-    """Stands in for a request that could not be parsed."""
+    """Replaces a request that could not be parsed."""
 
 
 class RequestValidationInterceptor(HandlerInterceptor):
-    """The innermost interceptor: what its handlers get was parsed."""
+    """The innermost interceptor: raises InvalidRequestError for requests that cannot be parsed."""
 
     def _wrap_deserializer(self, deserialize: Deserializer) -> Deserializer:
         def parsed(data: bytes) -> Any:
@@ -45,12 +45,12 @@ class RequestValidationInterceptor(HandlerInterceptor):
 
 
 def _wrap_handler(behaviour: Callable[..., Any], method: str) -> Callable[..., Any]:
-    """The behaviour, given checked requests: one, or an iterator of them."""
+    """Return the handler with its requests checked: one, or an iterator of them."""
 
     def checked(request: Any) -> Any:
         if isinstance(request, _Undecodable):
             raise InvalidRequestError(
-                f"a message is no request of {method}: use the API's own protocol buffers, and send them whole"
+                f"a message is not a request of {method}: use the protocol buffers of the API, and send them completely"
             )
         return request
 
