@@ -1,6 +1,6 @@
 import { defineConfig } from "vite";
 
-// The built page is committed where the wheel takes it from: whoever installs Gorggle needs no Node.
+// The built page is committed and packaged in the wheel, so that installing Gorggle needs no Node.
 export default defineConfig({
   base: "./",
   oxc: { jsx: { runtime: "automatic", importSource: "preact" } },
@@ -8,7 +8,7 @@ export default defineConfig({
     outDir: "../python/gorggle_gateway/page",
     emptyOutDir: true,
     target: "es2022",
-    // Nothing may become a data: address, which the content security policy forbids.
+    // Never inline assets as data: URLs, which the content security policy forbids.
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
     rolldownOptions: {

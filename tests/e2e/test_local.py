@@ -17,7 +17,7 @@ import requests
 
 from tests.e2e.malicious_files import write_malicious_files
 from tests.sdk.caption_parsers import read_webvtt
-from tests.web.conftest import ACTION_LIMIT_MS, wait_until, watched
+from tests.web.conftest import ACTION_TIMEOUT_MS, record_errors, wait_until
 
 pytestmark = pytest.mark.timeout(600)
 ROOT = Path(__file__).resolve().parents[2]
@@ -143,11 +143,11 @@ def test_a_video_is_transcribed_on_the_website_although_the_server_is_killed(
     local: Local, browser: Any
 ) -> None:
     context = browser.new_context(viewport={"width": 1360, "height": 850}, locale="en-GB")
-    visit = watched(context.new_page())
+    visit = record_errors(context.new_page())
     page = visit.page
     page.goto(local.url)
     page.set_input_files("[data-testid=files]", str(DEMO))
-    page.click("a.name:text-is('demo.mp4')", timeout=4 * ACTION_LIMIT_MS)
+    page.click("a.name:text-is('demo.mp4')", timeout=4 * ACTION_TIMEOUT_MS)
     job_id = page.url.rpartition("/")[2]
     local.until(job_id, is_being_read)
     local.kill_server()
@@ -183,7 +183,7 @@ def test_a_video_is_transcribed_on_the_website_although_the_server_is_killed(
     assert cues[0].lines[0].startswith("pin blue")
     assert cues[0].start_ms == pytest.approx(1000, abs=200)
     context.close()
-    assert visit.faults == []
+    assert visit.errors == []
 
 
 def test_malicious_uploads_fail_with_a_reason(local: Local, browser: Any, tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_malicious_uploads_fail_with_a_reason(local: Local, browser: Any, tmp_pa
     renamed = "<img src=x onerror=alert(1)>.mp4"
     (tmp_path / "zip-bomb.mp4").rename(tmp_path / renamed)
     context = browser.new_context(locale="en-GB")
-    visit = watched(context.new_page())
+    visit = record_errors(context.new_page())
     page = visit.page
     page.goto(local.url)
     page.set_input_files("[data-testid=files]", [str(path) for path in tmp_path.iterdir()])
@@ -212,7 +212,7 @@ def test_malicious_uploads_fail_with_a_reason(local: Local, browser: Any, tmp_pa
     assert "expected a whole number from 1 to 5368709120" in refused.json()["detail"]
     assert requests.get(f"{local.url}/api/health", timeout=60).json()["status"] == "ok"
     context.close()
-    assert visit.faults == []
+    assert visit.errors == []
 
 
 def test_nothing_is_lost_when_everything_is_killed(local: Local) -> None:

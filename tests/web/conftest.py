@@ -1,4 +1,4 @@
-"""Fixtures that serve the web page with a real gateway and open it in Chromium."""
+"""Fixtures: the page in Chromium, served by the gateway."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from tests.web.pipeline import Pipeline
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
 RESULTS = Path(__file__).resolve().parent / "results"
-ACTION_LIMIT_MS = 15_000
+ACTION_TIMEOUT_MS = 15_000
 
 OpenBrowser = Callable[..., Any]
 
 
-def result(name: str) -> dict[str, Any]:
+def load_result(name: str) -> dict[str, Any]:
     document: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
     return document
 
 
 @dataclass
 class Site:
-    """A gateway that serves the page, and the API behind it."""
+    """The URL of a running gateway, and the API behind it."""
 
     url: str
     pipeline: Pipeline
@@ -44,7 +44,7 @@ class Site:
 def running_site(
     pipeline: Pipeline | None = None, *, server: str = "127.0.0.1:1", **settings: Any
 ) -> Iterator[Site]:
-    """Serve the page, live captions from ``server`` and the API of ``pipeline`` on a separate thread."""
+    """Serve the page, live captions of the inference server at ``server`` and the API of ``pipeline`` in a thread."""
     pipeline = pipeline or Pipeline()
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
@@ -79,53 +79,53 @@ def site() -> Iterator[Site]:
 
 @dataclass
 class Visit:
-    """A browser tab and the errors that occurred in it."""
+    """A browser tab and the errors recorded in it."""
 
     page: Any
-    faults: list[str]
+    errors: list[str]
 
 
 @pytest.fixture
 def visit(browser: Any) -> Iterator[Callable[..., Visit]]:
-    """Return a function that opens a URL in a new browser context. The test fails if an error occurs in any of them."""
+    """Open URLs, each in a new browser context. Fails the test if an error was recorded in any of them."""
     visits: list[Visit] = []
     with contextlib.ExitStack() as stack:
 
-        def go(url: str, **context: Any) -> Visit:
-            made = browser.new_context(
+        def open_url(url: str, **context: Any) -> Visit:
+            new_context = browser.new_context(
                 **{"viewport": {"width": 1360, "height": 850}, "locale": "en-GB", **context}
             )
-            stack.callback(made.close)
-            visits.append(watched(made.new_page()))
+            stack.callback(new_context.close)
+            visits.append(record_errors(new_context.new_page()))
             visits[-1].page.goto(url)
             return visits[-1]
 
-        yield go
-        faults = [fault for each in visits for fault in each.faults]
-    assert faults == []
+        yield open_url
+        errors = [error for visit in visits for error in visit.errors]
+    assert errors == []
 
 
-def watched(page: Any) -> Visit:
-    """Record a tab's errors: exceptions, console errors and violations of the content security policy."""
+def record_errors(page: Any) -> Visit:
+    """Record exceptions, console errors and violations of the content security policy in a tab."""
     visit = Visit(page, [])
-    page.set_default_timeout(ACTION_LIMIT_MS)
-    page.on("pageerror", lambda error: visit.faults.append(f"exception: {error}"))
-    page.on("console", lambda message: visit.faults.append(message.text) if _is_fault(message) else None)
+    page.set_default_timeout(ACTION_TIMEOUT_MS)
+    page.on("pageerror", lambda error: visit.errors.append(f"exception: {error}"))
+    page.on("console", lambda message: visit.errors.append(message.text) if _is_error(message) else None)
     page.on("dialog", lambda dialog: dialog.accept())
     return visit
 
 
-def _is_fault(message: Any) -> bool:
-    # The console reports responses such as 404 and 409 as errors; many tests expect them.
+def _is_error(message: Any) -> bool:
+    # The console also logs HTTP errors such as 404 and 409, which many tests provoke.
     return message.type == "error" and not message.text.startswith("Failed to load resource")
 
 
-def wait_until(page: Any, expression: str, also: Callable[[], bool] = lambda: True) -> None:
-    """Wait until a JavaScript expression is true and ``also`` returns true.
+def wait_until(page: Any, expression: str, condition: Callable[[], bool] = lambda: True) -> None:
+    """Wait until a JavaScript expression and a Python condition are true.
 
-    Playwright's own wait calls ``eval``, which the page's content security policy forbids.
+    Playwright's ``wait_for_function`` needs ``eval``, which the page's content security policy forbids.
     """
-    end = time.monotonic() + ACTION_LIMIT_MS / 1000
-    while not (also() and page.evaluate(expression)):
-        assert time.monotonic() < end, f"timed out waiting for: {expression}"
+    deadline = time.monotonic() + ACTION_TIMEOUT_MS / 1000
+    while not (condition() and page.evaluate(expression)):
+        assert time.monotonic() < deadline, f"timed out: {expression}"
         page.wait_for_timeout(50)

@@ -1,7 +1,7 @@
-"""The HTTP API as the page meets it, with a pipeline that takes a moment and gives results that were made before.
+"""A fake of the HTTP API whose jobs take a given time and return recorded results.
 
-Corrections, captions and file names go through the pipeline's own code; only what would take an inference server is
-played. The results are of the clips in ``examples/``, read by the embedded model and fused (lips alone, sound alone).
+Corrections, captions, file names and progress use the pipeline's own code; only the inference is replaced. The results
+are those of the clips in ``examples/``, transcribed with the built-in model (lips and audio separately) and fused.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gorggle_lambdas.common.result_publisher import RESULT_FORMATS, render_forma
 from gorggle_lambdas.handlers.create_upload import MEDIA_TYPES, sanitize_name
 
 HERE = Path(__file__).resolve().parent
-STAGES = ("waiting", "probing", "reading", "fusing")
+STAGES = ("waiting", "probing", "analyzing", "fusing")
 
 
 @dataclass
@@ -40,65 +40,65 @@ class Job:
 
 
 class Pipeline:
-    """All jobs; ``seconds`` is how long each takes."""
+    """The jobs and the API's routes; each job takes ``seconds``."""
 
     def __init__(self, seconds: float = 1.0, token: str = "") -> None:
         self.seconds, self.token = seconds, token
         self.jobs: dict[str, Job] = {}
         self.is_down = False
-        # Where videos and results lie; empty: beside the API.
+        # Origins of videos and results; empty: the API's origin.
         self.uploads_origin, self.results_origin = "", ""
-        # Larger results are answered as their addresses.
-        self.answer_limit_bytes = 5 * 2**20
-        # So many addresses of videos were given; these of them work no more, and these run out in mid-play.
-        self.addresses, self.run_out, self.running_out = 0, set[int](), set[int]()
+        # For larger results, the API returns a presigned URL.
+        self.response_limit_bytes = 5 * 2**20
+        # The number of video URLs issued; the expired ones; those that expire during the first download.
+        self.num_video_urls, self.expired_urls, self.expiring_urls = 0, set[int](), set[int]()
         self.requests: list[tuple[str, str]] = []
 
-    # ------------------------------------------------------------------------------------------------------- contents
+    # ------------------------------------------------------------------------------------------------------------ jobs
 
     def add(self, name: str, clip: Path, result: dict[str, Any], **changes: Any) -> Job:
-        """A job that is done."""
+        """Add a finished job."""
         job = Job(
             name, clip.stat().st_size, video=clip.read_bytes(), arrived_at=0.0, results=[result], **changes
         )
         self.jobs[job.job_id] = job
         return job
 
-    def described(self, job: Job) -> dict[str, Any]:
-        about = self._about(job)
-        return about | compute_progress(about)
+    def describe(self, job: Job) -> dict[str, Any]:
+        document = self._describe_state(job)
+        return document | compute_progress(document)
 
-    def _about(self, job: Job) -> dict[str, Any]:
-        about: dict[str, Any] = {
+    def _describe_state(self, job: Job) -> dict[str, Any]:
+        document: dict[str, Any] = {
             "job_id": job.job_id,
             "name": job.name,
             "created_at": job.created_at,
             "size_bytes": job.size_bytes,
         }
         if job.arrived_at is None:
-            return {**about, "state": "awaiting_upload"}
-        share = (time.monotonic() - job.arrived_at) / max(self.seconds, 1e-6)
-        if job.failure and share >= 1:
-            return {**about, "state": "failed", "stage": "reading", "failure": job.failure}
-        if share >= 1:
-            return self._done(job, about)
-        stage = STAGES[min(3, int(share * 5) if share < 0.4 else 2 if share < 0.9 else 3)]
-        about |= {"state": "waiting" if stage == "waiting" else "running", "stage": stage}
-        if stage == "reading":
-            about["progress"] = {
+            return {**document, "state": "awaiting_upload"}
+        fraction = (time.monotonic() - job.arrived_at) / max(self.seconds, 1e-6)
+        if job.failure and fraction >= 1:
+            return {**document, "state": "failed", "stage": "analyzing", "failure": job.failure}
+        if fraction >= 1:
+            return self._describe_result(job, document)
+        stage = STAGES[min(3, int(fraction * 5) if fraction < 0.4 else 2 if fraction < 0.9 else 3)]
+        document |= {"state": "waiting" if stage == "waiting" else "running", "stage": stage}
+        if stage == "analyzing":
+            document["progress"] = {
                 "windows": 1,
-                "to_read_s": 20.0,
-                "read_s": round(20 * (share - 0.4) / 0.5, 1),
+                "total_s": 20.0,
+                "processed_s": round(20 * (fraction - 0.4) / 0.5, 1),
             }
-        return about
+        return document
 
-    def _done(self, job: Job, about: dict[str, Any]) -> dict[str, Any]:
+    def _describe_result(self, job: Job, document: dict[str, Any]) -> dict[str, Any]:
         if not job.results:
-            known = "two_speakers" if job.name.startswith("two") else "demo"
-            job.results.append(json.loads((HERE / "results" / f"{known}.json").read_text()))
+            name = "two_speakers" if job.name.startswith("two") else "demo"
+            job.results.append(json.loads((HERE / "results" / f"{name}.json").read_text()))
         result = job.results[-1]
         return {
-            **about,
+            **document,
             "state": "done",
             "stage": "done",
             "media": result["media"],
@@ -119,18 +119,18 @@ class Pipeline:
         route("GET", "/api/jobs/{job_id}/result", self._api(self.get_result))
         route("PUT", "/api/jobs/{job_id}/result", self._api(self.save_corrections))
         route("GET", "/api/jobs/{job_id}/video", self._api(self.get_video_url))
-        route("POST", "/store", self.receive)
-        route("GET", "/store/{job_id}", self.give)
-        route("GET", "/results/{job_id}/{version}/{format}", self.give_result)
+        route("POST", "/store", self.receive_upload)
+        route("GET", "/store/{job_id}", self.send_video)
+        route("GET", "/results/{job_id}/{version}/{format}", self.send_result)
 
-    def _api(self, answer: Any) -> Any:
+    def _api(self, respond: Any) -> Any:
         async def handler(request: web.Request) -> web.StreamResponse:
             self.requests.append((request.method, request.path))
             if self.is_down:
-                return problem(503, "down for a test")
+                return problem(503, "the service is unavailable")
             if self.token and request.headers.get("authorization") != f"Bearer {self.token}":
-                return problem(401, "who are you?")
-            response: web.StreamResponse = await answer(request)
+                return problem(401, "the token is missing or wrong")
+            response: web.StreamResponse = await respond(request)
             return response
 
         return handler
@@ -138,7 +138,7 @@ class Pipeline:
     def _job(self, request: web.Request) -> Job:
         job = self.jobs.get(request.match_info["job_id"])
         if job is None:
-            raise problem(404, "there is no such job", raised=True)
+            raise problem(404, "job not found", raised=True)
         return job
 
     async def create_upload(self, request: web.Request) -> web.StreamResponse:
@@ -151,7 +151,7 @@ class Pipeline:
         upload = {"method": "POST", "url": f"{origin}/store", "fields": {"key": job.job_id}}
         return web.json_response({"job_id": job.job_id, "upload": upload}, status=201)
 
-    async def receive(self, request: web.Request) -> web.StreamResponse:
+    async def receive_upload(self, request: web.Request) -> web.StreamResponse:
         fields: dict[str, Any] = {}
         async for part in await request.multipart():
             fields[part.name] = await part.read(decode=False)
@@ -162,10 +162,10 @@ class Pipeline:
 
     async def list_jobs(self, _request: web.Request) -> web.StreamResponse:
         newest = sorted(self.jobs.values(), key=lambda job: job.created_at, reverse=True)
-        return web.json_response({"jobs": [self.described(job) for job in newest]})
+        return web.json_response({"jobs": [self.describe(job) for job in newest]})
 
     async def get_job(self, request: web.Request) -> web.StreamResponse:
-        return web.json_response(self.described(self._job(request)))
+        return web.json_response(self.describe(self._job(request)))
 
     async def delete_job(self, request: web.Request) -> web.StreamResponse:
         del self.jobs[self._job(request).job_id]
@@ -174,23 +174,23 @@ class Pipeline:
     async def retry_job(self, request: web.Request) -> web.StreamResponse:
         job = self._job(request)
         job.failure, job.arrived_at = None, time.monotonic()
-        return web.json_response(self.described(job), status=202)
+        return web.json_response(self.describe(job), status=202)
 
     async def get_result(self, request: web.Request) -> web.StreamResponse:
         job = self._job(request)
         version = int(request.query.get("version", len(job.results)))
         form = RESULT_FORMATS[request.query.get("format", "json")]
         text = render_formats(job.results[version - 1])[form.extension]
-        if len(text) > self.answer_limit_bytes:
+        if len(text) > self.response_limit_bytes:
             origin = self.results_origin or request.url.origin()
-            address = {
+            location = {
                 "url": f"{origin}/results/{job.job_id}/{version}/{form.extension}",
                 "expires_in_s": 900,
             }
-            return web.json_response(address, content_type=PRESIGNED_URL_TYPE)
+            return web.json_response(location, content_type=PRESIGNED_URL_TYPE)
         return web.Response(text=text, content_type=form.content_type.split(";")[0])
 
-    async def give_result(self, request: web.Request) -> web.StreamResponse:
+    async def send_result(self, request: web.Request) -> web.StreamResponse:
         job, form = self._job(request), RESULT_FORMATS[request.match_info["format"]]
         text = render_formats(job.results[int(request.match_info["version"]) - 1])[form.extension]
         return web.Response(text=text, content_type=form.content_type.split(";")[0])
@@ -198,44 +198,48 @@ class Pipeline:
     async def save_corrections(self, request: web.Request) -> web.StreamResponse:
         job, document = self._job(request), await request.json()
         if document["base_version"] != len(job.results):
-            return problem(409, "somebody else saved a version meanwhile")
+            return problem(
+                409, "another version was saved concurrently: reload the result and correct that version"
+            )
         try:
             result = apply_corrections(job.results[-1], parse_corrections(document))
         except CorrectionError as error:
             return problem(400, str(error))
         job.results.append(result)
-        answer = {"version": len(job.results), "result": result}
+        response = {"version": len(job.results), "result": result}
         return web.json_response(
-            answer if len(json.dumps(result)) <= self.answer_limit_bytes else {"version": answer["version"]}
+            response
+            if len(json.dumps(result)) <= self.response_limit_bytes
+            else {"version": response["version"]}
         )
 
     async def get_video_url(self, request: web.Request) -> web.StreamResponse:
         job = self._job(request)
-        self.addresses += 1
-        address = f"{self.uploads_origin or request.url.origin()}/store/{job.job_id}?address={self.addresses}"
-        return web.json_response({"url": address, "expires_in_s": 900})
+        self.num_video_urls += 1
+        url = f"{self.uploads_origin or request.url.origin()}/store/{job.job_id}?number={self.num_video_urls}"
+        return web.json_response({"url": url, "expires_in_s": 900})
 
-    async def give(self, request: web.Request) -> web.StreamResponse:
-        address, body = int(request.query["address"]), self._job(request).video
-        if address in self.run_out:
+    async def send_video(self, request: web.Request) -> web.StreamResponse:
+        number, body = int(request.query["number"]), self._job(request).video
+        if number in self.expired_urls:
             return web.Response(status=403, text="Request has expired")
-        if address in self.running_out:
-            self.run_out.add(address)
-            return await half(request, body)
-        wanted = request.http_range
-        start, stop = wanted.start or 0, wanted.stop or len(body)
+        if number in self.expiring_urls:
+            self.expired_urls.add(number)
+            return await send_half(request, body)
+        byte_range = request.http_range
+        start, stop = byte_range.start or 0, byte_range.stop or len(body)
         headers = {"accept-ranges": "bytes", "content-range": f"bytes {start}-{stop - 1}/{len(body)}"}
-        partial = "range" in request.headers
+        is_partial = "range" in request.headers
         return web.Response(
             body=body[start:stop],
-            status=206 if partial else 200,
-            headers=headers if partial else {},
+            status=206 if is_partial else 200,
+            headers=headers if is_partial else {},
             content_type="video/mp4",
         )
 
 
-async def half(request: web.Request, body: bytes) -> web.StreamResponse:
-    """Half of a video, and then no more."""
+async def send_half(request: web.Request, body: bytes) -> web.StreamResponse:
+    """Send half of a video, then abort the connection."""
     response = web.StreamResponse(headers={"content-type": "video/mp4", "accept-ranges": "bytes"})
     response.content_length = len(body)
     await response.prepare(request)

@@ -1,4 +1,4 @@
-"""Videos and results that lie elsewhere: played and fetched by their addresses, across the origins that AWS puts them on."""
+"""Videos and results on other origins, as on AWS: presigned URLs, CORS, content security policy and sign-in."""
 
 from __future__ import annotations
 
@@ -26,71 +26,71 @@ from infrastructure.cors import (
     upload_cors_rule,
 )
 from tests.web.conftest import (
-    ACTION_LIMIT_MS,
+    ACTION_TIMEOUT_MS,
     EXAMPLES,
     Site,
     Visit,
-    result,
+    load_result,
+    record_errors,
     running_site,
     wait_until,
-    watched,
 )
 from tests.web.pipeline import Pipeline
 
-Go = Callable[..., Visit]
+Visitor = Callable[..., Visit]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 DEMO = EXAMPLES / "demo.mp4"
 VIDEO = "document.querySelector('video')"
-HAS_PICTURE = f"{VIDEO} && {VIDEO}.readyState >= 2 && {VIDEO}.videoWidth > 0"
-PLAYS = f"!{VIDEO}.paused && {VIDEO}.currentTime > 0.5"
+HAS_FRAME = f"{VIDEO} && {VIDEO}.readyState >= 2 && {VIDEO}.videoWidth > 0"
+IS_PLAYING = f"!{VIDEO}.paused && {VIDEO}.currentTime > 0.5"
 
 
-def plays(page: Any) -> None:
-    """The picture is there, and moves."""
+def play(page: Any) -> None:
+    """Press Play, and wait until the video plays."""
     page.wait_for_selector(".word")
-    wait_until(page, HAS_PICTURE)
+    wait_until(page, HAS_FRAME)
     page.click("button[aria-label='Play']")
-    wait_until(page, PLAYS)
+    wait_until(page, IS_PLAYING)
 
 
-def test_an_uploaded_video_plays_again_after_reloading(visit: Go) -> None:
+def test_an_uploaded_video_plays_again_after_reloading(visit: Visitor) -> None:
     with running_site(Pipeline(seconds=0.5)) as site:
         page = visit(site.url).page
         page.set_input_files("[data-testid=files]", DEMO)
         page.click("a.name")
-        plays(page)
-        assert page.evaluate(f"{VIDEO}.src").startswith("blob:"), "it plays from the page's own memory"
-        assert site.pipeline.addresses == 0
+        play(page)
+        assert page.evaluate(f"{VIDEO}.src").startswith("blob:"), "the video should play from memory"
+        assert site.pipeline.num_video_urls == 0
         page.reload()
-        plays(page)
+        play(page)
         assert "/store/" in page.evaluate(f"{VIDEO}.src")
-        assert site.pipeline.addresses == 1
+        assert site.pipeline.num_video_urls == 1
 
 
-def test_an_address_that_has_run_out_is_renewed_where_the_player_was(site: Site, visit: Go) -> None:
-    job = site.pipeline.add("demo.mp4", DEMO, result("demo"))
-    site.pipeline.running_out = {1}
+def test_an_expired_video_url_is_renewed_at_the_same_position(site: Site, visit: Visitor) -> None:
+    job = site.pipeline.add("demo.mp4", DEMO, load_result("demo"))
+    site.pipeline.expiring_urls = {1}
     page = visit(f"{site.url}/#/jobs/{job.job_id}").page
-    plays(page)
+    play(page)
     page.click("button[aria-label='Pause']")
-    # The browser does not hold this part yet, and the address that it has gives nothing more.
-    last = result("demo")["segments"][-1]
+    # The browser has not buffered this part, and its URL has expired.
+    last = load_result("demo")["segments"][-1]
     page.click(f"[data-segment='{last['id']}'] [data-index='1']")
-    wait_until(page, f"{VIDEO}.src.endsWith('address=2') && {HAS_PICTURE}")
+    wait_until(page, f"{VIDEO}.src.endsWith('number=2') && {HAS_FRAME}")
     wait_until(page, f"Math.abs({VIDEO}.currentTime - {last['words'][1]['start_s']}) < 0.05")
     assert page.locator(".no-video").count() == 0
 
 
-def test_a_video_that_cannot_be_played_is_said_once_another_address_has_failed(site: Site, visit: Go) -> None:
-    job = site.pipeline.add("demo.mp4", DEMO, result("demo"))
-    site.pipeline.run_out = set(range(100))
+def test_an_unplayable_video_is_reported_after_a_second_url_has_failed(site: Site, visit: Visitor) -> None:
+    job = site.pipeline.add("demo.mp4", DEMO, load_result("demo"))
+    site.pipeline.expired_urls = set(range(100))
     page = visit(f"{site.url}/#/jobs/{job.job_id}").page
     page.wait_for_selector(".no-video")
-    assert site.pipeline.addresses == 2
+    assert site.pipeline.num_video_urls == 2
     assert page.locator(".word").count() > 20
 
 
-# --------------------------------------------------------------------------------------------------------- as on AWS
+# --------------------------------------------------------------------------------------------------------- AWS
 
 REGION = "eu-west-1"
 UPLOADS, RESULTS = "gorggle-uploads", "gorggle-results"
@@ -106,7 +106,7 @@ ALL = (SITE, API, UPLOADS_ORIGIN, RESULTS_ORIGIN, POOL)
 
 @dataclass
 class Cloud:
-    """Site, API and buckets under the names that they have on AWS, each with the rules that the stack gives it."""
+    """A fake of the deployed site, API, buckets and user pool, with AWS host names and the stack's CORS rules."""
 
     pipeline: Pipeline
     has_pool: bool = False
@@ -115,7 +115,7 @@ class Cloud:
     origins: list[tuple[str, str, str]] = field(default_factory=list)
 
     def app(self) -> web.Application:
-        app = web.Application(middlewares=[self.ruled])
+        app = web.Application(middlewares=[self.apply_cors])
         self.pipeline.add_routes(app)
         app.router.add_get("/config.json", self.config)
         app.router.add_get("/", self.index)
@@ -126,25 +126,30 @@ class Cloud:
         return app
 
     async def config(self, _request: web.Request) -> web.StreamResponse:
-        """As ``Website.publish`` writes it."""
-        known: dict[str, Any] = {"api": f"{API}/api", "live": "", "max_upload_bytes": 2**30, "auth": "token"}
+        """Return the configuration that ``Website`` publishes."""
+        document: dict[str, Any] = {
+            "api": f"{API}/api",
+            "live": "",
+            "max_upload_bytes": 2**30,
+            "auth": "token",
+        }
         if self.has_pool:
-            known |= {"auth": "cognito", "client_id": CLIENT_ID, "sign_in": POOL}
-        return web.json_response(known)
+            document |= {"auth": "cognito", "client_id": CLIENT_ID, "sign_in": POOL}
+        return web.json_response(document)
 
     async def authorize(self, request: web.Request) -> web.StreamResponse:
-        """As the user pool's pages do once somebody has signed in."""
-        asked = request.query
-        assert (asked["response_type"], asked["client_id"]) == ("code", CLIENT_ID)
-        assert (asked["code_challenge_method"], asked["redirect_uri"]) == ("S256", f"{SITE}/")
-        self.challenge = asked["code_challenge"]
-        raise web.HTTPFound(f"{SITE}/?{urlencode({'code': 'code-1', 'state': asked['state']})}")
+        """Redirect back with a code, as the user pool does after a sign-in."""
+        query = request.query
+        assert (query["response_type"], query["client_id"]) == ("code", CLIENT_ID)
+        assert (query["code_challenge_method"], query["redirect_uri"]) == ("S256", f"{SITE}/")
+        self.challenge = query["code_challenge"]
+        raise web.HTTPFound(f"{SITE}/?{urlencode({'code': 'code-1', 'state': query['state']})}")
 
     async def token(self, request: web.Request) -> web.StreamResponse:
-        given = await request.post()
-        digest = hashlib.sha256(str(given["code_verifier"]).encode()).digest()
-        is_right = base64.urlsafe_b64encode(digest).decode().rstrip("=") == self.challenge
-        if not is_right or given["code"] != "code-1" or given["client_id"] != CLIENT_ID:
+        form = await request.post()
+        digest = hashlib.sha256(str(form["code_verifier"]).encode()).digest()
+        is_valid = base64.urlsafe_b64encode(digest).decode().rstrip("=") == self.challenge
+        if not is_valid or form["code"] != "code-1" or form["client_id"] != CLIENT_ID:
             return web.json_response({"error": "invalid_grant"}, status=400)
         return web.json_response({"access_token": TOKEN, "token_type": "Bearer", "expires_in": 3600})
 
@@ -158,38 +163,39 @@ class Cloud:
         return web.FileResponse(static_files.PAGE_DIR / "icon.svg")
 
     @web.middleware
-    async def ruled(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """CORS as API Gateway and S3 answer by their rules: what no rule permits gets no header, and no preflight."""
+    async def apply_cors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Apply CORS rules as API Gateway and S3 do: without a matching rule, no headers and no preflight."""
         origin = request.headers.get("origin")
         if origin is None:
             return await handler(request)
         self.origins.append((request.method, request.host, origin))
-        asked = request.headers.get("access-control-request-method", request.method)
+        method = request.headers.get("access-control-request-method", request.method)
         headers = request.headers.get("access-control-request-headers", "")
-        wanted = {name.strip() for name in headers.lower().split(",") if name.strip()}
+        requested_headers = {name.strip() for name in headers.lower().split(",") if name.strip()}
         rule = next(
-            (each for each in self._rules(request.host) if permits(each, origin, asked, wanted)), None
+            (each for each in self._rules(request.host) if permits(each, origin, method, requested_headers)),
+            None,
         )
         if request.method == "OPTIONS":
-            answer: web.StreamResponse = web.Response(status=204 if rule else 403)
+            response: web.StreamResponse = web.Response(status=204 if rule else 403)
         else:
-            answer = await handler(request)
+            response = await handler(request)
         if rule:
-            answer.headers["access-control-allow-origin"] = origin
-            answer.headers["access-control-allow-methods"] = ", ".join(rule["allowed_methods"])
-            answer.headers["access-control-allow-headers"] = ", ".join(rule["allowed_headers"])
-            answer.headers["access-control-expose-headers"] = ", ".join(rule.get("expose_headers", ()))
-        return answer
+            response.headers["access-control-allow-origin"] = origin
+            response.headers["access-control-allow-methods"] = ", ".join(rule["allowed_methods"])
+            response.headers["access-control-allow-headers"] = ", ".join(rule["allowed_headers"])
+            response.headers["access-control-expose-headers"] = ", ".join(rule.get("expose_headers", ()))
+        return response
 
     def _rules(self, host: str) -> list[dict[str, Any]]:
         if API.endswith(host):
             api = api_cors_rule([SITE])
             return [{f"allowed_{name.removeprefix('allow_')}": api[name] for name in api}]
         if POOL.endswith(host):
-            # Every page may ask a user pool for tokens: who has no code gets none.
+            # A user pool's token endpoint allows every origin; a token needs a valid code.
             return [{"allowed_origins": [SITE], "allowed_methods": ["POST"], "allowed_headers": []}]
-        reading, sending = download_cors_rule([SITE]), upload_cors_rule([SITE])
-        return {UPLOADS_ORIGIN: [sending, reading], RESULTS_ORIGIN: [reading]}.get(f"https://{host}", [])
+        download, upload = download_cors_rule([SITE]), upload_cors_rule([SITE])
+        return {UPLOADS_ORIGIN: [upload, download], RESULTS_ORIGIN: [download]}.get(f"https://{host}", [])
 
 
 def permits(rule: dict[str, Any], origin: str, method: str, headers: set[str]) -> bool:
@@ -202,7 +208,7 @@ def permits(rule: dict[str, Any], origin: str, method: str, headers: set[str]) -
 
 @contextlib.contextmanager
 def running_cloud(cloud: Cloud, folder: Path) -> Iterator[None]:
-    """Serve all of it, by TLS, from one port of this machine."""
+    """Serve all origins over TLS on one local port."""
     authority = trustme.CA()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert(*(urlsplit(each).netloc for each in ALL)).configure_cert(context)
@@ -231,65 +237,63 @@ def running_cloud(cloud: Cloud, folder: Path) -> Iterator[None]:
 def cloud(tmp_path: Path) -> Iterator[Cloud]:
     pipeline = Pipeline(seconds=0.5, token=TOKEN)
     pipeline.uploads_origin, pipeline.results_origin = UPLOADS_ORIGIN, RESULTS_ORIGIN
-    made = Cloud(pipeline)
-    with running_cloud(made, tmp_path):
-        yield made
+    fake = Cloud(pipeline)
+    with running_cloud(fake, tmp_path):
+        yield fake
 
 
 @pytest.fixture
 def tab(cloud: Cloud, open_browser: Callable[..., Any]) -> Iterator[Any]:
-    """A tab of a browser that finds AWS's names on this machine; nothing may go wrong in it."""
+    """A tab of a browser that resolves the AWS host names to this machine. Fails the test on errors in the page."""
     rules = ", ".join(f"MAP {urlsplit(each).netloc} 127.0.0.1:{cloud.port}" for each in ALL)
     browser = open_browser(f"--host-resolver-rules={rules}")
     context = browser.new_context(ignore_https_errors=True, locale="en-GB")
-    visit = watched(context.new_page())
+    visit = record_errors(context.new_page())
     yield visit.page
     context.close()
-    assert visit.faults == []
+    assert visit.errors == []
 
 
 @pytest.fixture
 def page(tab: Any) -> Any:
-    """The site's page, signed in."""
+    """The site with a signed-in user."""
     tab.goto(SITE)
     tab.fill("#token", TOKEN)
     tab.click("button[type=submit]")
     return tab
 
 
-def test_people_of_a_user_pool_sign_in_at_its_pages_and_come_back_to_where_they_were(
-    cloud: Cloud, tab: Any
-) -> None:
+def test_sign_in_with_a_user_pool_returns_to_the_same_page(cloud: Cloud, tab: Any) -> None:
     cloud.has_pool = True
-    job = cloud.pipeline.add("demo.mp4", DEMO, result("demo"))
+    job = cloud.pipeline.add("demo.mp4", DEMO, load_result("demo"))
     tab.goto(f"{SITE}/#/jobs/{job.job_id}")
     tab.click(".sign-in button")
     tab.wait_for_selector(".word")
-    assert tab.url == f"{SITE}/#/jobs/{job.job_id}", "no code is left in the address"
+    assert tab.url == f"{SITE}/#/jobs/{job.job_id}", "the code should be removed from the URL"
     tab.reload()
     tab.wait_for_selector(".word")
 
 
-def test_a_code_that_nobody_asked_for_is_not_taken(cloud: Cloud, tab: Any) -> None:
+def test_an_unrequested_code_is_ignored(cloud: Cloud, tab: Any) -> None:
     cloud.has_pool = True
-    tab.goto(f"{SITE}/?code=code-1&state=somebody-else-s")
+    tab.goto(f"{SITE}/?code=code-1&state=foreign")
     tab.wait_for_selector(".sign-in")
     assert not [host for _, host, _ in cloud.origins if POOL.endswith(host)]
 
 
-def test_the_site_on_aws_uploads_reads_and_plays_across_origins(cloud: Cloud, page: Any) -> None:
+def test_the_site_on_aws_uploads_transcribes_and_plays_across_origins(cloud: Cloud, page: Any) -> None:
     page.set_input_files("[data-testid=files]", DEMO)
     page.click("a.name")
-    plays(page)
+    play(page)
     page.reload()
-    plays(page)
+    play(page)
     assert page.evaluate(f"{VIDEO}.src").startswith(UPLOADS_ORIGIN)
     assert {origin for _, _, origin in cloud.origins} == {SITE}
 
 
 def test_a_result_that_is_too_large_for_the_api_is_fetched_from_its_bucket(cloud: Cloud, page: Any) -> None:
-    cloud.pipeline.answer_limit_bytes = 100
-    job = cloud.pipeline.add("demo.mp4", DEMO, result("demo"))
+    cloud.pipeline.response_limit_bytes = 100
+    job = cloud.pipeline.add("demo.mp4", DEMO, load_result("demo"))
     page.goto(f"{SITE}/#/jobs/{job.job_id}")
     page.wait_for_selector(".word")
     assert ("GET", RESULTS_ORIGIN.removeprefix("https://"), SITE) in cloud.origins
@@ -299,13 +303,13 @@ def test_a_result_that_is_too_large_for_the_api_is_fetched_from_its_bucket(cloud
     is_saved = "document.querySelector('.save').dataset.state === 'saved'"
     wait_until(page, is_saved, lambda: len(job.results) == 2)
     assert page.locator("[data-segment='segment-1'] [data-index='0']").inner_text() == "pin"
-    with page.expect_download(timeout=ACTION_LIMIT_MS) as download:
+    with page.expect_download(timeout=ACTION_TIMEOUT_MS) as download:
         page.click("summary.button")
         page.click(".menu button:has-text('WebVTT')")
     assert "pin blue" in Path(download.value.path()).read_text()
 
 
-def test_pages_of_others_get_nothing_out_of_the_buckets(cloud: Cloud) -> None:
+def test_other_origins_have_no_access_to_the_buckets_and_the_api(cloud: Cloud) -> None:
     for host in (UPLOADS_ORIGIN, RESULTS_ORIGIN, API):
         rules = cloud._rules(host.removeprefix("https://"))
         assert rules

@@ -1,7 +1,8 @@
-"""Videos in a real Chromium: drop, watch, play, correct, search, export."""
+"""Videos in Chromium: upload, progress, playback, corrections, search, export."""
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Callable
@@ -11,33 +12,33 @@ from typing import Any
 import pytest
 
 from tests.sdk.caption_parsers import read_srt, read_ttml, read_webvtt
-from tests.web.conftest import EXAMPLES, Site, Visit, result, running_site, wait_until
+from tests.web.conftest import EXAMPLES, Site, Visit, load_result, running_site, wait_until
 from tests.web.pipeline import Pipeline
 
-Go = Callable[..., Visit]
+Visitor = Callable[..., Visit]
 SHOWN_PERCENT = "document.querySelector('.steps [role=progressbar]')?.ariaValueNow"
-TRUTH = json.loads((EXAMPLES / "demo.json").read_text())
+REFERENCE = json.loads((EXAMPLES / "demo.json").read_text())
 
 
-def opened(site: Site, visit: Go, name: str = "demo", **context: Any) -> Any:
-    """The page of a job that is done."""
-    job = site.pipeline.add(f"{name}.mp4", EXAMPLES / f"{name}.mp4", result(name))
+def open_job(site: Site, visit: Visitor, name: str = "demo", **context: Any) -> Any:
+    """Open the page of a finished job."""
+    job = site.pipeline.add(f"{name}.mp4", EXAMPLES / f"{name}.mp4", load_result(name))
     page = visit(f"{site.url}/#/jobs/{job.job_id}", **context).page
     page.wait_for_selector(".word")
     wait_until(page, "document.querySelector('video').readyState >= 2")
     return page
 
 
-def word(segment: int, index: int) -> str:
+def word_selector(segment: int, index: int) -> str:
     return f"[data-segment='segment-{segment}'] [data-index='{index}']"
 
 
-def now(page: Any) -> float:
-    at: float = page.evaluate("document.querySelector('video').currentTime")
-    return at
+def current_time_s(page: Any) -> float:
+    time_s: float = page.evaluate("document.querySelector('video').currentTime")
+    return time_s
 
 
-def saved(page: Any, pipeline: Pipeline, versions: int) -> None:
+def wait_until_saved(page: Any, pipeline: Pipeline, versions: int) -> None:
     (job,) = pipeline.jobs.values()
     wait_until(
         page,
@@ -46,7 +47,7 @@ def saved(page: Any, pipeline: Pipeline, versions: int) -> None:
     )
 
 
-def test_a_dropped_video_is_uploaded_read_and_shown(visit: Go) -> None:
+def test_a_dropped_video_is_uploaded_and_transcribed(visit: Visitor) -> None:
     with running_site(Pipeline(seconds=4)) as site:
         page = visit(site.url).page
         data = page.evaluate_handle(
@@ -56,7 +57,7 @@ def test_a_dropped_video_is_uploaded_read_and_shown(visit: Go) -> None:
                 transfer.items.add(new File([data], "demo.mp4", { type: "video/mp4" }));
                 return transfer;
             }""",
-            base64((EXAMPLES / "demo.mp4").read_bytes()),
+            base64.b64encode((EXAMPLES / "demo.mp4").read_bytes()).decode(),
         )
         page.dispatch_event(".drop", "drop", {"dataTransfer": data})
         page.wait_for_selector("a.name:text-is('demo.mp4')")
@@ -68,13 +69,13 @@ def test_a_dropped_video_is_uploaded_read_and_shown(visit: Go) -> None:
             page.wait_for_timeout(100)
         page.wait_for_selector(".word")
     assert percents == sorted(percents)
-    assert len(set(percents)) > 2, "the steps are seen as they happen"
-    assert page.locator(".word").count() >= len([w for s in TRUTH["sentences"] for w in s["words"]])
+    assert len(set(percents)) > 2, "progress should be shown in several steps"
+    assert page.locator(".word").count() >= len([w for s in REFERENCE["sentences"] for w in s["words"]])
 
 
-def test_captions_are_over_the_picture_when_they_are_said(site: Site, visit: Go) -> None:
-    page = opened(site, visit)
-    for sentence in TRUTH["sentences"]:
+def test_captions_are_shown_over_the_video_while_they_are_spoken(site: Site, visit: Visitor) -> None:
+    page = open_job(site, visit)
+    for sentence in REFERENCE["sentences"]:
         first, last = sentence["words"][0], sentence["words"][-1]
         middle = (first["start_s"] + last["end_s"]) / 2
         page.evaluate(f"document.querySelector('video').currentTime = {middle}")
@@ -85,11 +86,11 @@ def test_captions_are_over_the_picture_when_they_are_said(site: Site, visit: Go)
     wait_until(page, "!document.querySelector('[data-testid=caption]')")
 
 
-def test_each_speakers_face_has_a_box_and_a_colour(site: Site, visit: Go) -> None:
-    page = opened(site, visit, "two_speakers")
+def test_each_speakers_face_has_a_box_and_a_colour(site: Site, visit: Visitor) -> None:
+    page = open_job(site, visit, "two_speakers")
     seen = {}
     for segment in (1, 2):
-        page.click(word(segment, 2))
+        page.click(word_selector(segment, 2))
         box = page.locator(".box.speaking")
         box.wait_for()
         seen[box.get_attribute("data-person")] = (
@@ -101,55 +102,55 @@ def test_each_speakers_face_has_a_box_and_a_colour(site: Site, visit: Go) -> Non
     assert colour != other
 
 
-def test_a_word_that_is_clicked_is_where_the_player_goes(site: Site, visit: Go) -> None:
-    page = opened(site, visit)
-    page.click(word(3, 1))
-    start_s = result("demo")["segments"][2]["words"][1]["start_s"]
-    assert now(page) == pytest.approx(start_s, abs=0.05)
+def test_clicking_a_word_seeks_to_it(site: Site, visit: Visitor) -> None:
+    page = open_job(site, visit)
+    page.click(word_selector(3, 1))
+    start_s = load_result("demo")["segments"][2]["words"][1]["start_s"]
+    assert current_time_s(page) == pytest.approx(start_s, abs=0.05)
     details = page.locator(".word-card").inner_text()
     assert "white" in details
-    assert "lips and sound" in details
+    assert "Lips and audio" in details
     assert re.search(r"\d+ %", details)
 
 
-def test_a_word_that_is_clicked_before_the_video_is_there_is_not_forgotten(site: Site, visit: Go) -> None:
-    job = site.pipeline.add("demo.mp4", EXAMPLES / "demo.mp4", result("demo"))
+def test_clicking_a_word_before_the_video_has_loaded_seeks_afterwards(site: Site, visit: Visitor) -> None:
+    job = site.pipeline.add("demo.mp4", EXAMPLES / "demo.mp4", load_result("demo"))
     page = visit(site.url).page
     held: list[Any] = []
-    holds = True
-    page.route("**/store/*", lambda route: held.append(route) if holds else route.continue_())
+    is_holding = True
+    page.route("**/store/*", lambda route: held.append(route) if is_holding else route.continue_())
     page.goto(f"{site.url}/#/jobs/{job.job_id}")
-    page.click(word(3, 1))
+    page.click(word_selector(3, 1))
     wait_until(page, "true", lambda: bool(held))
-    holds = False
+    is_holding = False
     for request in held:
         request.continue_()
     wait_until(page, "document.querySelector('video').readyState >= 2")
-    start_s = result("demo")["segments"][2]["words"][1]["start_s"]
-    assert now(page) == pytest.approx(start_s, abs=0.05)
+    start_s = load_result("demo")["segments"][2]["words"][1]["start_s"]
+    assert current_time_s(page) == pytest.approx(start_s, abs=0.05)
 
 
-def test_the_transcript_follows_and_marks_the_word_that_is_said(site: Site, visit: Go) -> None:
-    page = opened(site, visit)
+def test_the_transcript_highlights_the_spoken_word(site: Site, visit: Visitor) -> None:
+    page = open_job(site, visit)
     page.click("button[aria-label='Play']")
     wait_until(page, "document.querySelector('.word.spoken')")
     page.click("button[aria-label='Pause']")
-    spoken, at = page.locator(".word.spoken").inner_text(), now(page)
+    spoken, time_s = page.locator(".word.spoken").inner_text(), current_time_s(page)
     near = [
         w
-        for s in result("demo")["segments"]
+        for s in load_result("demo")["segments"]
         for w in s["words"]
-        if w["start_s"] - 0.3 <= at <= w["end_s"] + 0.8
+        if w["start_s"] - 0.3 <= time_s <= w["end_s"] + 0.8
     ]
     assert spoken in {w["text"] for w in near}
 
 
-def test_a_correction_is_saved_and_there_after_reloading(site: Site, visit: Go) -> None:
-    page = opened(site, visit)
-    page.dblclick(word(2, 6))
+def test_a_correction_is_saved(site: Site, visit: Visitor) -> None:
+    page = open_job(site, visit)
+    page.dblclick(word_selector(2, 6))
     page.keyboard.type("thanks a lot")
     page.keyboard.press("Enter")
-    saved(page, site.pipeline, 2)
+    wait_until_saved(page, site.pipeline, 2)
     page.reload()
     page.wait_for_selector(".word")
     assert (
@@ -160,8 +161,8 @@ def test_a_correction_is_saved_and_there_after_reloading(site: Site, visit: Go) 
     assert [each["source"] for each in corrected] == ["correction"] * 3
 
 
-def test_who_types_at_once_loses_no_letter(site: Site, visit: Go) -> None:
-    page = opened(site, visit)
+def test_the_word_input_has_the_focus_immediately(site: Site, visit: Visitor) -> None:
+    page = open_job(site, visit)
     focused = page.evaluate(
         """() => {
             const word = document.querySelector("button.word");
@@ -173,9 +174,9 @@ def test_who_types_at_once_loses_no_letter(site: Site, visit: Go) -> None:
     assert focused == "word-input"
 
 
-def test_undo_takes_back_and_redo_does_it_again(site: Site, visit: Go) -> None:
-    page = opened(site, visit)
-    first = page.locator(word(1, 0))
+def test_undo_and_redo(site: Site, visit: Visitor) -> None:
+    page = open_job(site, visit)
+    first = page.locator(word_selector(1, 0))
     first.focus()
     page.keyboard.press("F2")
     page.keyboard.type("been")
@@ -190,23 +191,25 @@ def test_undo_takes_back_and_redo_does_it_again(site: Site, visit: Go) -> None:
     page.keyboard.press("Escape")
     assert first.inner_text() == "been"
     page.keyboard.press("Control+s")
-    saved(page, site.pipeline, 2)
+    wait_until_saved(page, site.pipeline, 2)
 
 
-def test_speakers_are_renamed_everywhere_and_in_the_captions(site: Site, visit: Go) -> None:
-    page = opened(site, visit, "two_speakers")
+def test_renamed_speakers_appear_in_the_transcript_and_the_captions(site: Site, visit: Visitor) -> None:
+    page = open_job(site, visit, "two_speakers")
     page.click("button[aria-label='Rename Person 1']")
     page.keyboard.type("Ada <script>")
     page.keyboard.press("Enter")
-    page.locator("select.who").nth(1).select_option("person-1")
-    saved(page, site.pipeline, 2)
-    assert page.locator("select.who").nth(1).evaluate("(e) => e.selectedOptions[0].text") == "Ada <script>"
-    voices = [cue.voice for cue in read_webvtt(exported(page, "WebVTT"))]
+    page.locator("select.speaker").nth(1).select_option("person-1")
+    wait_until_saved(page, site.pipeline, 2)
+    assert (
+        page.locator("select.speaker").nth(1).evaluate("(e) => e.selectedOptions[0].text") == "Ada <script>"
+    )
+    voices = [cue.voice for cue in read_webvtt(export(page, "WebVTT"))]
     assert voices == ["Ada <script>", "Ada <script>", "Ada <script>", "Person 2"]
 
 
-def test_search_finds_words_and_goes_from_match_to_match(site: Site, visit: Go) -> None:
-    page = opened(site, visit)
+def test_search_moves_from_match_to_match(site: Site, visit: Visitor) -> None:
+    page = open_job(site, visit)
     page.keyboard.press("/")
     page.keyboard.type("white")
     assert page.locator(".count").inner_text() == "1 of 2"
@@ -214,12 +217,14 @@ def test_search_finds_words_and_goes_from_match_to_match(site: Site, visit: Go) 
     page.keyboard.press("Enter")
     assert page.locator(".count").inner_text() == "2 of 2"
     assert page.locator(".match.current").inner_text() == "white"
-    assert now(page) == pytest.approx(result("demo")["segments"][4]["words"][1]["start_s"], abs=0.05)
+    assert current_time_s(page) == pytest.approx(
+        load_result("demo")["segments"][4]["words"][1]["start_s"], abs=0.05
+    )
     page.fill("#search", "no such word")
-    assert page.locator(".count").inner_text() == "not found"
+    assert page.locator(".count").inner_text() == "No matches"
 
 
-def exported(page: Any, label: str) -> str:
+def export(page: Any, label: str) -> str:
     page.click("summary.button")
     with page.expect_download() as download:
         page.click(f".menu button:has-text('{label}')")
@@ -228,12 +233,12 @@ def exported(page: Any, label: str) -> str:
     return text
 
 
-def test_exports_hold_the_corrected_words(site: Site, visit: Go) -> None:
-    page = opened(site, visit)
-    page.dblclick(word(1, 0))
+def test_exports_contain_corrections(site: Site, visit: Visitor) -> None:
+    page = open_job(site, visit)
+    page.dblclick(word_selector(1, 0))
     page.keyboard.type("pin")
     page.keyboard.press("Enter")
-    files = {label: exported(page, label) for label in ("WebVTT", "SubRip", "TTML", "JSON", "Text")}
+    files = {label: export(page, label) for label in ("WebVTT", "SubRip", "TTML", "JSON", "Text")}
     for label, read in (("WebVTT", read_webvtt), ("SubRip", read_srt), ("TTML", read_ttml)):
         cues = read(files[label])
         assert " ".join(cues[0].lines).startswith("pin blue at f two now"), label
@@ -242,9 +247,9 @@ def test_exports_hold_the_corrected_words(site: Site, visit: Go) -> None:
     assert files["Text"].startswith("pin blue at f two now\n")
 
 
-def test_everything_is_reached_with_the_keyboard(site: Site, visit: Go) -> None:
-    page = opened(site, visit)
-    page.locator(word(1, 0)).focus()
+def test_everything_is_usable_with_the_keyboard(site: Site, visit: Visitor) -> None:
+    page = open_job(site, visit)
+    page.locator(word_selector(1, 0)).focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
     assert page.evaluate("document.activeElement.textContent") == "at"
@@ -254,9 +259,9 @@ def test_everything_is_reached_with_the_keyboard(site: Site, visit: Go) -> None:
     wait_until(page, "!document.querySelector('video').paused")
     page.keyboard.press("k")
     wait_until(page, "document.querySelector('video').paused")
-    before = now(page)
+    before = current_time_s(page)
     page.keyboard.press("l")
-    assert now(page) == pytest.approx(before + 5, abs=0.5)
+    assert current_time_s(page) == pytest.approx(before + 5, abs=0.5)
     page.keyboard.press("?")
     page.wait_for_selector("dialog[open] kbd")
     assert page.locator("dialog[open] kbd").count() > 5
@@ -281,46 +286,45 @@ def test_everything_is_reached_with_the_keyboard(site: Site, visit: Go) -> None:
         assert control in reached
 
 
-def test_somebody_elses_correction_is_not_overwritten_unasked(site: Site, visit: Go) -> None:
-    page = opened(site, visit)
+def test_a_concurrent_correction_is_not_overwritten_without_confirmation(site: Site, visit: Visitor) -> None:
+    page = open_job(site, visit)
     (job,) = site.pipeline.jobs.values()
     job.results.append(job.results[-1])
-    page.dblclick(word(1, 0))
+    page.dblclick(word_selector(1, 0))
     page.keyboard.type("pin")
     page.keyboard.press("Enter")
     page.wait_for_selector("[data-state=conflict]")
     page.click("button:text-is('Keep my version')")
-    saved(page, site.pipeline, 3)
+    wait_until_saved(page, site.pipeline, 3)
     assert job.results[-1]["segments"][0]["words"][0]["text"] == "pin"
 
 
-def test_what_could_not_be_saved_is_there_after_reloading(site: Site, visit: Go) -> None:
-    opening = visit
-    page = opened(site, opening)
+def test_unsaved_corrections_are_restored_after_a_reload(site: Site, visit: Visitor) -> None:
+    page = open_job(site, visit)
     site.pipeline.is_down = True
-    page.dblclick(word(1, 0))
+    page.dblclick(word_selector(1, 0))
     page.keyboard.type("pin")
     page.keyboard.press("Enter")
     page.wait_for_selector("[data-state=failed]")
     site.pipeline.is_down = False
     page.reload()
-    page.wait_for_selector(word(1, 0))
-    assert page.locator(word(1, 0)).inner_text() == "pin"
-    saved(page, site.pipeline, 2)
+    page.wait_for_selector(word_selector(1, 0))
+    assert page.locator(word_selector(1, 0)).inner_text() == "pin"
+    wait_until_saved(page, site.pipeline, 2)
 
 
-def test_a_failed_job_says_why_and_runs_again(site: Site, visit: Go) -> None:
-    job = site.pipeline.add("demo.mp4", EXAMPLES / "demo.mp4", result("demo"))
-    job.failure = {"error": "InvalidMediaError", "reason": "the file is <b>no</b> video"}
+def test_a_failed_job_shows_the_reason_and_can_be_retried(site: Site, visit: Visitor) -> None:
+    job = site.pipeline.add("demo.mp4", EXAMPLES / "demo.mp4", load_result("demo"))
+    job.failure = {"error": "InvalidMediaError", "reason": "the file is <b>not</b> a video"}
     page = visit(f"{site.url}/#/jobs/{job.job_id}").page
-    told = page.locator(".failure").inner_text()
-    assert "the file is <b>no</b> video" in told
-    assert "Read lips and sound" in told, "how far it got"
+    failure = page.locator(".failure").inner_text()
+    assert "The file is <b>not</b> a video" in failure
+    assert "Recognising speech" in failure, "the failed step should be shown"
     page.click(".failure button")
     page.wait_for_selector(".word")
 
 
-def test_a_page_without_a_token_asks_for_one(visit: Go, tmp_path: Path) -> None:
+def test_the_page_asks_for_a_token(visit: Visitor, tmp_path: Path) -> None:
     tokens = tmp_path / "tokens.txt"
     tokens.write_text("# none\n")
     with running_site(Pipeline(token="right"), token_file=str(tokens)) as site:
@@ -331,9 +335,3 @@ def test_a_page_without_a_token_asks_for_one(visit: Go, tmp_path: Path) -> None:
         page.fill("#token", "right")
         page.click("button[type=submit]")
         page.wait_for_selector(".drop")
-
-
-def base64(data: bytes) -> str:
-    import base64 as codec
-
-    return codec.b64encode(data).decode()

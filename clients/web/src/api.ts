@@ -1,20 +1,20 @@
-/** The HTTP API, in one place: whatever it says is turned into the page's own types here. */
+/** Client of the HTTP API. Converts the API's JSON to the page's types. */
 
 import { speakerName } from "./captions";
 import type { Result, Transcript } from "./result";
-import type { SignInPages } from "./signin";
+import type { SignInConfig } from "./signin";
 import { strings } from "./i18n/en";
 
-/** What the page is told at its start by `config.json` beside it. */
+/** The page's configuration, loaded from `config.json` at startup. */
 export interface Config {
-  /** Where the HTTP API is, without a slash at its end. */
+  /** Base URL of the HTTP API, without a trailing slash. */
   api: string;
-  /** Where live captions are; empty: there are none. */
+  /** WebSocket URL of live captions; empty if they are unavailable. */
   live: string;
-  /** Whether calls need a token. */
+  /** Whether requests need a bearer token. */
   auth: "none" | "token";
-  /** Where people get their tokens; null: they have one. */
-  signIn: SignInPages | null;
+  /** The OAuth sign-in; null if users paste a token. */
+  signIn: SignInConfig | null;
   maxUploadBytes: number;
 }
 
@@ -34,9 +34,9 @@ export interface Job {
   createdAt: string;
   sizeBytes: number;
   durationS: number;
-  /** 0 to 100, of the whole. */
+  /** 0 to 100, of the whole job. */
   percent: number;
-  /** Where it is, or where it failed. */
+  /** The current stage, or the one that failed. */
   stage: string;
   steps: Step[];
   failure: string;
@@ -48,7 +48,7 @@ export interface Job {
 
 export type Format = "vtt" | "srt" | "ttml" | "txt" | "json";
 
-/** An answer that is no success: RFC 9457's detail, or what stands for it. */
+/** A failed request. The message is the RFC 9457 `detail`, or a substitute; status 0 means that there was no response. */
 export class ApiError extends Error {
   constructor(
     readonly status: number,
@@ -76,10 +76,10 @@ export interface SegmentCorrection {
   delete?: true;
 }
 
-/** What the API answers a result as that is too large for an answer: where it lies. */
-const ADDRESS_TYPE = "application/vnd.gorggle.address+json";
-const RETRIES = 3;
-const REQUEST_LIMIT_MS = 30_000;
+/** Content type of a response that holds the presigned URL of a result instead of the result, which is too large. */
+const PRESIGNED_URL_TYPE = "application/vnd.gorggle.address+json";
+const MAX_ATTEMPTS = 3;
+const REQUEST_TIMEOUT_MS = 30_000;
 
 export class Api {
   token = "";
@@ -87,96 +87,96 @@ export class Api {
 
   constructor(readonly config: Config) {}
 
-  async jobs(cursor = ""): Promise<{ jobs: Job[]; next: string }> {
+  async listJobs(cursor = ""): Promise<{ jobs: Job[]; next: string }> {
     const query = cursor ? `?next=${encodeURIComponent(cursor)}` : "";
-    const page = await this.json("GET", `/jobs${query}`);
-    return { jobs: list(page.jobs).map(parseJob), next: text(page.next) };
+    const page = await this.requestJson("GET", `/jobs${query}`);
+    return { jobs: asArray(page.jobs).map(parseJob), next: asString(page.next) };
   }
 
-  async job(id: string): Promise<Job> {
-    return parseJob(await this.json("GET", jobPath(id)));
+  async getJob(id: string): Promise<Job> {
+    return parseJob(await this.requestJson("GET", jobPath(id)));
   }
 
   async deleteJob(id: string): Promise<void> {
-    await this.call("DELETE", jobPath(id));
+    await this.requestApi("DELETE", jobPath(id));
   }
 
   async retryJob(id: string): Promise<void> {
-    await this.call("POST", `${jobPath(id)}/retry`);
+    await this.requestApi("POST", `${jobPath(id)}/retry`);
   }
 
-  /** Make a job, and learn where its video goes. */
+  /** Create a job; return where to upload its video. */
   async createUpload(file: { name: string; size: number; type: string }, options: Record<string, string>): Promise<UploadTarget> {
     const body = { name: file.name.slice(-120), size_bytes: file.size, content_type: mediaType(file.name, file.type), options };
-    const answer = await this.json("POST", "/uploads", body, { "idempotency-key": crypto.randomUUID() });
-    const upload = record(answer.upload);
-    return { jobId: text(answer.job_id), url: text(upload.url), fields: record(upload.fields) as Record<string, string> };
+    const response = await this.requestJson("POST", "/uploads", body, { "idempotency-key": crypto.randomUUID() });
+    const upload = asRecord(response.upload);
+    return { jobId: asString(response.job_id), url: asString(upload.url), fields: asRecord(upload.fields) as Record<string, string> };
   }
 
-  /** A version of a job's transcript, with its corrections. */
-  async result(id: string, version: number): Promise<LoadedResult> {
-    return parseResult(record(await (await this.resultIn(id, "json", version)).json()));
+  /** Return a version of a job's transcript, including corrections. */
+  async getResult(id: string, version: number): Promise<LoadedResult> {
+    return parseResult(asRecord(await (await this.requestResult(id, "json", version)).json()));
   }
 
   /**
-   * Keep corrections as a new version: whatever differs between the two transcripts.
+   * Save the differences between two transcripts as a new version.
    *
-   * ApiError 409: somebody else made a version since `base`.
+   * @throws ApiError 409 if another version has been saved since `base`.
    */
-  async save(id: string, base: number, before: Transcript, after: Transcript): Promise<LoadedResult & { version: number }> {
-    const answer = await this.json("PUT", `${jobPath(id)}/result`, { base_version: base, ...diffTranscripts(before, after) });
-    const version = Number(answer.version);
-    // What is too large to be answered is fetched.
-    return { version, ...(answer.result === undefined ? await this.result(id, version) : parseResult(record(answer.result))) };
+  async saveCorrections(id: string, base: number, before: Transcript, after: Transcript): Promise<LoadedResult & { version: number }> {
+    const response = await this.requestJson("PUT", `${jobPath(id)}/result`, { base_version: base, ...diffTranscripts(before, after) });
+    const version = Number(response.version);
+    // Results that are too large for the response are fetched separately.
+    return { version, ...(response.result === undefined ? await this.getResult(id, version) : parseResult(asRecord(response.result))) };
   }
 
-  /** A file of a job's transcript, made by the server. */
-  async file(id: string, format: Format, version: number): Promise<Blob> {
-    return (await this.resultIn(id, format, version)).blob();
+  /** Return a job's transcript in the config format, generated by the server. */
+  async exportResult(id: string, format: Format, version: number): Promise<Blob> {
+    return (await this.requestResult(id, format, version)).blob();
   }
 
-  /** An address that plays the job's video for a while; empty where there is none any more. */
-  async videoUrl(id: string): Promise<string> {
+  /** Return a short-lived URL of the job's video; empty if the video has been deleted. */
+  async getVideoUrl(id: string): Promise<string> {
     try {
-      return text((await this.json("GET", `${jobPath(id)}/video`)).url);
+      return asString((await this.requestJson("GET", `${jobPath(id)}/video`)).url);
     } catch (error) {
       if (error instanceof ApiError && error.status === 404) return "";
       throw error;
     }
   }
 
-  private async resultIn(id: string, format: Format, version: number): Promise<Response> {
-    const response = await this.call("GET", `${jobPath(id)}/result?format=${format}&version=${version}&inline=true`);
-    if (!response.headers.get("content-type")?.startsWith(ADDRESS_TYPE)) return response;
-    // Too large to be answered: this is the address where it lies. It is shown no token; who has it may read.
-    return request(text(record(await response.json()).url), { credentials: "omit" });
+  private async requestResult(id: string, format: Format, version: number): Promise<Response> {
+    const response = await this.requestApi("GET", `${jobPath(id)}/result?format=${format}&version=${version}&inline=true`);
+    if (!response.headers.get("content-type")?.startsWith(PRESIGNED_URL_TYPE)) return response;
+    // The URL is presigned: send no credentials.
+    return fetchWithRetry(asString(asRecord(await response.json()).url), { credentials: "omit" });
   }
 
-  private async json(method: string, path: string, body?: unknown, headers: Record<string, string> = {}): Promise<Record<string, unknown>> {
-    return record(await (await this.call(method, path, body, headers)).json());
+  private async requestJson(method: string, path: string, body?: unknown, headers: Record<string, string> = {}): Promise<Record<string, unknown>> {
+    return asRecord(await (await this.requestApi(method, path, body, headers)).json());
   }
 
-  private async call(method: string, path: string, body?: unknown, further: Record<string, string> = {}): Promise<Response> {
-    const headers = { ...further };
+  private async requestApi(method: string, path: string, body?: unknown, extraHeaders: Record<string, string> = {}): Promise<Response> {
+    const headers = { ...extraHeaders };
     if (this.token) headers.authorization = `Bearer ${this.token}`;
     if (body !== undefined) headers["content-type"] = "application/json";
     try {
-      return await request(this.config.api + path, { method, headers, body: body === undefined ? null : JSON.stringify(body), cache: "no-store", credentials: "omit" });
+      return await fetchWithRetry(this.config.api + path, { method, headers, body: body === undefined ? null : JSON.stringify(body), cache: "no-store", credentials: "omit" });
     } catch (error) {
-      // API Gateway says 401 where there is no token and 403 where it is wrong.
+      // API Gateway responds 401 without a token and 403 for an invalid one.
       if (error instanceof ApiError && (error.status === 401 || error.status === 403)) this.onUnauthorized();
       throw error;
     }
   }
 }
 
-/** Ask, and where nothing is changed by it ask again a few times; ApiError where there is no success. */
-async function request(url: string, request: RequestInit): Promise<Response> {
+/** Send a request; retry GET requests with exponential backoff. @throws ApiError if it does not succeed. */
+async function fetchWithRetry(url: string, init: RequestInit): Promise<Response> {
   for (let attempt = 0; ; attempt++) {
-    const isLast = (request.method ?? "GET") !== "GET" || attempt === RETRIES - 1;
+    const isLast = (init.method ?? "GET") !== "GET" || attempt === MAX_ATTEMPTS - 1;
     let response: Response;
     try {
-      response = await fetch(url, { ...request, signal: AbortSignal.timeout(REQUEST_LIMIT_MS) });
+      response = await fetch(url, { ...init, signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS) });
     } catch {
       if (isLast) throw new ApiError(0, strings.problems.offline);
       await delay(300 * 2 ** attempt);
@@ -188,37 +188,37 @@ async function request(url: string, request: RequestInit): Promise<Response> {
   }
 }
 
-/** Read `config.json`. */
+/** Load `config.json`. */
 export async function loadConfig(): Promise<Config> {
   const response = await fetch("./config.json", { cache: "no-store" });
   if (!response.ok) throw await parseProblem(response);
-  const given = record(await response.json());
+  const config = asRecord(await response.json());
   const origin = location.origin.replace(/^http/, "ws");
   return {
-    api: new URL(text(given.api) || ".", location.href).href.replace(/\/+$/, ""),
-    live: text(given.live).startsWith("/") ? origin + text(given.live) : text(given.live),
-    // A token of the API's own or a JWT: both are shown alike.
-    signIn: text(given.sign_in) ? { url: text(given.sign_in), clientId: text(given.client_id) } : null,
-    auth: given.auth === undefined || given.auth === "none" ? "none" : "token",
-    maxUploadBytes: Number(given.max_upload_bytes ?? 5 * 2 ** 30),
+    api: new URL(asString(config.api) || ".", location.href).href.replace(/\/+$/, ""),
+    live: asString(config.live).startsWith("/") ? origin + asString(config.live) : asString(config.live),
+    // API tokens and Cognito access tokens are sent in the same header.
+    signIn: asString(config.sign_in) ? { url: asString(config.sign_in), clientId: asString(config.client_id) } : null,
+    auth: config.auth === undefined || config.auth === "none" ? "none" : "token",
+    maxUploadBytes: Number(config.max_upload_bytes ?? 5 * 2 ** 30),
   };
 }
 
-/** Send a file with a form, as S3 takes it; tells how far it is, 0 to 1. Abort with `signal`. */
-export function upload(target: UploadTarget, file: Blob, tell: (share: number) => void, signal: AbortSignal): Promise<void> {
+/** Upload a file by an S3 POST form. Reports progress from 0 to 1. */
+export function uploadFile(target: UploadTarget, file: Blob, onProgress: (fraction: number) => void, signal: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
     const form = new FormData();
     for (const [name, value] of Object.entries(target.fields)) form.append(name, value);
     form.append("file", file);
-    // fetch() tells nothing about how far an upload is.
+    // fetch() does not report upload progress.
     const request = new XMLHttpRequest();
     request.open("POST", target.url);
     request.upload.onprogress = (event) => {
-      if (event.lengthComputable) tell(event.loaded / event.total);
+      if (event.lengthComputable) onProgress(event.loaded / event.total);
     };
     request.onload = () => {
       if (request.status >= 200 && request.status < 300) resolve();
-      else reject(new ApiError(request.status, s3Reason(request.responseText) || strings.problems.unexpected(request.status)));
+      else reject(new ApiError(request.status, parseS3Error(request.responseText) || strings.problems.unexpected(request.status)));
     };
     request.onerror = () => reject(new ApiError(0, strings.problems.offline));
     request.onabort = () => reject(new DOMException("aborted", "AbortError"));
@@ -227,24 +227,24 @@ export function upload(target: UploadTarget, file: Blob, tell: (share: number) =
   });
 }
 
-// --------------------------------------------------------------------------------------------------------- reading
+// --------------------------------------------------------------------------------------------------------- parsing
 
 function parseJob(value: unknown): Job {
-  const job = record(value);
-  const failure = record(job.failure);
-  const state = text(job.state) as JobState;
-  const stage = text(job.stage);
+  const job = asRecord(value);
+  const failure = asRecord(job.failure);
+  const state = asString(job.state) as JobState;
+  const stage = asString(job.stage);
   return {
-    id: text(job.job_id),
-    name: text(job.name),
+    id: asString(job.job_id),
+    name: asString(job.name),
     state,
-    createdAt: text(job.created_at),
+    createdAt: asString(job.created_at),
     sizeBytes: Number(job.size_bytes ?? 0),
-    durationS: Number(record(job.media).duration_s ?? 0),
+    durationS: Number(asRecord(job.media).duration_s ?? 0),
     percent: Number(job.percent ?? 0),
     stage,
-    steps: list(job.steps).map(parseStep),
-    failure: text(failure.reason),
+    steps: asArray(job.steps).map(parseStep),
+    failure: asString(failure.reason),
     isDegraded: job.is_degraded === true,
     version: Number(job.result_version ?? 0),
     estimate: formatMoney(job.estimate),
@@ -253,26 +253,26 @@ function parseJob(value: unknown): Job {
 }
 
 function parseStep(value: unknown): Step {
-  const step = record(value);
-  return { name: text(step.name), state: text(step.state) as Step["state"], percent: Number(step.percent ?? 0) };
+  const step = asRecord(value);
+  return { name: asString(step.name), state: asString(step.state) as Step["state"], percent: Number(step.percent ?? 0) };
 }
 
 function formatMoney(value: unknown): string {
-  const { total, currency } = record(value);
+  const { total, currency } = asRecord(value);
   if (typeof total !== "number" || typeof currency !== "string") return "";
   return new Intl.NumberFormat(undefined, { style: "currency", currency, maximumSignificantDigits: 2 }).format(total);
 }
 
 function parseResult(document: Record<string, unknown>): LoadedResult {
-  return { result: document as unknown as Result, names: record(document.names) as Record<string, string> };
+  return { result: document as unknown as Result, names: asRecord(document.names) as Record<string, string> };
 }
 
-/** What the API must be told so that `before` becomes `after`. */
+/** Return the corrections that turn `before` into `after`. */
 export function diffTranscripts(before: Transcript, after: Transcript): { segments: SegmentCorrection[]; names: Record<string, string> } {
-  const now = new Map(after.segments.map((segment) => [segment.id, segment]));
+  const remaining = new Map(after.segments.map((segment) => [segment.id, segment]));
   const segments: SegmentCorrection[] = [];
   for (const old of before.segments) {
-    const segment = now.get(old.id);
+    const segment = remaining.get(old.id);
     if (!segment) {
       segments.push({ id: old.id, delete: true });
       continue;
@@ -284,13 +284,13 @@ export function diffTranscripts(before: Transcript, after: Transcript): { segmen
   }
   const names: Record<string, string> = {};
   for (const person of new Set([...Object.keys(before.names), ...Object.keys(after.names)])) {
-    // A name cannot be taken back, but it can be what it would be without one.
+    // The API cannot delete a name, so the default name is sent instead.
     if (before.names[person] !== after.names[person]) names[person] = speakerName(after, person);
   }
   return { segments, names };
 }
 
-const TYPES: Record<string, string> = {
+const MEDIA_TYPES: Record<string, string> = {
   ...{ mp4: "video/mp4", m4v: "video/x-m4v", mov: "video/quicktime", "3gp": "video/3gpp", "3g2": "video/3gpp2", webm: "video/webm", mkv: "video/x-matroska" },
   ...{ ts: "video/mp2t", mts: "video/mp2t", m2ts: "video/mp2t", mpg: "video/mpeg", mpeg: "video/mpeg", avi: "video/x-msvideo", flv: "video/x-flv" },
   ...{ wmv: "video/x-ms-wmv", asf: "video/x-ms-asf", ogv: "video/ogg", wav: "audio/wav", mp3: "audio/mpeg", m4a: "audio/mp4", flac: "audio/flac" },
@@ -298,43 +298,43 @@ const TYPES: Record<string, string> = {
   ...{ amr: "audio/amr", aif: "audio/aiff", aiff: "audio/aiff" },
 };
 
-/** The type that the API takes a file as; empty: it is no medium. What a file really is, the server finds out. */
+/** Return the content type to declare for a file; empty if it is not audio or video. The server probes the actual content. */
 export function mediaType(name: string, type: string): string {
-  const known = TYPES[/\.([a-z0-9]+)$/i.exec(name)?.[1]?.toLowerCase() ?? ""];
-  if (known) return known;
+  const byExtension = MEDIA_TYPES[/\.([a-z0-9]+)$/i.exec(name)?.[1]?.toLowerCase() ?? ""];
+  if (byExtension) return byExtension;
   const bare = type.split(";")[0]!.trim().toLowerCase();
-  if (Object.values(TYPES).includes(bare)) return bare;
+  if (Object.values(MEDIA_TYPES).includes(bare)) return bare;
   return /^(video|audio)\//.test(bare) ? "video/mp4" : "";
 }
 
 async function parseProblem(response: Response): Promise<ApiError> {
   let detail = "";
   try {
-    const problem = record(await response.json());
-    detail = text(problem.detail) || text(problem.message);
+    const problem = asRecord(await response.json());
+    detail = asString(problem.detail) || asString(problem.message);
   } catch {
-    // Not every answer is one of ours.
+    // Proxies respond without problem details.
   }
   return new ApiError(response.status, detail || strings.problems.unexpected(response.status));
 }
 
-function s3Reason(answer: string): string {
-  return new DOMParser().parseFromString(answer, "application/xml").querySelector("Error > Message")?.textContent ?? "";
+function parseS3Error(response: string): string {
+  return new DOMParser().parseFromString(response, "application/xml").querySelector("Error > Message")?.textContent ?? "";
 }
 
 function jobPath(id: string): string {
   return `/jobs/${encodeURIComponent(id)}`;
 }
 
-function record(value: unknown): Record<string, unknown> {
+function asRecord(value: unknown): Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Record<string, unknown>) : {};
 }
 
-function list(value: unknown): unknown[] {
+function asArray(value: unknown): unknown[] {
   return Array.isArray(value) ? value : [];
 }
 
-function text(value: unknown): string {
+function asString(value: unknown): string {
   return typeof value === "string" ? value : "";
 }
 

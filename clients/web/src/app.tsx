@@ -1,4 +1,4 @@
-/** The frame around every page: sign-in, header, messages. */
+/** The application shell: routing, sign-in, header, toasts. */
 
 import { Component } from "preact";
 import type { ComponentChildren } from "preact";
@@ -9,25 +9,25 @@ import { HomePage } from "./pages/home";
 import { JobPage } from "./pages/job";
 import { LivePage } from "./pages/live";
 import { SessionPage } from "./pages/session";
-import { goToSignIn, tokenFromSignIn } from "./signin";
-import { api, dismiss, isSignedIn, saveItem, loadItem, toasts, errorMessage, route, theme, toggleTheme } from "./store";
-import type { SignInPages } from "./signin";
+import { redirectToSignIn, completeSignIn } from "./signin";
+import { api, dismissToast, isSignedIn, saveItem, loadItem, toasts, errorMessage, route, theme, toggleTheme } from "./store";
+import type { SignInConfig } from "./signin";
 import { strings } from "./i18n/en";
 
 export function App() {
   const [isReady, setReady] = useState(false);
-  const [fault, setFault] = useState("");
+  const [problem, setProblem] = useState("");
   useEffect(() => {
     start().then(
       () => setReady(true),
-      (error: unknown) => setFault(errorMessage(error)),
+      (error: unknown) => setProblem(errorMessage(error)),
     );
   }, []);
-  if (fault) {
+  if (problem) {
     return (
-      <main class="alone" id="content">
+      <main class="centered" id="content">
         <h1>{strings.app.name}</h1>
-        <p role="alert">{fault}</p>
+        <p role="alert">{problem}</p>
         <button type="button" class="primary" onClick={() => location.reload()}>
           {strings.app.reload}
         </button>
@@ -38,57 +38,57 @@ export function App() {
   if (!isSignedIn.value) return <SignIn />;
   return (
     <>
-      <a class="skip" href="#content" onClick={skip}>
+      <a class="skip" href="#content" onClick={skipToContent}>
         {strings.app.skip}
       </a>
       <Header />
-      <Fence key={JSON.stringify(route.value)}>
+      <ErrorBoundary key={JSON.stringify(route.value)}>
         <Page />
-      </Fence>
-      <Notices />
+      </ErrorBoundary>
+      <Toasts />
     </>
   );
 }
 
 async function start(): Promise<void> {
-  const made = new Api(await loadConfig());
-  const { signIn } = made.config;
-  const given = signIn && (await tokenFromSignIn(signIn));
-  if (given) keepToken(given, false);
-  made.token = given ?? loadItem("token") ?? sessionToken() ?? "";
-  made.onUnauthorized = () => {
+  const client = new Api(await loadConfig());
+  const { signIn } = client.config;
+  const newToken = signIn && (await completeSignIn(signIn));
+  if (newToken) saveToken(newToken, false);
+  client.token = newToken ?? loadItem("token") ?? loadSessionToken() ?? "";
+  client.onUnauthorized = () => {
     isSignedIn.value = false;
   };
-  isSignedIn.value = made.config.auth === "none" || made.token !== "";
-  api.value = made;
+  isSignedIn.value = client.config.auth === "none" || client.token !== "";
+  api.value = client;
 }
 
-function skip(event: Event): void {
+function skipToContent(event: Event): void {
   event.preventDefault();
   document.getElementById("content")?.focus();
 }
 
 function Page() {
-  const where = route.value;
-  const shown = useRef(where);
+  const current = route.value;
+  const shown = useRef(current);
   useEffect(() => {
-    // A reader of the screen is told that the page changed, but not when it first appears.
-    if (shown.current !== where) document.getElementById("content")?.focus({ preventScroll: true });
-    shown.current = where;
+    // Move the focus, so that screen readers announce a change of page, but not the first page.
+    if (shown.current !== current) document.getElementById("content")?.focus({ preventScroll: true });
+    shown.current = current;
     window.scrollTo(0, 0);
-  }, [where]);
-  switch (where.page) {
+  }, [current]);
+  switch (current.page) {
     case "home":
       return <HomePage />;
     case "job":
-      return <JobPage key={where.id} id={where.id} />;
+      return <JobPage key={current.id} id={current.id} />;
     case "live":
       return <LivePage />;
     case "session":
-      return <SessionPage key={where.id} id={where.id} />;
+      return <SessionPage key={current.id} id={current.id} />;
     case "unknown":
       return (
-        <main id="content" tabIndex={-1} class="alone">
+        <main id="content" tabIndex={-1} class="centered">
           <h1>{strings.app.notFound}</h1>
           <a href="#/">{strings.app.home}</a>
         </main>
@@ -97,7 +97,7 @@ function Page() {
 }
 
 function Header() {
-  const where = route.value.page;
+  const { page } = route.value;
   const isDark = theme.value === "dark";
   const label = isDark ? strings.app.theme.light : strings.app.theme.dark;
   return (
@@ -111,11 +111,11 @@ function Header() {
         {strings.app.name}
       </a>
       <nav aria-label={strings.app.name}>
-        <a href="#/" aria-current={where === "home" ? "page" : undefined}>
+        <a href="#/" aria-current={page === "home" ? "page" : undefined}>
           {strings.app.videos}
         </a>
         {api.value.config.live && (
-          <a href="#/live" aria-current={where === "live" ? "page" : undefined}>
+          <a href="#/live" aria-current={page === "live" ? "page" : undefined}>
             {strings.app.live}
           </a>
         )}
@@ -132,13 +132,13 @@ function Header() {
   );
 }
 
-function Notices() {
+function Toasts() {
   return (
-    <div class="notices" aria-live="polite">
-      {toasts.value.map((notice) => (
-        <div key={notice.id} class={`notice ${notice.kind}`} role={notice.kind === "error" ? "alert" : undefined}>
-          <p>{notice.text}</p>
-          <button type="button" class="plain" aria-label={strings.app.dismiss} onClick={() => dismiss(notice.id)}>
+    <div class="toasts" aria-live="polite">
+      {toasts.value.map((toast) => (
+        <div key={toast.id} class={`toast ${toast.kind}`} role={toast.kind === "error" ? "alert" : undefined}>
+          <p>{toast.text}</p>
+          <button type="button" class="plain" aria-label={strings.app.dismiss} onClick={() => dismissToast(toast.id)}>
             <Icon name="close" />
           </button>
         </div>
@@ -147,20 +147,20 @@ function Notices() {
   );
 }
 
-/** Catches what a page throws, so that the rest stays. */
-class Fence extends Component<{ children: ComponentChildren }, { fault: string }> {
-  override state = { fault: "" };
+/** Shows errors thrown while rendering a page; the header stays usable. */
+class ErrorBoundary extends Component<{ children: ComponentChildren }, { problem: string }> {
+  override state = { problem: "" };
 
   static getDerivedStateFromError(error: unknown) {
-    return { fault: errorMessage(error) };
+    return { problem: errorMessage(error) };
   }
 
   override render() {
-    if (!this.state.fault) return this.props.children;
+    if (!this.state.problem) return this.props.children;
     return (
-      <main id="content" tabIndex={-1} class="alone">
-        <h1>{strings.app.fault}</h1>
-        <p role="alert">{this.state.fault}</p>
+      <main id="content" tabIndex={-1} class="centered">
+        <h1>{strings.app.error}</h1>
+        <p role="alert">{this.state.problem}</p>
         <button type="button" class="primary" onClick={() => location.reload()}>
           {strings.app.reload}
         </button>
@@ -173,17 +173,17 @@ class Fence extends Component<{ children: ComponentChildren }, { fault: string }
 
 function SignIn() {
   const { signIn } = api.value.config;
-  return signIn ? <SignInAway pages={signIn} /> : <SignInHere />;
+  return signIn ? <SignInRedirect config={signIn} /> : <TokenForm />;
 }
 
-/** Where there is a user pool: its own pages ask for name, password and second factor. */
-function SignInAway({ pages }: { pages: SignInPages }) {
+/** Sign-in at the user pool, which asks for credentials and the second factor. */
+function SignInRedirect({ config }: { config: SignInConfig }) {
   return (
-    <main class="alone" id="content" tabIndex={-1}>
+    <main class="centered" id="content" tabIndex={-1}>
       <div class="card sign-in">
         <h1>{strings.signIn.title}</h1>
-        <p>{strings.signIn.pagesLead}</p>
-        <button type="button" class="primary" onClick={() => void goToSignIn(pages)}>
+        <p>{strings.signIn.accountLead}</p>
+        <button type="button" class="primary" onClick={() => void redirectToSignIn(config)}>
           {strings.signIn.submit}
         </button>
       </div>
@@ -191,16 +191,17 @@ function SignInAway({ pages }: { pages: SignInPages }) {
   );
 }
 
-function SignInHere() {
+/** Sign-in with a pasted token. */
+function TokenForm() {
   const [token, setToken] = useState("");
-  const [isKept, setKept] = useState(false);
+  const [isRemembered, setRemembered] = useState(false);
   const [problem, setProblem] = useState("");
   const submit = async (event: Event) => {
     event.preventDefault();
     api.value.token = token.trim();
     try {
-      await api.value.jobs();
-      keepToken(api.value.token, isKept);
+      await api.value.listJobs();
+      saveToken(api.value.token, isRemembered);
       isSignedIn.value = true;
     } catch (error) {
       const isWrong = error instanceof ApiError && (error.status === 401 || error.status === 403);
@@ -208,14 +209,14 @@ function SignInHere() {
     }
   };
   return (
-    <main class="alone" id="content" tabIndex={-1}>
+    <main class="centered" id="content" tabIndex={-1}>
       <form class="card sign-in" onSubmit={submit}>
         <h1>{strings.signIn.title}</h1>
         <p>{strings.signIn.lead}</p>
         <label for="token">{strings.signIn.token}</label>
         <input id="token" type="password" autocomplete="current-password" required value={token} aria-describedby={problem ? "problem" : undefined} onInput={(event) => setToken(event.currentTarget.value)} />
         <label class="check">
-          <input type="checkbox" checked={isKept} onChange={(event) => setKept(event.currentTarget.checked)} />
+          <input type="checkbox" checked={isRemembered} onChange={(event) => setRemembered(event.currentTarget.checked)} />
           {strings.signIn.remember}
         </label>
         {problem && (
@@ -231,7 +232,7 @@ function SignInHere() {
   );
 }
 
-function sessionToken(): string | null {
+function loadSessionToken(): string | null {
   try {
     return sessionStorage.getItem("gorggle.token");
   } catch {
@@ -239,17 +240,17 @@ function sessionToken(): string | null {
   }
 }
 
-function keepToken(token: string, isKept: boolean): void {
-  saveItem("token", isKept ? token : null);
+function saveToken(token: string, isRemembered: boolean): void {
+  saveItem("token", isRemembered ? token : null);
   try {
     sessionStorage.setItem("gorggle.token", token);
   } catch {
-    // Then it holds as long as the page does.
+    // Without storage, the token is lost when the page is closed.
   }
 }
 
 function signOut(): void {
-  keepToken("", false);
+  saveToken("", false);
   saveItem("token", null);
   api.value.token = "";
   isSignedIn.value = false;

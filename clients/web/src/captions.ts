@@ -1,8 +1,9 @@
 /**
- * Captions made here, in the page: over the picture, and as files of live sessions, which no server keeps. Files of jobs
- * come from the API, whose rules are finer.
+ * Captions generated in the page: for the player, and for exports of live sessions, which are not stored on the server.
+ * Exports of jobs come from the API, whose segmentation is more elaborate.
  *
- * At most two lines of 42 characters and seven seconds, cut at the words' own times; never two at once.
+ * A cue has at most two lines of 42 characters, lasts at most seven seconds and begins and ends at word boundaries. Cues
+ * do not overlap.
  */
 
 import { sanitize } from "./editing";
@@ -25,24 +26,24 @@ interface Token {
   end_s: number;
 }
 
-/** The captions of segments, in order of time, each in one person's voice; `label` begins each segment's first one. */
+/** Split segments into cues in order of time, each of one speaker. `label` returns a prefix for the first cue of a segment. */
 export function buildCues(segments: readonly Segment[], label: (person: string) => string = () => ""): Cue[] {
-  const cues = segments.flatMap((segment) => segmentCues(segment, label(segment.person))).sort((a, b) => a.start_s - b.start_s);
-  const apart: Cue[] = [];
+  const cues = segments.flatMap((segment) => buildSegmentCues(segment, label(segment.person))).sort((a, b) => a.start_s - b.start_s);
+  const result: Cue[] = [];
   for (const cue of cues) {
-    const before = apart.at(-1);
+    const previous = result.at(-1);
     let next = cue;
-    if (before && cue.start_s < before.end_s) {
-      const change = Math.max(cue.start_s, before.start_s + Math.min(before.end_s - before.start_s, MIN_CUE_S));
-      before.end_s = change;
-      next = { ...cue, start_s: change, end_s: Math.max(cue.end_s, change + Math.min(cue.end_s - cue.start_s, MIN_CUE_S)) };
+    if (previous && cue.start_s < previous.end_s) {
+      const boundaryS = Math.max(cue.start_s, previous.start_s + Math.min(previous.end_s - previous.start_s, MIN_CUE_S));
+      previous.end_s = boundaryS;
+      next = { ...cue, start_s: boundaryS, end_s: Math.max(cue.end_s, boundaryS + Math.min(cue.end_s - cue.start_s, MIN_CUE_S)) };
     }
-    apart.push(next);
+    result.push(next);
   }
-  return apart.filter((cue) => cue.end_s > cue.start_s);
+  return result.filter((cue) => cue.end_s > cue.start_s);
 }
 
-function segmentCues(segment: Segment, label: string): Cue[] {
+function buildSegmentCues(segment: Segment, label: string): Cue[] {
   const cues: Cue[] = [];
   let group: Token[] = [];
   const close = () => {
@@ -89,8 +90,8 @@ function wrapGreedily(texts: string[]): string[] {
 }
 
 function wrapBalanced(texts: string[]): string[] {
-  const whole = texts.join(" ");
-  if (whole.length <= MAX_LINE_CHARS) return [whole];
+  const line = texts.join(" ");
+  if (line.length <= MAX_LINE_CHARS) return [line];
   let best = wrapGreedily(texts);
   for (let cut = 1; cut < texts.length; cut++) {
     const lines = [texts.slice(0, cut).join(" "), texts.slice(cut).join(" ")];
@@ -100,7 +101,7 @@ function wrapBalanced(texts: string[]): string[] {
   return best;
 }
 
-// ---------------------------------------------------------------------------------------------------------- writing
+// ---------------------------------------------------------------------------------------------------------- formats
 
 export function toWebVtt(transcript: Transcript): string {
   const blocks = buildCues(transcript.segments).map((cue, index) => {
@@ -111,8 +112,8 @@ export function toWebVtt(transcript: Transcript): string {
 }
 
 export function toSrt(transcript: Transcript): string {
-  const several = new Set(transcript.segments.map((segment) => segment.person)).size > 1;
-  const label = (person: string) => (several ? `${speakerName(transcript, person).slice(0, 20).trim()}:` : "");
+  const hasSeveralSpeakers = new Set(transcript.segments.map((segment) => segment.person)).size > 1;
+  const label = (person: string) => (hasSeveralSpeakers ? `${speakerName(transcript, person).slice(0, 20).trim()}:` : "");
   return buildCues(transcript.segments, label)
     .map((cue, index) => `${index + 1}\n${formatTimestamp(cue.start_s, ",")} --> ${formatTimestamp(cue.end_s, ",")}\n${cue.lines.map(escapeSrt).join("\n")}\n`)
     .join("\n");
@@ -120,10 +121,10 @@ export function toSrt(transcript: Transcript): string {
 
 export function toTtml(transcript: Transcript, language: string): string {
   const cues = buildCues(transcript.segments);
-  const people = [...new Set(cues.map((cue) => cue.person))];
-  const agents = people.map((person, index) => `<ttm:agent xml:id="agent-${index + 1}" type="person"><ttm:name type="full">${escapeXml(speakerName(transcript, person))}</ttm:name></ttm:agent>`);
+  const speakers = [...new Set(cues.map((cue) => cue.person))];
+  const agents = speakers.map((person, index) => `<ttm:agent xml:id="agent-${index + 1}" type="person"><ttm:name type="full">${escapeXml(speakerName(transcript, person))}</ttm:name></ttm:agent>`);
   const lines = cues.map(
-    (cue) => `<p begin="${formatTimestamp(cue.start_s, ".")}" end="${formatTimestamp(cue.end_s, ".")}" ttm:agent="agent-${people.indexOf(cue.person) + 1}">${cue.lines.map(escapeXml).join("<br/>")}</p>`,
+    (cue) => `<p begin="${formatTimestamp(cue.start_s, ".")}" end="${formatTimestamp(cue.end_s, ".")}" ttm:agent="agent-${speakers.indexOf(cue.person) + 1}">${cue.lines.map(escapeXml).join("<br/>")}</p>`,
   );
   return (
     `<?xml version="1.0" encoding="UTF-8"?>\n<tt xmlns="http://www.w3.org/ns/ttml" xmlns:ttm="http://www.w3.org/ns/ttml#metadata" xml:lang="${escapeXml(language)}">\n` +
@@ -132,11 +133,11 @@ export function toTtml(transcript: Transcript, language: string): string {
 }
 
 export function toText(transcript: Transcript): string {
-  const several = new Set(transcript.segments.map((segment) => segment.person)).size > 1;
-  return transcript.segments.map((segment) => `${several ? `${speakerName(transcript, segment.person)}: ` : ""}${sanitize(segment.text)}\n`).join("");
+  const hasSeveralSpeakers = new Set(transcript.segments.map((segment) => segment.person)).size > 1;
+  return transcript.segments.map((segment) => `${hasSeveralSpeakers ? `${speakerName(transcript, segment.person)}: ` : ""}${sanitize(segment.text)}\n`).join("");
 }
 
-/** What a person is called: the name they were given, else "Person 1". */
+/** Return the name of a speaker, by default "Person 1" for "person-1". */
 export function speakerName(transcript: Pick<Transcript, "names">, person: string): string {
   return transcript.names[person] ?? person.replace(/^person-(\d+)$/, "Person $1");
 }
@@ -152,7 +153,7 @@ function escapeVtt(text: string): string {
 }
 
 function escapeSrt(text: string): string {
-  // SubRip cannot escape: what players take for tags, styles and timing arrows is shown by look-alikes.
+  // SubRip has no escapes: characters that players interpret as tags, styles or timing arrows are replaced by similar ones.
   return text.replace(/</g, "‹").replace(/>/g, "›").replace(/\{/g, "(").replace(/\}/g, ")");
 }
 

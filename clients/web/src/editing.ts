@@ -1,4 +1,4 @@
-/** Corrections of a transcript: pure functions, each gives a new transcript, and the history that undoes them. */
+/** Corrections of a transcript as pure functions that return a new transcript, with undo history and search. */
 
 import type { Hypothesis, Segment, Transcript, Word } from "./result";
 
@@ -7,47 +7,47 @@ export interface WordPosition {
   index: number;
 }
 
-/** Text as one line, without control characters. */
+/** Collapse whitespace and control characters to single spaces. */
 export function sanitize(text: string): string {
   return text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]+/g, " ").replace(/\s+/g, " ").trim();
 }
 
 /**
- * Put other words in the place of one. Several words share its time by length; none takes the word away, and with the
- * last word its segment. What a person wrote is certain.
+ * Replace a word by zero or more words, which share its time by length and get confidence 1. Removing the last word of a
+ * segment removes the segment.
  */
-export function replaceWord(transcript: Transcript, place: WordPosition, text: string): Transcript {
-  return updateSegment(transcript, place.segmentId, (segment) => {
-    const old = segment.words[place.index];
+export function replaceWord(transcript: Transcript, position: WordPosition, text: string): Transcript {
+  return updateSegment(transcript, position.segmentId, (segment) => {
+    const old = segment.words[position.index];
     if (!old || old.text === sanitize(text)) return segment;
     const words = [...segment.words];
-    words.splice(place.index, 1, ...splitWord(old, sanitize(text)));
+    words.splice(position.index, 1, ...splitWord(old, sanitize(text)));
     return setWords(segment, words);
   });
 }
 
-/** Take one of a word's other readings; the word itself becomes the alternative. */
-export function useAlternative(transcript: Transcript, place: WordPosition, alternative: Hypothesis): Transcript {
-  return updateSegment(transcript, place.segmentId, (segment) => {
-    const old = segment.words[place.index];
+/** Replace a word by one of its alternatives; the word itself becomes an alternative. */
+export function useAlternative(transcript: Transcript, position: WordPosition, alternative: Hypothesis): Transcript {
+  return updateSegment(transcript, position.segmentId, (segment) => {
+    const old = segment.words[position.index];
     if (!old) return segment;
-    const { alternatives, ...reading } = old;
+    const { alternatives, ...hypothesis } = old;
     const rest = alternatives.filter((other) => other !== alternative);
-    const word: Word = { ...old, text: alternative.text, source: "correction", confidence: 1, alternatives: [reading, ...rest] };
-    return setWords(segment, segment.words.map((each, index) => (index === place.index ? word : each)));
+    const word: Word = { ...old, text: alternative.text, source: "correction", confidence: 1, alternatives: [hypothesis, ...rest] };
+    return setWords(segment, segment.words.map((each, index) => (index === position.index ? word : each)));
   });
 }
 
-/** Give a person a name; an empty one takes it back. */
+/** Set a speaker's name; an empty name restores the default. */
 export function renameSpeaker(transcript: Transcript, person: string, name: string): Transcript {
   const names = { ...transcript.names };
-  const shown = sanitize(name).slice(0, 100);
-  if (shown && shown !== person) names[person] = shown;
+  const newName = sanitize(name).slice(0, 100);
+  if (newName && newName !== person) names[person] = newName;
   else delete names[person];
   return { ...transcript, names };
 }
 
-/** Say that somebody else spoke a segment. */
+/** Assign a segment to another speaker. */
 export function setSpeaker(transcript: Transcript, segmentId: string, person: string): Transcript {
   return updateSegment(transcript, segmentId, (segment) => ({ ...segment, person }));
 }
@@ -84,7 +84,7 @@ function splitWord(old: Word, text: string): Word[] {
 
 const MAX_STEPS = 200;
 
-/** A transcript with what was before and what was undone. */
+/** Undo history: the current transcript with earlier and undone ones. */
 export interface History {
   past: Transcript[];
   present: Transcript;
@@ -95,7 +95,7 @@ export function createHistory(present: Transcript): History {
   return { past: [], present, future: [] };
 }
 
-/** A change; what was undone before it is gone. */
+/** Record a change; discards the undone ones. */
 export function push(history: History, next: Transcript): History {
   if (next === history.present) return history;
   return { past: [...history.past, history.present].slice(-MAX_STEPS), present: next, future: [] };
@@ -115,28 +115,28 @@ export function redo(history: History): History {
 
 // ----------------------------------------------------------------------------------------------------------- search
 
-/** Where each match begins: a word's place and how many words it spans. */
+/** A search match: the position of its first word, and its length in words. */
 export interface Match extends WordPosition {
   length: number;
 }
 
-/** Find words in order, without regard to case and marks; the last one may be unfinished. */
+/** Find consecutive words, ignoring case, accents and punctuation; the last word may be a prefix. */
 export function findMatches(segments: readonly Segment[], query: string): Match[] {
-  const sought = foldText(query).split(" ").filter(Boolean);
-  if (!sought.length) return [];
-  const found: Match[] = [];
+  const terms = foldText(query).split(" ").filter(Boolean);
+  if (!terms.length) return [];
+  const matches: Match[] = [];
   for (const segment of segments) {
     const texts = segment.words.map((word) => foldText(word.text));
-    for (let index = 0; index + sought.length <= texts.length; index++) {
-      const fits = sought.every((part, offset) => {
+    for (let index = 0; index + terms.length <= texts.length; index++) {
+      const isMatch = terms.every((term, offset) => {
         const text = texts[index + offset]!;
-        if (sought.length === 1) return text.includes(part);
-        return offset === sought.length - 1 ? text.startsWith(part) : text === part;
+        if (terms.length === 1) return text.includes(term);
+        return offset === terms.length - 1 ? text.startsWith(term) : text === term;
       });
-      if (fits) found.push({ segmentId: segment.id, index, length: sought.length });
+      if (isMatch) matches.push({ segmentId: segment.id, index, length: terms.length });
     }
   }
-  return found;
+  return matches;
 }
 
 function foldText(text: string): string {

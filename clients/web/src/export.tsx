@@ -1,4 +1,4 @@
-/** Files of a transcript. */
+/** Export of transcripts as files. */
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { Format } from "./api";
@@ -11,13 +11,13 @@ import { strings } from "./i18n/en";
 const FORMATS: Format[] = ["vtt", "srt", "ttml", "json", "txt"];
 
 interface ExportProps {
-  /** Of the file that is read, whose ending is replaced. */
+  /** Name of the media file; its extension is replaced. */
   name: string;
-  make: (format: Format) => Promise<Blob>;
+  exportFile: (format: Format) => Promise<Blob>;
   recording?: Blob | null;
 }
 
-export function ExportMenu({ name, make, recording }: ExportProps) {
+export function ExportMenu({ name, exportFile, recording }: ExportProps) {
   const [isBusy, setBusy] = useState(false);
   const menu = useRef<HTMLDetailsElement>(null);
   useEffect(() => {
@@ -34,7 +34,7 @@ export function ExportMenu({ name, make, recording }: ExportProps) {
   const run = async (format: Format) => {
     setBusy(true);
     try {
-      download(await make(format), `${fileStem(name)}.${format}`);
+      download(await exportFile(format), `${toFileStem(name)}.${format}`);
     } catch (error) {
       notify(strings.export.failed(errorMessage(error)), "error");
     }
@@ -64,7 +64,7 @@ export function ExportMenu({ name, make, recording }: ExportProps) {
         ))}
         {recording && (
           <li>
-            <button type="button" class="plain wide" onClick={() => download(recording, `${fileStem(name)}.webm`)}>
+            <button type="button" class="plain wide" onClick={() => download(recording, `${toFileStem(name)}.webm`)}>
               {strings.export.video}
             </button>
           </li>
@@ -74,7 +74,7 @@ export function ExportMenu({ name, make, recording }: ExportProps) {
   );
 }
 
-/** A file made here, where no server keeps the transcript. */
+/** Generate an export in the page, for transcripts that are not stored on the server. */
 export function toBlob(format: Format, result: Result, transcript: Transcript): Blob {
   switch (format) {
     case "vtt":
@@ -90,7 +90,7 @@ export function toBlob(format: Format, result: Result, transcript: Transcript): 
   }
 }
 
-/** A result with its corrections, as the API would give it. */
+/** Return a result with its corrections, in the API's format. */
 export function toDocument(result: Result, transcript: Transcript): Result & { names?: Record<string, string> } {
   const document = { ...result, segments: transcript.segments };
   return Object.keys(transcript.names).length ? { ...document, names: transcript.names } : document;
@@ -104,6 +104,6 @@ export function download(blob: Blob, name: string): void {
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
-function fileStem(name: string): string {
+function toFileStem(name: string): string {
   return name.replace(/\.[a-z0-9]{1,5}$/i, "").replace(/[^\p{L}\p{N}._ -]+/gu, "-").slice(0, 100) || "transcript";
 }

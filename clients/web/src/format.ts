@@ -1,8 +1,8 @@
-/** Times for people. */
+/** Human-readable times, dates and sizes. */
 
 import { strings } from "./i18n/en";
 
-/** "0:05", "12:34", "1:02:03". */
+/** Format as "0:05", "12:34" or "1:02:03". */
 export function formatTime(timeS: number): string {
   const total = Math.max(0, Math.floor(timeS));
   const pad = (value: number) => String(value).padStart(2, "0");
@@ -10,7 +10,7 @@ export function formatTime(timeS: number): string {
   return hours ? `${hours}:${pad(minutes)}:${pad(seconds)}` : `${minutes}:${pad(seconds)}`;
 }
 
-/** "about 2 minutes left". */
+/** Format as "about 2 minutes left". */
 export function formatTimeLeft(leftS: number): string {
   if (leftS < 10) return strings.time.fewSeconds;
   if (leftS < 90) return strings.time.seconds(Math.ceil(leftS / 10) * 10);
@@ -18,13 +18,13 @@ export function formatTimeLeft(leftS: number): string {
   return strings.time.hours(Math.round(leftS / 3600));
 }
 
-/** "21 Nov, 14:05", in the reader's own habit. */
+/** Format an ISO 8601 date in the browser's locale. */
 export function formatDate(iso: string): string {
   const date = new Date(iso);
   return Number.isNaN(date.getTime()) ? "" : date.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
 }
 
-/** "4.2 MB". */
+/** Format as "4.2 MB". */
 export function formatSize(bytes: number): string {
   const units = ["B", "kB", "MB", "GB", "TB"];
   let value = bytes;
@@ -36,27 +36,24 @@ export function formatSize(bytes: number): string {
   return `${value >= 100 || unit === 0 ? Math.round(value) : value.toFixed(1)} ${units[unit]}`;
 }
 
-/**
- * How long something that goes on will still take, from how it went so far: the newest stretch counts most, since
- * steps differ in speed.
- */
+/** Estimates the remaining time from an exponential moving average of the rate of progress. */
 export class EtaEstimator {
-  private last: { atS: number; share: number } | null = null;
+  private last: { timeS: number; fraction: number } | null = null;
   private rate = 0;
 
-  /** Tell how far it is, 0 to 1; gives the seconds left, or null where that is not known yet. */
-  update(share: number, nowS: number): number | null {
-    if (!this.last || share < this.last.share) {
-      this.last = { atS: nowS, share };
+  /** Record the progress, 0 to 1; return the seconds left, or null if not known yet. */
+  update(fraction: number, nowS: number): number | null {
+    if (!this.last || fraction < this.last.fraction) {
+      this.last = { timeS: nowS, fraction };
       return null;
     }
-    const passed = nowS - this.last.atS;
-    if (share > this.last.share && passed > 0.2) {
-      const newest = (share - this.last.share) / passed;
-      this.rate = this.rate ? this.rate * 0.7 + newest * 0.3 : newest;
-      this.last = { atS: nowS, share };
+    const elapsedS = nowS - this.last.timeS;
+    if (fraction > this.last.fraction && elapsedS > 0.2) {
+      const currentRate = (fraction - this.last.fraction) / elapsedS;
+      this.rate = this.rate ? this.rate * 0.7 + currentRate * 0.3 : currentRate;
+      this.last = { timeS: nowS, fraction };
     }
-    const sinceS = nowS - this.last.atS;
-    return this.rate > 0 ? Math.max(0, (1 - share) / this.rate - sinceS) : null;
+    const sinceS = nowS - this.last.timeS;
+    return this.rate > 0 ? Math.max(0, (1 - fraction) / this.rate - sinceS) : null;
   }
 }

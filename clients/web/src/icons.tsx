@@ -1,4 +1,4 @@
-/** The page's own pictures: 24 × 24, in the colour of the text around them, not read out. */
+/** Icons: 24 × 24, in the current text colour, hidden from screen readers. */
 
 const PATHS = {
   play: "M8 5.5v13a.6.6 0 0 0 .9.5l10.3-6.5a.6.6 0 0 0 0-1L8.9 5a.6.6 0 0 0-.9.5Z",

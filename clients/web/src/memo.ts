@@ -1,4 +1,4 @@
-/** A component that is drawn anew only when one of its properties is another. */
+/** Wrap a component so that it renders again only if one of its props changed (shallow comparison). */
 
 import { Component, h } from "preact";
 import type { ComponentType } from "preact";

@@ -1,34 +1,34 @@
-/** Asking again and again, less often while nobody looks. */
+/** Polling that slows down while the page is hidden. */
 
 import { useEffect, useRef } from "preact/hooks";
 
-const HIDDEN_FACTOR = 10;
+const HIDDEN_INTERVAL_FACTOR = 10;
 
 /**
- * Ask at once, then again after as many seconds as the answer says (0: no more), until the component goes. What is
- * asked while another `ask` goes on is not asked twice.
+ * Call `poll` now and then after the number of seconds that it returns (0: stop), until the component is unmounted or a
+ * key changes. Calls immediately when the page becomes visible.
  */
-export function usePolling(ask: () => Promise<number>, keys: readonly unknown[]): void {
-  const newest = useRef(ask);
-  newest.current = ask;
+export function usePolling(poll: () => Promise<number>, keys: readonly unknown[]): void {
+  const latest = useRef(poll);
+  latest.current = poll;
   useEffect(() => {
-    let isOver = false;
+    let isStopped = false;
     let timer = 0;
-    const go = async () => {
+    const run = async () => {
       window.clearTimeout(timer);
-      const afterS = await newest.current();
-      if (isOver || afterS === 0) return;
-      timer = window.setTimeout(() => void go(), afterS * 1000 * (document.hidden ? HIDDEN_FACTOR : 1));
+      const afterS = await latest.current();
+      if (isStopped || afterS === 0) return;
+      timer = window.setTimeout(() => void run(), afterS * 1000 * (document.hidden ? HIDDEN_INTERVAL_FACTOR : 1));
     };
-    const wake = () => {
-      if (!document.hidden && timer) void go();
+    const onVisible = () => {
+      if (!document.hidden && timer) void run();
     };
-    document.addEventListener("visibilitychange", wake);
-    void go();
+    document.addEventListener("visibilitychange", onVisible);
+    void run();
     return () => {
-      isOver = true;
+      isStopped = true;
       window.clearTimeout(timer);
-      document.removeEventListener("visibilitychange", wake);
+      document.removeEventListener("visibilitychange", onVisible);
     };
   }, keys);
 }

@@ -1,14 +1,14 @@
-/** The result of a job, as `lambdas/fusion/result.schema.json` describes it; times are seconds, confidences 0 to 1. */
+/** The result of a job, as defined by `lambdas/fusion/result.schema.json`. Times are in seconds, confidences from 0 to 1. */
 
-/** "correction": a person wrote it. */
-export type Origin = "lips" | "audio" | "both" | "correction";
+/** "correction": entered by a user. */
+export type Source = "lips" | "audio" | "both" | "correction";
 
 export interface Hypothesis {
   text: string;
   start_s: number;
   end_s: number;
   confidence: number;
-  source: Origin;
+  source: Source;
 }
 
 export interface Word extends Hypothesis {
@@ -53,40 +53,40 @@ export interface Result {
   omissions: (Hypothesis & { person: string; reason: string })[];
 }
 
-/** What the page edits: the segments, and the names that people were given. */
+/** The editable part of a result: segments and speaker names. */
 export interface Transcript {
   segments: Segment[];
-  /** From "person-1" to "Ada". */
+  /** Maps "person-1" to "Ada". */
   names: Record<string, string>;
 }
 
 export const SPEAKER_COLORS = 8;
 
-/** Which of the colours is a person's: by number, so that it never changes with the order of appearance. */
+/** Return the colour index of a speaker, by number, so that it does not depend on the order of appearance. */
 export function speakerColor(person: string): number {
   const number = Number(/(\d+)$/.exec(person)?.[1] ?? 1);
   return (number - 1) % SPEAKER_COLORS;
 }
 
-/** The segments that are spoken at a time. */
+/** Return the segments spoken at a time. */
 export function segmentsAt(segments: readonly Segment[], timeS: number): Segment[] {
   return segments.filter((segment) => segment.start_s <= timeS && timeS < segment.end_s);
 }
 
-/** The word that is spoken at a time, or was last within its segment; -1 before the first. */
+/** Return the index of the last word that has begun by a time; -1 before the first word. */
 export function wordIndexAt(segment: Segment, timeS: number): number {
-  let found = -1;
+  let result = -1;
   for (const [index, word] of segment.words.entries()) {
     if (word.start_s > timeS) break;
-    found = index;
+    result = index;
   }
-  return found;
+  return result;
 }
 
-// Between two looks further apart than this a face is taken as gone.
+// A face is considered absent between boxes further apart than this.
 const MAX_BOX_GAP_S = 0.8;
 
-/** Where a face is at a time, between the two nearest looks; null where it is not seen. `boxes` are in order of time. */
+/** Interpolate a face's box at a time; null if the face is absent. `boxes` are in order of time. */
 export function boxAt(boxes: readonly Box[], timeS: number): Box | null {
   let low = 0;
   let high = boxes.length;
@@ -98,14 +98,14 @@ export function boxAt(boxes: readonly Box[], timeS: number): Box | null {
   const before = boxes[low - 1];
   const after = boxes[low];
   if (before && after && after.time_s - before.time_s <= MAX_BOX_GAP_S) {
-    const share = (timeS - before.time_s) / (after.time_s - before.time_s);
-    const between = (a: number, b: number) => a + (b - a) * share;
+    const fraction = (timeS - before.time_s) / (after.time_s - before.time_s);
+    const interpolate = (a: number, b: number) => a + (b - a) * fraction;
     return {
       time_s: timeS,
-      left: between(before.left, after.left),
-      top: between(before.top, after.top),
-      width: between(before.width, after.width),
-      height: between(before.height, after.height),
+      left: interpolate(before.left, after.left),
+      top: interpolate(before.top, after.top),
+      width: interpolate(before.width, after.width),
+      height: interpolate(before.height, after.height),
     };
   }
   if (before && timeS - before.time_s <= MAX_BOX_GAP_S / 2) return before;

@@ -1,69 +1,69 @@
-/** Signing in at the pages of a user pool: OAuth 2.0's code flow with PKCE (RFC 7636), which keeps no secret in the page. */
+/** Sign-in with a Cognito user pool: OAuth 2.0 authorization code flow with PKCE (RFC 7636), which needs no client secret. */
 
 import { strings } from "./i18n/en";
 
-/** Where people sign in, and as what this page is known there. */
-export interface SignInPages {
+/** The user pool's domain and the page's client ID. */
+export interface SignInConfig {
   url: string;
   clientId: string;
 }
 
-interface Going {
+interface PendingSignIn {
   verifier: string;
   state: string;
-  /** Where in the page they were. */
+  /** The route to restore after the sign-in. */
   hash: string;
 }
 
-const KEPT = "gorggle.signin";
+const STORAGE_KEY = "gorggle.signin";
 
-/** Leave for the sign-in pages; they lead back here with a code. */
-export async function goToSignIn(pages: SignInPages): Promise<void> {
-  const going: Going = { verifier: randomText(), state: randomText(), hash: location.hash };
-  sessionStorage.setItem(KEPT, JSON.stringify(going));
-  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(going.verifier));
+/** Redirect to the sign-in page, which redirects back with an authorization code. */
+export async function redirectToSignIn(config: SignInConfig): Promise<void> {
+  const pending: PendingSignIn = { verifier: randomText(), state: randomText(), hash: location.hash };
+  sessionStorage.setItem(STORAGE_KEY, JSON.stringify(pending));
+  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(pending.verifier));
   const query = new URLSearchParams({
     response_type: "code",
-    client_id: pages.clientId,
-    redirect_uri: home(),
+    client_id: config.clientId,
+    redirect_uri: redirectUri(),
     scope: "openid email",
-    state: going.state,
+    state: pending.state,
     code_challenge: base64Url(new Uint8Array(digest)),
     code_challenge_method: "S256",
   });
-  location.assign(`${pages.url}/oauth2/authorize?${query}`);
+  location.assign(`${config.url}/oauth2/authorize?${query}`);
 }
 
-/** The token, where the sign-in pages have just led back here; null where they have not. Throws where they give none. */
-export async function tokenFromSignIn(pages: SignInPages): Promise<string | null> {
+/** Exchange the authorization code in the page's URL for an access token; null without a code. Throws if the exchange fails. */
+export async function completeSignIn(config: SignInConfig): Promise<string | null> {
   const query = new URLSearchParams(location.search);
   const code = query.get("code");
-  const going = loadPendingSignIn();
-  // A code that nobody here asked for is somebody else's doing.
-  if (!code || !going || query.get("state") !== going.state) return null;
-  sessionStorage.removeItem(KEPT);
+  const pending = loadPendingSignIn();
+  // A code whose state does not match was not requested by this browser (CSRF).
+  if (!code || !pending || query.get("state") !== pending.state) return null;
+  sessionStorage.removeItem(STORAGE_KEY);
   history.replaceState(null, "", location.pathname);
-  if (going.hash) location.replace(going.hash);
-  const response = await fetch(`${pages.url}/oauth2/token`, {
+  if (pending.hash) location.replace(pending.hash);
+  const response = await fetch(`${config.url}/oauth2/token`, {
     method: "POST",
-    body: new URLSearchParams({ grant_type: "authorization_code", client_id: pages.clientId, redirect_uri: home(), code, code_verifier: going.verifier }),
+    body: new URLSearchParams({ grant_type: "authorization_code", client_id: config.clientId, redirect_uri: redirectUri(), code, code_verifier: pending.verifier }),
     credentials: "omit",
   });
-  const answer = (await response.json().catch(() => ({}))) as { access_token?: unknown };
-  if (!response.ok || typeof answer.access_token !== "string") throw new Error(strings.signIn.failed);
-  return answer.access_token;
+  const tokens = (await response.json().catch(() => ({}))) as { access_token?: unknown };
+  if (!response.ok || typeof tokens.access_token !== "string") throw new Error(strings.signIn.failed);
+  return tokens.access_token;
 }
 
-function loadPendingSignIn(): Going | null {
+function loadPendingSignIn(): PendingSignIn | null {
   try {
-    return JSON.parse(sessionStorage.getItem(KEPT) ?? "null") as Going | null;
+    return JSON.parse(sessionStorage.getItem(STORAGE_KEY) ?? "null") as PendingSignIn | null;
   } catch {
     return null;
   }
 }
 
-/** The page's own address, as the user pool knows it. */
-function home(): string {
+/** Return the redirect URI registered with the user pool. */
+function redirectUri(): string {
   return `${location.origin}/`;
 }
 

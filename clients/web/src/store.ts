@@ -1,4 +1,4 @@
-/** What the whole page shares: where it is, the API, messages, the theme. */
+/** State shared by all pages: route, API client, toasts, theme, local storage. */
 
 import { signal } from "@preact/signals";
 import type { Api } from "./api";
@@ -7,7 +7,7 @@ export type Route = { page: "home" } | { page: "job"; id: string } | { page: "li
 
 export const route = signal<Route>(parseRoute(location.hash));
 
-/** Set once, before the first page is shown. */
+/** Set once, before the first render. */
 export const api = signal<Api>(null as unknown as Api);
 
 export const isSignedIn = signal(true);
@@ -20,24 +20,26 @@ export interface Toast {
 
 export const toasts = signal<Toast[]>([]);
 
-/** Videos that were chosen in this page: they play from here, without being fetched. */
+/** Videos uploaded in this tab, by job ID: they play from memory instead of being downloaded. */
 export const localVideos = new Map<string, Blob>();
 
-let lastNotice = 0;
+let lastToastId = 0;
 
-/** Tell people something; errors stay until they are dismissed. */
+/** Show a toast; errors stay until they are dismissed. */
 export function notify(text: string, kind: Toast["kind"] = "info"): void {
-  const id = ++lastNotice;
+  const id = ++lastToastId;
   toasts.value = [...toasts.value.slice(-3), { id, kind, text }];
-  if (kind === "info") setTimeout(() => dismiss(id), 6000);
+  if (kind === "info") setTimeout(() => dismissToast(id), 6000);
 }
 
-export function dismiss(id: number): void {
-  toasts.value = toasts.value.filter((notice) => notice.id !== id);
+export function dismissToast(id: number): void {
+  toasts.value = toasts.value.filter((toast) => toast.id !== id);
 }
 
+/** Return an error's message, beginning with a capital letter. */
 export function errorMessage(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
+  const message = error instanceof Error ? error.message : String(error);
+  return message.charAt(0).toUpperCase() + message.slice(1);
 }
 
 window.addEventListener("hashchange", () => {
@@ -57,12 +59,12 @@ export function parseRoute(hash: string): Route {
 
 export type Theme = "light" | "dark";
 
-const system = window.matchMedia("(prefers-color-scheme: dark)");
+const darkScheme = window.matchMedia("(prefers-color-scheme: dark)");
 
-export const theme = signal<Theme>(storedTheme() ?? (system.matches ? "dark" : "light"));
+export const theme = signal<Theme>(loadTheme() ?? (darkScheme.matches ? "dark" : "light"));
 
-system.addEventListener("change", () => {
-  if (!storedTheme()) theme.value = system.matches ? "dark" : "light";
+darkScheme.addEventListener("change", () => {
+  if (!loadTheme()) theme.value = darkScheme.matches ? "dark" : "light";
 });
 
 theme.subscribe((value) => {
@@ -74,14 +76,14 @@ export function toggleTheme(): void {
   saveItem("theme", theme.value);
 }
 
-function storedTheme(): Theme | null {
+function loadTheme(): Theme | null {
   const stored = loadItem("theme");
   return stored === "light" || stored === "dark" ? stored : null;
 }
 
 // ---------------------------------------------------------------------------------------------------------- storage
 
-// Browsers may forbid storage; then nothing is kept, and everything else works.
+// Browsers may deny access to storage; the page works without it.
 
 export function loadItem(name: string): string | null {
   try {
@@ -91,7 +93,7 @@ export function loadItem(name: string): string | null {
   }
 }
 
-/** Keep a text in this browser; null takes it away. False where there is no room, or none is permitted. */
+/** Save a string in the browser; null removes it. Returns false if storage is full or denied. */
 export function saveItem(name: string, value: string | null): boolean {
   try {
     if (value === null) localStorage.removeItem(`gorggle.${name}`);

@@ -1,7 +1,7 @@
-/** Uploads that are going on: they live here, so that leaving the list does not end them. */
+/** Uploads in progress. They belong to no component, so that navigation does not abort them. */
 
 import { signal } from "@preact/signals";
-import { mediaType, upload } from "./api";
+import { mediaType, uploadFile } from "./api";
 import { api, localVideos, notify, errorMessage } from "./store";
 import { strings } from "./i18n/en";
 import { EtaEstimator, formatSize } from "./format";
@@ -12,7 +12,7 @@ export interface Upload {
   name: string;
   options: Record<string, string>;
   /** 0 to 1. */
-  share: number;
+  fraction: number;
   leftS: number | null;
   problem: string;
   jobId: string;
@@ -21,14 +21,14 @@ export interface Upload {
 
 export const uploads = signal<Upload[]>([]);
 
-// Browsers send six requests at once to one place; the page's own must get through.
-const MOST_AT_ONCE = 3;
+// Browsers open at most six connections to a host over HTTP/1.1; some must stay free for the API.
+const MAX_CONCURRENT_UPLOADS = 3;
 
 let lastKey = 0;
 let running = 0;
 const queue: (() => void)[] = [];
 
-/** Check files and begin to send them, a few at a time; `onDone` hears of each that arrived. */
+/** Validate files and upload them, a few at a time; calls `onDone` after each upload. */
 export function startUploads(files: Iterable<File>, options: Record<string, string>, onDone: (jobId: string) => void): void {
   for (const file of files) {
     const problem = validateFile(file, file.name);
@@ -40,17 +40,17 @@ export function startUploads(files: Iterable<File>, options: Record<string, stri
 export function startUpload(file: Blob, name: string, options: Record<string, string>, onDone: (jobId: string) => void): void {
   const key = ++lastKey;
   const controller = new AbortController();
-  uploads.value = [...uploads.value, { key, file, name, options, share: 0, leftS: null, problem: "", jobId: "", abort: () => controller.abort() }];
+  uploads.value = [...uploads.value, { key, file, name, options, fraction: 0, leftS: null, problem: "", jobId: "", abort: () => controller.abort() }];
   const run = async () => {
     running++;
     try {
-      await send(key, file, name, options, controller.signal, onDone);
+      await sendFile(key, file, name, options, controller.signal, onDone);
     } finally {
       running--;
       queue.shift()?.();
     }
   };
-  if (running < MOST_AT_ONCE) void run();
+  if (running < MAX_CONCURRENT_UPLOADS) void run();
   else queue.push(() => void run());
 }
 
@@ -59,26 +59,26 @@ export function retryUpload(failed: Upload, onDone: (jobId: string) => void): vo
   startUpload(failed.file, failed.name, failed.options, onDone);
 }
 
-export function cancelUpload(given: Upload): void {
-  given.abort();
-  removeUpload(given.key);
+export function cancelUpload(upload: Upload): void {
+  upload.abort();
+  removeUpload(upload.key);
 }
 
-async function send(key: number, file: Blob, name: string, options: Record<string, string>, signal: AbortSignal, onDone: (jobId: string) => void): Promise<void> {
+async function sendFile(key: number, file: Blob, name: string, options: Record<string, string>, signal: AbortSignal, onDone: (jobId: string) => void): Promise<void> {
   if (signal.aborted) return;
-  const estimate = new EtaEstimator();
+  const estimator = new EtaEstimator();
   let jobId = "";
   try {
     const target = await api.value.createUpload({ name, size: file.size, type: file.type }, options);
     jobId = target.jobId;
     updateUpload(key, { jobId });
-    const tell = (share: number) => updateUpload(key, { share, leftS: estimate.update(share, performance.now() / 1000) });
-    await upload(target, file, tell, signal);
+    const onProgress = (fraction: number) => updateUpload(key, { fraction, leftS: estimator.update(fraction, performance.now() / 1000) });
+    await uploadFile(target, file, onProgress, signal);
     localVideos.set(jobId, file);
     removeUpload(key);
     onDone(jobId);
   } catch (error) {
-    // A job whose video will not come is of no use.
+    // A job without its video is useless.
     if (jobId) api.value.deleteJob(jobId).catch(() => {});
     if (signal.aborted) return;
     updateUpload(key, { problem: strings.home.failedUpload(name, errorMessage(error)) });
@@ -86,9 +86,9 @@ async function send(key: number, file: Blob, name: string, options: Record<strin
 }
 
 function validateFile(file: Blob, name: string): string {
-  const most = api.value.config.maxUploadBytes;
+  const maxBytes = api.value.config.maxUploadBytes;
   if (file.size === 0) return strings.home.empty(name);
-  if (file.size > most) return strings.home.tooLarge(name, formatSize(file.size), formatSize(most));
+  if (file.size > maxBytes) return strings.home.tooLarge(name, formatSize(file.size), formatSize(maxBytes));
   if (!mediaType(name, file.type)) return strings.home.wrongType(name);
   return "";
 }

@@ -1,4 +1,4 @@
-/** A job's steps, as they happen. */
+/** The progress of a job and its steps. */
 
 import type { Job, Step } from "../api";
 import { ProgressBar } from "./progress-bar";
@@ -10,19 +10,19 @@ export function currentStep(job: Job): string {
   return running.join(", ") || strings.job.percent(job.percent);
 }
 
-const estimates = new Map<string, EtaEstimator>();
+const etaEstimators = new Map<string, EtaEstimator>();
 
-/** The seconds that a job will still take, from how it went while this page looked; null where that is not known. */
+/** Estimate a job's remaining time from the progress seen so far; null if unknown. */
 export function remainingSeconds(job: Job): number | null {
-  // The steps before it say nothing about how fast reading goes, and the one after it takes no time.
-  const reading = job.steps.find((step) => step.name === "reading" && step.state === "running");
-  if (job.state !== "running" || !reading) {
-    estimates.delete(job.id);
+  // Recognition dominates: the other steps are short, and their speed does not predict its.
+  const analyzing = job.steps.find((step) => step.name === "analyzing" && step.state === "running");
+  if (job.state !== "running" || !analyzing) {
+    etaEstimators.delete(job.id);
     return null;
   }
-  const estimate = estimates.get(job.id) ?? new EtaEstimator();
-  estimates.set(job.id, estimate);
-  return estimate.update(reading.percent / 100, performance.now() / 1000);
+  const estimate = etaEstimators.get(job.id) ?? new EtaEstimator();
+  etaEstimators.set(job.id, estimate);
+  return estimate.update(analyzing.percent / 100, performance.now() / 1000);
 }
 
 export function JobSteps({ job }: { job: Job }) {

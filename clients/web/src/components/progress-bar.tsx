@@ -1,4 +1,4 @@
-/** A bar of progress, read out as one. */
+/** An accessible progress bar. */
 
 export function ProgressBar({ percent, label }: { percent: number; label: string }) {
   return (

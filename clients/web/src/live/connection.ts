@@ -1,6 +1,6 @@
 /**
- * The connection to `/v1/live`: numbers what it sends, keeps it until it is acknowledged, and connects again where the
- * net was lost, so that nothing is lost with it.
+ * WebSocket client of `/v1/live`. Media chunks are numbered and buffered until they are acknowledged, so that the session
+ * resumes without loss after a reconnect.
  */
 
 import { strings } from "../i18n/en";
@@ -12,7 +12,7 @@ export type ConnectionState = "connecting" | "live" | "reconnecting" | "recoveri
 export interface ConnectionEvents {
   state: (state: ConnectionState) => void;
   message: (message: ServerMessage) => void;
-  /** The end; empty where it is the one that was asked for. */
+  /** Called once at the end; the reason is empty after a regular end. */
   ended: (reason: string) => void;
 }
 
@@ -22,9 +22,9 @@ interface PendingChunk {
 }
 
 const PING_MS = 5_000;
-// A connection that says nothing for so long, not even to a ping, is dead.
-const SILENCE_MS = 16_000;
-const RECONNECT_LIMIT_MS = 28_000;
+// Without any message for this long, not even a pong, the connection is considered lost.
+const SILENCE_TIMEOUT_MS = 16_000;
+const RECONNECT_TIMEOUT_MS = 28_000;
 const BACKOFF_MS = [200, 500, 1000, 2000, 4000];
 
 export class LiveConnection {
@@ -40,8 +40,8 @@ export class LiveConnection {
   private disconnectedAtMs = 0;
   private isStopped = false;
   private isClosed = false;
-  private timer = 0;
-  private retry = 0;
+  private pingTimer = 0;
+  private retryTimer = 0;
 
   constructor(
     private readonly url: string,
@@ -50,23 +50,23 @@ export class LiveConnection {
   ) {
     events.state("connecting");
     this.connect();
-    this.timer = window.setInterval(() => this.heartbeat(), PING_MS);
+    this.pingTimer = window.setInterval(() => this.heartbeat(), PING_MS);
   }
 
-  /** Send the next piece of media. */
+  /** Send media. */
   send(bytes: ArrayBuffer): void {
     if (this.isClosed || this.isStopped || !bytes.byteLength) return;
-    const most = this.limits?.message_bytes ?? 256 * 1024;
-    for (let at = 0; at < bytes.byteLength; at += most) {
-      const piece = { sequence: ++this.sequence, bytes: bytes.slice(at, at + most) };
-      this.pending.push(piece);
-      this.pendingBytes += piece.bytes.byteLength;
-      if (this.session && this.isOpen) this.sendChunk(piece);
+    const maxBytes = this.limits?.message_bytes ?? 256 * 1024;
+    for (let offset = 0; offset < bytes.byteLength; offset += maxBytes) {
+      const chunk = { sequence: ++this.sequence, bytes: bytes.slice(offset, offset + maxBytes) };
+      this.pending.push(chunk);
+      this.pendingBytes += chunk.bytes.byteLength;
+      if (this.session && this.isOpen) this.sendChunk(chunk);
     }
-    if (this.limits && this.pendingBytes > this.limits.unacknowledged_bytes) this.end(strings.live.lostForGood);
+    if (this.limits && this.pendingBytes > this.limits.unacknowledged_bytes) this.end(strings.live.connectionLost);
   }
 
-  /** No more media comes: what is still to be read is read. */
+  /** Signal the end of the media; results of what was sent still arrive. */
   stop(): void {
     if (this.isStopped || this.isClosed) return;
     this.isStopped = true;
@@ -74,7 +74,7 @@ export class LiveConnection {
     if (this.session && this.isOpen) this.sendMessage({ type: "stop" });
   }
 
-  /** Leave at once. */
+  /** Close immediately, discarding pending results. */
   close(): void {
     this.end("");
   }
@@ -99,7 +99,7 @@ export class LiveConnection {
   private onMessage(message: ServerMessage): void {
     this.lastReceivedMs = performance.now();
     if (message.event !== undefined) {
-      // After connecting again, what came before may come once more.
+      // Events may be repeated after a reconnect.
       if (message.event <= this.lastEvent) return;
       this.lastEvent = message.event;
     }
@@ -109,7 +109,7 @@ export class LiveConnection {
         this.limits = message.limits;
         this.attempts = this.disconnectedAtMs = 0;
         this.acknowledge(message.received);
-        for (const piece of this.pending) this.sendChunk(piece);
+        for (const chunk of this.pending) this.sendChunk(chunk);
         if (this.isStopped) this.sendMessage({ type: "stop" });
         this.events.state(this.isStopped ? "finishing" : "live");
         break;
@@ -137,22 +137,22 @@ export class LiveConnection {
     if (this.isClosed || socket !== this.socket) return;
     const now = performance.now();
     this.disconnectedAtMs ||= now;
-    if (now - this.disconnectedAtMs > RECONNECT_LIMIT_MS || (!this.session && this.attempts >= 2)) {
-      this.end(this.session ? strings.live.lostForGood : strings.problems.offline);
+    if (now - this.disconnectedAtMs > RECONNECT_TIMEOUT_MS || (!this.session && this.attempts >= 2)) {
+      this.end(this.session ? strings.live.connectionLost : strings.problems.offline);
       return;
     }
     this.events.state(this.session ? "reconnecting" : "connecting");
-    const afterMs = BACKOFF_MS[Math.min(this.attempts++, BACKOFF_MS.length - 1)]!;
-    this.retry = window.setTimeout(() => this.connect(), afterMs * (0.75 + Math.random() / 2));
+    const backoffMs = BACKOFF_MS[Math.min(this.attempts++, BACKOFF_MS.length - 1)]!;
+    this.retryTimer = window.setTimeout(() => this.connect(), backoffMs * (0.75 + Math.random() / 2));
   }
 
   private heartbeat(): void {
     if (!this.isOpen) return;
-    if (performance.now() - this.lastReceivedMs > SILENCE_MS) {
-      const silent = this.socket!;
-      this.socket!.close();
-      // A dead connection's close may take a minute to be known.
-      this.onClose(silent);
+    if (performance.now() - this.lastReceivedMs > SILENCE_TIMEOUT_MS) {
+      const socket = this.socket!;
+      socket.close();
+      // The close event of a lost connection may take a minute.
+      this.onClose(socket);
       return;
     }
     this.sendMessage({ type: "ping", last_event: this.lastEvent });
@@ -162,10 +162,10 @@ export class LiveConnection {
     while (this.pending.length && this.pending[0]!.sequence <= received) this.pendingBytes -= this.pending.shift()!.bytes.byteLength;
   }
 
-  private sendChunk(piece: PendingChunk): void {
-    const message = new Uint8Array(4 + piece.bytes.byteLength);
-    new DataView(message.buffer).setUint32(0, piece.sequence);
-    message.set(new Uint8Array(piece.bytes), 4);
+  private sendChunk(chunk: PendingChunk): void {
+    const message = new Uint8Array(4 + chunk.bytes.byteLength);
+    new DataView(message.buffer).setUint32(0, chunk.sequence);
+    message.set(new Uint8Array(chunk.bytes), 4);
     this.socket!.send(message);
   }
 
@@ -176,8 +176,8 @@ export class LiveConnection {
   private end(reason: string): void {
     if (this.isClosed) return;
     this.isClosed = true;
-    window.clearInterval(this.timer);
-    window.clearTimeout(this.retry);
+    window.clearInterval(this.pingTimer);
+    window.clearTimeout(this.retryTimer);
     this.socket?.close();
     this.pending = [];
     this.events.state("ended");

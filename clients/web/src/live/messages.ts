@@ -1,4 +1,4 @@
-/** The messages of `/v1/live`, version 1, as `docs/live.md` describes them. */
+/** Messages of `/v1/live`, version 1; see `docs/live.md`. */
 
 import type { Box } from "../result";
 

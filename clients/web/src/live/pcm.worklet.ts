@@ -1,28 +1,28 @@
-/** Runs beside the sound itself: 16-bit samples in pieces of a tenth of a second. */
+/** Audio worklet that converts samples to 16-bit PCM in chunks of 0.1 s. */
 
 declare const registerProcessor: (name: string, processor: new () => object) => void;
 declare class AudioWorkletProcessor {
   readonly port: MessagePort;
 }
 
-const PIECE_SAMPLES = 1600;
+const CHUNK_SAMPLES = 1600;
 
-class Pcm extends AudioWorkletProcessor {
-  private piece = new Int16Array(PIECE_SAMPLES);
-  private filled = 0;
+class PcmProcessor extends AudioWorkletProcessor {
+  private chunk = new Int16Array(CHUNK_SAMPLES);
+  private length = 0;
 
   process(inputs: Float32Array[][]): boolean {
     for (const sample of inputs[0]?.[0] ?? []) {
-      this.piece[this.filled++] = Math.max(-1, Math.min(1, sample)) * 0x7fff;
-      if (this.filled === PIECE_SAMPLES) {
-        this.port.postMessage(this.piece.buffer, [this.piece.buffer]);
-        this.piece = new Int16Array(PIECE_SAMPLES);
-        this.filled = 0;
+      this.chunk[this.length++] = Math.max(-1, Math.min(1, sample)) * 0x7fff;
+      if (this.length === CHUNK_SAMPLES) {
+        this.port.postMessage(this.chunk.buffer, [this.chunk.buffer]);
+        this.chunk = new Int16Array(CHUNK_SAMPLES);
+        this.length = 0;
       }
     }
     return true;
   }
 }
 
-registerProcessor("pcm", Pcm);
+registerProcessor("pcm", PcmProcessor);
 export {};

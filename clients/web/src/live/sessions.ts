@@ -1,4 +1,4 @@
-/** Live sessions that were kept: in this browser's own database, and nowhere else. */
+/** Saved live sessions, stored in the browser's IndexedDB only. */
 
 import type { Result } from "../result";
 
@@ -15,57 +15,57 @@ export interface Session extends SessionSummary {
   recording: Blob | null;
 }
 
-const NAME = "gorggle";
-const HEADS = "heads";
-const BODIES = "bodies";
+const DATABASE = "gorggle";
+const SUMMARIES = "summaries";
+const SESSIONS = "sessions";
 
-/** All of them, newest first, without their recordings. */
+/** List the saved sessions, newest first, without their results and recordings. */
 export async function listSessions(): Promise<SessionSummary[]> {
-  const heads = await inStore<SessionSummary[]>([HEADS], "readonly", (transaction) => transaction.objectStore(HEADS).getAll());
-  return heads.sort((a, b) => b.createdAt.localeCompare(a.createdAt));
+  const summaries = await runTransaction<SessionSummary[]>([SUMMARIES], "readonly", (transaction) => transaction.objectStore(SUMMARIES).getAll());
+  return summaries.sort((a, b) => b.createdAt.localeCompare(a.createdAt));
 }
 
 export async function loadSession(id: string): Promise<Session | null> {
-  return (await inStore<Session | undefined>([BODIES], "readonly", (transaction) => transaction.objectStore(BODIES).get(id))) ?? null;
+  return (await runTransaction<Session | undefined>([SESSIONS], "readonly", (transaction) => transaction.objectStore(SESSIONS).get(id))) ?? null;
 }
 
 export async function saveSession(session: Session): Promise<void> {
-  const { result: _result, names: _names, recording: _recording, ...head } = session;
-  await inStore([HEADS, BODIES], "readwrite", (transaction) => {
-    transaction.objectStore(HEADS).put(head);
-    return transaction.objectStore(BODIES).put(session);
+  const { result: _result, names: _names, recording: _recording, ...summary } = session;
+  await runTransaction([SUMMARIES, SESSIONS], "readwrite", (transaction) => {
+    transaction.objectStore(SUMMARIES).put(summary);
+    return transaction.objectStore(SESSIONS).put(session);
   });
 }
 
 export async function deleteSession(id: string): Promise<void> {
-  await inStore([HEADS, BODIES], "readwrite", (transaction) => {
-    transaction.objectStore(HEADS).delete(id);
-    return transaction.objectStore(BODIES).delete(id);
+  await runTransaction([SUMMARIES, SESSIONS], "readwrite", (transaction) => {
+    transaction.objectStore(SUMMARIES).delete(id);
+    return transaction.objectStore(SESSIONS).delete(id);
   });
 }
 
-async function inStore<T>(stores: string[], mode: IDBTransactionMode, act: (transaction: IDBTransaction) => IDBRequest): Promise<T> {
-  const database = await open();
+async function runTransaction<T>(stores: string[], mode: IDBTransactionMode, operation: (transaction: IDBTransaction) => IDBRequest): Promise<T> {
+  const database = await openDatabase();
   try {
     return await new Promise<T>((resolve, reject) => {
       const transaction = database.transaction(stores, mode);
-      const request = act(transaction);
+      const request = operation(transaction);
       transaction.oncomplete = () => resolve(request.result as T);
-      transaction.onerror = transaction.onabort = () => reject(transaction.error ?? new Error("the browser's database failed"));
+      transaction.onerror = transaction.onabort = () => reject(transaction.error ?? new Error("The browser's database failed."));
     });
   } finally {
     database.close();
   }
 }
 
-function open(): Promise<IDBDatabase> {
+function openDatabase(): Promise<IDBDatabase> {
   return new Promise((resolve, reject) => {
-    const request = indexedDB.open(NAME, 1);
+    const request = indexedDB.open(DATABASE, 2);
     request.onupgradeneeded = () => {
-      request.result.createObjectStore(HEADS, { keyPath: "id" });
-      request.result.createObjectStore(BODIES, { keyPath: "id" });
+      request.result.createObjectStore(SUMMARIES, { keyPath: "id" });
+      request.result.createObjectStore(SESSIONS, { keyPath: "id" });
     };
     request.onsuccess = () => resolve(request.result);
-    request.onerror = () => reject(request.error ?? new Error("the browser's database cannot be opened"));
+    request.onerror = () => reject(request.error ?? new Error("The browser's database cannot be opened."));
   });
 }

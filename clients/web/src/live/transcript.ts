@@ -1,47 +1,47 @@
-/** What a live session has said so far: pure functions from messages to lines, and from lines to a result. */
+/** The transcript of a live session: pure functions from messages to a transcript, and from a transcript to a result. */
 
-import type { Box, Origin, Result, Segment } from "../result";
+import type { Box, Source, Result, Segment } from "../result";
 import type { LiveSegment, Modality } from "./messages";
 
 export interface LiveTranscript {
   final: LiveSegment[];
   interim: LiveSegment[];
-  /** Everybody whose words stand, in order of appearance: who is first is person 1. What may still change may be another's. */
+  /** Speakers of final segments in order of appearance: the first is person 1. The speaker of an interim segment may still change. */
   speakers: string[];
 }
 
 export const EMPTY_TRANSCRIPT: LiveTranscript = { final: [], interim: [], speakers: [] };
 
-/** Who is heard and not seen. */
-export const VOICE = "voice";
+/** The speaker of segments without a face. */
+export const VOICE_SPEAKER = "voice";
 
-/** Take in a segment: an interim one replaces the one before, a final one stands. */
-export function addSegment(lines: LiveTranscript, segment: LiveSegment): LiveTranscript {
+/** Add a segment; interim revisions are replaced until the final one arrives. */
+export function addSegment(transcript: LiveTranscript, segment: LiveSegment): LiveTranscript {
   const isSame = (other: LiveSegment) => other.segment_id === segment.segment_id;
-  if (lines.final.some(isSame)) return lines;
-  const interim = lines.interim.filter((other) => !isSame(other));
-  if (!segment.is_final) return { ...lines, interim: [...interim, segment].sort(byStart) };
-  if (!segment.text) return { ...lines, interim };
-  const speakers = lines.speakers.includes(segment.speaker) ? lines.speakers : [...lines.speakers, segment.speaker];
-  return { final: [...lines.final, segment].sort(byStart), interim, speakers };
+  if (transcript.final.some(isSame)) return transcript;
+  const interim = transcript.interim.filter((other) => !isSame(other));
+  if (!segment.is_final) return { ...transcript, interim: [...interim, segment].sort(compareStart) };
+  if (!segment.text) return { ...transcript, interim };
+  const speakers = transcript.speakers.includes(segment.speaker) ? transcript.speakers : [...transcript.speakers, segment.speaker];
+  return { final: [...transcript.final, segment].sort(compareStart), interim, speakers };
 }
 
-function byStart(a: LiveSegment, b: LiveSegment): number {
+function compareStart(a: LiveSegment, b: LiveSegment): number {
   return a.start_s - b.start_s || a.end_s - b.end_s;
 }
 
-const ORIGINS: Record<Modality, Origin> = { av: "both", video: "lips", audio: "audio" };
+const SOURCES: Record<Modality, Source> = { av: "both", video: "lips", audio: "audio" };
 
-/** A speaker as a result calls people: "person-2" is who appeared second. */
-export function speakerId(lines: LiveTranscript, speaker: string): string {
-  const all = [...new Set([...lines.speakers, ...lines.interim.map((line) => line.speaker)])];
+/** Return a speaker's ID in results: "person-2" is the second to appear. */
+export function speakerId(transcript: LiveTranscript, speaker: string): string {
+  const all = [...new Set([...transcript.speakers, ...transcript.interim.map((segment) => segment.speaker)])];
   const index = all.indexOf(speaker);
   return `person-${(index < 0 ? all.length : index) + 1}`;
 }
 
-/** A voice without a face has no number in people's eyes. */
-export function speakerNames(lines: LiveTranscript, voice: string): Record<string, string> {
-  return lines.speakers.length > 1 && lines.speakers.includes(VOICE) ? { [speakerId(lines, VOICE)]: voice } : {};
+/** Name the speaker without a face `voice`, if there are others. */
+export function speakerNames(transcript: LiveTranscript, voice: string): Record<string, string> {
+  return transcript.speakers.length > 1 && transcript.speakers.includes(VOICE_SPEAKER) ? { [speakerId(transcript, VOICE_SPEAKER)]: voice } : {};
 }
 
 export interface SessionInfo {
@@ -53,29 +53,29 @@ export interface SessionInfo {
   modality: Modality;
 }
 
-/** A session as a result, as a job would give it. */
-export function toResult(lines: LiveTranscript, about: SessionInfo): Result {
-  const segments = lines.final.map((live, index) => toSegment(live, index, speakerId(lines, live.speaker))).filter((segment) => segment.words.length);
+/** Convert a session's transcript to a result, as a job returns it. */
+export function toResult(transcript: LiveTranscript, info: SessionInfo): Result {
+  const segments = transcript.final.map((live, index) => toSegment(live, index, speakerId(transcript, live.speaker))).filter((segment) => segment.words.length);
   const people = [...new Set(segments.map((segment) => segment.person))];
-  const status = (is: boolean) => ({ status: is ? ("used" as const) : ("absent" as const), engine: is ? about.model : "", failures: [] });
+  const report = (isUsed: boolean) => ({ status: isUsed ? ("used" as const) : ("absent" as const), engine: isUsed ? info.model : "", failures: [] });
   return {
     schema_version: "1.0",
-    media: { name: about.name, duration_s: about.durationS, width_px: about.widthPx, height_px: about.heightPx, frame_rate_hz: 0, video_codec: "", audio_codec: "" },
+    media: { name: info.name, duration_s: info.durationS, width_px: info.widthPx, height_px: info.heightPx, frame_rate_hz: 0, video_codec: "", audio_codec: "" },
     language: "",
-    // What its licence permits, the list of models says: it does not come with the words.
+    // The live API does not send the model's licence.
     model: null,
     is_degraded: false,
-    sources: { lips: status(about.modality !== "audio"), audio: status(about.modality !== "video"), faces: status(about.modality !== "audio") },
+    sources: { lips: report(info.modality !== "audio"), audio: report(info.modality !== "video"), faces: report(info.modality !== "audio") },
     noise: [],
     people: people.map((name) => ({ name, first_s: Math.min(...segments.filter((segment) => segment.person === name).map((segment) => segment.start_s)), voices: [], faces: [] })),
     segments,
-    faces: people.map((person) => ({ person, boxes: collectBoxes(lines, person) })).filter((face) => face.boxes.length),
+    faces: people.map((person) => ({ person, boxes: collectBoxes(transcript, person) })).filter((face) => face.boxes.length),
     omissions: [],
   };
 }
 
 function toSegment(live: LiveSegment, index: number, person: string): Segment {
-  const source = ORIGINS[live.modality];
+  const source = SOURCES[live.modality];
   const words = live.words.length ? live.words : [{ text: live.text, start_s: live.start_s, end_s: live.end_s, confidence: live.confidence }];
   return {
     id: `segment-${index + 1}`,
@@ -88,6 +88,6 @@ function toSegment(live: LiveSegment, index: number, person: string): Segment {
   };
 }
 
-function collectBoxes(lines: LiveTranscript, person: string): Box[] {
-  return lines.final.filter((segment) => speakerId(lines, segment.speaker) === person).flatMap((segment) => segment.face_boxes);
+function collectBoxes(transcript: LiveTranscript, person: string): Box[] {
+  return transcript.final.filter((segment) => speakerId(transcript, segment.speaker) === person).flatMap((segment) => segment.face_boxes);
 }

@@ -1,4 +1,4 @@
-/** The list: drop videos, see how far each one is. */
+/** The home page: uploads, jobs and saved live sessions. */
 
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import type { Job } from "../api";
@@ -13,77 +13,78 @@ import { formatTime, formatDate, formatSize, formatTimeLeft } from "../format";
 import { cancelUpload, retryUpload, startUploads, uploads } from "../uploads";
 import { currentStep, remainingSeconds } from "../components/job-steps";
 
-const words = strings.home;
-// Job lists are long, changes are few: often while something goes on, seldom otherwise.
-const BUSY_S = 1.5;
-const QUIET_S = 15;
+const texts = strings.home;
+// Poll often only while a job is in progress.
+const BUSY_INTERVAL_S = 1.5;
+const IDLE_INTERVAL_S = 15;
 
 export function HomePage() {
   const [jobs, setJobs] = useState<Job[] | null>(null);
   const [next, setNext] = useState("");
   const [problem, setProblem] = useState("");
   const [lips, setLips] = useState("");
-  const further = useRef<Job[]>([]);
-  const [turn, setTurn] = useState(0);
+  const olderJobs = useRef<Job[]>([]);
+  const [refreshes, setRefreshes] = useState(0);
 
-  const ask = useCallback(async () => {
+  const poll = useCallback(async () => {
     try {
-      const page = await api.value.jobs();
-      // An upload shows its own line until it has arrived.
+      const page = await api.value.listJobs();
+      // Pages loaded by "Show more" are appended and not refreshed.
       const known = new Set(page.jobs.map((job) => job.id));
-      setJobs([...page.jobs, ...further.current.filter((job) => !known.has(job.id))]);
-      if (!further.current.length) setNext(page.next);
+      setJobs([...page.jobs, ...olderJobs.current.filter((job) => !known.has(job.id))]);
+      if (!olderJobs.current.length) setNext(page.next);
       setProblem("");
-      return page.jobs.some(isBusy) ? BUSY_S : QUIET_S;
+      return page.jobs.some(isBusy) ? BUSY_INTERVAL_S : IDLE_INTERVAL_S;
     } catch (error) {
       setProblem(errorMessage(error));
-      return QUIET_S / 3;
+      return IDLE_INTERVAL_S / 3;
     }
   }, []);
-  usePolling(ask, [turn]);
-  const again = useCallback(() => setTurn((value) => value + 1), []);
+  usePolling(poll, [refreshes]);
+  const refresh = useCallback(() => setRefreshes((value) => value + 1), []);
 
   useEffect(() => {
-    document.title = `${words.title} · ${strings.app.name}`;
+    document.title = `${texts.title} · ${strings.app.name}`;
   }, []);
 
-  const more = async () => {
-    const page = await api.value.jobs(next);
-    further.current = [...further.current, ...page.jobs];
+  const loadMore = async () => {
+    const page = await api.value.listJobs(next);
+    olderJobs.current = [...olderJobs.current, ...page.jobs];
     setNext(page.next);
-    again();
+    refresh();
   };
 
-  const sending = new Set(uploads.value.map((each) => each.jobId));
-  const shown = jobs?.filter((job) => !sending.has(job.id)) ?? [];
-  const take = (files: Iterable<File>) => startUploads(files, lips ? { lips } : {}, again);
+  // A job is shown as an upload until its file has been sent.
+  const uploading = new Set(uploads.value.map((upload) => upload.jobId));
+  const shown = jobs?.filter((job) => !uploading.has(job.id)) ?? [];
+  const onFiles = (files: Iterable<File>) => startUploads(files, lips ? { lips } : {}, refresh);
   return (
     <main id="content" tabIndex={-1} class="home">
-      <h1>{words.title}</h1>
-      <p class="lead">{words.lead}</p>
-      <DropZone take={take} lips={lips} setLips={setLips} />
+      <h1>{texts.title}</h1>
+      <p class="lead">{texts.lead}</p>
+      <DropZone onFiles={onFiles} lips={lips} setLips={setLips} />
       {problem && (
         <p role="alert" class="problem">
           <Icon name="warning" /> {problem}
         </p>
       )}
       <section aria-labelledby="videos">
-        <h2 id="videos" class="hidden">
-          {words.jobs}
+        <h2 id="videos" class="visually-hidden">
+          {texts.jobs}
         </h2>
         <ul class="rows">
-          {uploads.value.map((each) => (
-            <UploadRow key={each.key} upload={each} again={again} />
+          {uploads.value.map((upload) => (
+            <UploadRow key={upload.key} upload={upload} refresh={refresh} />
           ))}
           {shown.map((job) => (
-            <JobRow key={job.id} job={job} again={again} />
+            <JobRow key={job.id} job={job} refresh={refresh} />
           ))}
         </ul>
-        {jobs && !shown.length && !uploads.value.length && <p class="quiet empty">{words.none}</p>}
-        {!jobs && !problem && <p class="quiet empty">{words.loading}</p>}
+        {jobs && !shown.length && !uploads.value.length && <p class="quiet empty">{texts.none}</p>}
+        {!jobs && !problem && <p class="quiet empty">{texts.loading}</p>}
         {next && (
-          <button type="button" onClick={() => void more()}>
-            {words.more}
+          <button type="button" onClick={() => void loadMore()}>
+            {texts.more}
           </button>
         )}
       </section>
@@ -96,11 +97,11 @@ function isBusy(job: Job): boolean {
   return job.state === "waiting" || job.state === "running" || (job.state === "awaiting_upload" && Date.now() - Date.parse(job.createdAt) < 60_000);
 }
 
-function DropZone({ take, lips, setLips }: { take: (files: Iterable<File>) => void; lips: string; setLips: (value: string) => void }) {
+function DropZone({ onFiles, lips, setLips }: { onFiles: (files: Iterable<File>) => void; lips: string; setLips: (value: string) => void }) {
   const input = useRef<HTMLInputElement>(null);
   const [isOver, setOver] = useState(false);
   useEffect(() => {
-    // A file that misses the target must not take the place of the page.
+    // Accept drops anywhere: by default, the browser would replace the page by the file.
     let depth = 0;
     const hasFiles = (event: DragEvent) => event.dataTransfer?.types.includes("Files") ?? false;
     const enter = (event: DragEvent) => {
@@ -114,21 +115,21 @@ function DropZone({ take, lips, setLips }: { take: (files: Iterable<File>) => vo
       event.preventDefault();
       depth = 0;
       setOver(false);
-      if (event.dataTransfer?.files.length) take(event.dataTransfer.files);
+      if (event.dataTransfer?.files.length) onFiles(event.dataTransfer.files);
     };
     const events = Object.entries({ dragenter: enter, dragleave: leave, dragover: over, drop }) as [string, EventListener][];
     for (const [name, listener] of events) window.addEventListener(name, listener);
     return () => {
       for (const [name, listener] of events) window.removeEventListener(name, listener);
     };
-  }, [take]);
+  }, [onFiles]);
   return (
     <div class={isOver ? "drop over" : "drop"}>
       <Icon name="upload" />
-      <p class="drop-title">{isOver ? words.dropNow : words.drop}</p>
-      <p class="quiet">{words.or}</p>
+      <p class="drop-title">{isOver ? texts.dropNow : texts.drop}</p>
+      <p class="quiet">{texts.or}</p>
       <button type="button" class="primary" onClick={() => input.current?.click()}>
-        {words.choose}
+        {texts.choose}
       </button>
       <input
         ref={input}
@@ -138,25 +139,25 @@ function DropZone({ take, lips, setLips }: { take: (files: Iterable<File>) => vo
         accept="video/*,audio/*,.mkv,.ts,.mts"
         data-testid="files"
         onChange={(event) => {
-          take([...(event.currentTarget.files ?? [])]);
+          onFiles([...(event.currentTarget.files ?? [])]);
           event.currentTarget.value = "";
         }}
       />
-      <p class="quiet hint">{words.hint(formatSize(api.value.config.maxUploadBytes))}</p>
+      <p class="quiet hint">{texts.hint(formatSize(api.value.config.maxUploadBytes))}</p>
       <label class="inline">
-        {words.lips}
+        {texts.lips}
         <select value={lips} onChange={(event) => setLips(event.currentTarget.value)}>
-          <option value="">{words.lipsChoices.av}</option>
-          <option value="video">{words.lipsChoices.video}</option>
-          <option value="none">{words.lipsChoices.none}</option>
+          <option value="">{texts.lipsChoices.av}</option>
+          <option value="video">{texts.lipsChoices.video}</option>
+          <option value="none">{texts.lipsChoices.none}</option>
         </select>
       </label>
     </div>
   );
 }
 
-function UploadRow({ upload, again }: { upload: (typeof uploads.value)[number]; again: () => void }) {
-  const percent = Math.floor(upload.share * 100);
+function UploadRow({ upload, refresh }: { upload: (typeof uploads.value)[number]; refresh: () => void }) {
+  const percent = Math.floor(upload.fraction * 100);
   return (
     <li class="row">
       <span class="row-icon">
@@ -172,36 +173,36 @@ function UploadRow({ upload, again }: { upload: (typeof uploads.value)[number]; 
           </p>
         ) : (
           <>
-            <ProgressBar percent={percent} label={words.uploading(percent)} />
+            <ProgressBar percent={percent} label={texts.uploading(percent)} />
             <p class="quiet">
-              {words.uploading(percent)} · {formatSize(upload.file.size)}
+              {texts.uploading(percent)} · {formatSize(upload.file.size)}
               {upload.leftS !== null && percent < 100 && ` · ${formatTimeLeft(upload.leftS)}`}
             </p>
           </>
         )}
       </div>
       {upload.problem && (
-        <button type="button" onClick={() => retryUpload(upload, again)}>
-          {words.retry}
+        <button type="button" onClick={() => retryUpload(upload, refresh)}>
+          {texts.retry}
         </button>
       )}
-      <button type="button" class="plain" aria-label={words.cancel(upload.name)} title={words.cancelShort} onClick={() => cancelUpload(upload)}>
+      <button type="button" class="plain" aria-label={texts.cancel(upload.name)} title={texts.cancelShort} onClick={() => cancelUpload(upload)}>
         <Icon name="close" />
       </button>
     </li>
   );
 }
 
-function JobRow({ job, again }: { job: Job; again: () => void }) {
+function JobRow({ job, refresh }: { job: Job; refresh: () => void }) {
   const remove = async () => {
-    if (!confirm(words.removeAsk(job.name))) return;
+    if (!confirm(texts.confirmRemove(job.name))) return;
     try {
       await api.value.deleteJob(job.id);
-      notify(words.removed(job.name));
+      notify(texts.removed(job.name));
     } catch (error) {
       notify(errorMessage(error), "error");
     }
-    again();
+    refresh();
   };
   const isRunning = job.state === "running" || job.state === "waiting";
   const leftS = remainingSeconds(job);
@@ -224,7 +225,7 @@ function JobRow({ job, again }: { job: Job; again: () => void }) {
         </p>
         {job.failure && <p class="problem">{job.failure}</p>}
       </div>
-      <button type="button" class="plain" aria-label={words.remove(job.name)} title={strings.job.delete} onClick={() => void remove()}>
+      <button type="button" class="plain" aria-label={texts.remove(job.name)} title={strings.job.delete} onClick={() => void remove()}>
         <Icon name="delete" />
       </button>
     </li>
@@ -238,14 +239,14 @@ function Sessions() {
   }, []);
   if (!sessions.length) return null;
   const remove = async (session: SessionSummary) => {
-    if (!confirm(words.removeAsk(session.name))) return;
+    if (!confirm(texts.confirmRemove(session.name))) return;
     await deleteSession(session.id);
     setSessions(sessions.filter((each) => each.id !== session.id));
   };
   return (
     <section aria-labelledby="sessions">
-      <h2 id="sessions">{words.sessions}</h2>
-      <p class="quiet">{words.sessionsHint}</p>
+      <h2 id="sessions">{texts.sessions}</h2>
+      <p class="quiet">{texts.sessionsHint}</p>
       <ul class="rows">
         {sessions.map((session) => (
           <li key={session.id} class="row">
@@ -258,7 +259,7 @@ function Sessions() {
               </a>
               <p class="quiet">{formatTime(session.durationS)}</p>
             </div>
-            <button type="button" class="plain" aria-label={words.remove(session.name)} title={strings.job.delete} onClick={() => void remove(session)}>
+            <button type="button" class="plain" aria-label={texts.remove(session.name)} title={strings.job.delete} onClick={() => void remove(session)}>
               <Icon name="delete" />
             </button>
           </li>

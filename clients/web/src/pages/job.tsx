@@ -1,4 +1,4 @@
-/** One job: its progress, then its transcript. */
+/** A job: its progress, then its transcript. */
 
 import { useCallback, useEffect, useState } from "preact/hooks";
 import type { Job, LoadedResult } from "../api";
@@ -14,38 +14,38 @@ import { strings } from "../i18n/en";
 import { formatTime, formatDate } from "../format";
 import { JobSteps } from "../components/job-steps";
 
-const words = strings.job;
+const texts = strings.job;
 
-interface Loaded extends LoadedResult {
+interface LoadedJob extends LoadedResult {
   version: number;
   video: string;
-  /** Asks for another address of the video; null where it plays from this page's own memory. */
+  /** Returns a new URL of the video; null if the video plays from memory. */
   renewVideo: (() => Promise<string>) | null;
 }
 
 export function JobPage({ id }: { id: string }) {
   const [job, setJob] = useState<Job | null>(null);
   const [problem, setProblem] = useState("");
-  const [loaded, setLoaded] = useState<Loaded | null>(null);
-  const [turn, setTurn] = useState(0);
+  const [loaded, setLoaded] = useState<LoadedJob | null>(null);
+  const [refreshes, setRefreshes] = useState(0);
 
-  const ask = useCallback(async () => {
+  const poll = useCallback(async () => {
     try {
-      const found = await api.value.job(id);
-      setJob(found);
+      const current = await api.value.getJob(id);
+      setJob(current);
       setProblem("");
-      if (found.state === "done") {
-        setLoaded(await load(found));
+      if (current.state === "done") {
+        setLoaded(await loadJob(current));
         return 0;
       }
-      return found.state === "failed" ? 0 : 1;
+      return current.state === "failed" ? 0 : 1;
     } catch (error) {
       setProblem(errorMessage(error));
       return 5;
     }
   }, [id]);
-  usePolling(ask, [id, turn]);
-  const again = () => setTurn((value) => value + 1);
+  usePolling(poll, [id, refreshes]);
+  const refresh = () => setRefreshes((value) => value + 1);
 
   useEffect(() => {
     document.title = `${job?.name ?? ""} · ${strings.app.name}`;
@@ -57,10 +57,10 @@ export function JobPage({ id }: { id: string }) {
         <a class="back" href="#/">
           {strings.app.videos}
         </a>
-        <h1 dir="auto">{job?.name ?? words.loading}</h1>
+        <h1 dir="auto">{job?.name ?? texts.loading}</h1>
         {job && (
           <p class="quiet">
-            {[job.durationS ? formatTime(job.durationS) : "", formatDate(job.createdAt), job.cost ? words.cost(job.cost) : job.estimate && words.estimate(job.estimate)].filter(Boolean).join(" · ")}
+            {[job.durationS ? formatTime(job.durationS) : "", formatDate(job.createdAt), job.cost ? texts.cost(job.cost) : job.estimate && texts.estimate(job.estimate)].filter(Boolean).join(" · ")}
           </p>
         )}
       </div>
@@ -69,11 +69,11 @@ export function JobPage({ id }: { id: string }) {
           <Icon name="warning" /> {problem}
         </p>
       )}
-      {job?.state === "failed" && <Failure job={job} again={again} />}
+      {job?.state === "failed" && <Failure job={job} refresh={refresh} />}
       {job && job.state !== "failed" && !loaded && <JobSteps job={job} />}
       {loaded && (
         <>
-          <Degraded result={loaded.result} />
+          <DegradedNotice result={loaded.result} />
           <TranscriptEditor
             key={loaded.version}
             id={id}
@@ -82,7 +82,7 @@ export function JobPage({ id }: { id: string }) {
             reload={() => {
               saveItem(`draft.${id}`, null);
               setLoaded(null);
-              again();
+              refresh();
             }}
           />
         </>
@@ -91,59 +91,59 @@ export function JobPage({ id }: { id: string }) {
   );
 }
 
-async function load(job: Job): Promise<Loaded> {
+async function loadJob(job: Job): Promise<LoadedJob> {
   const local = localVideos.get(job.id);
-  const renewVideo = local ? null : () => api.value.videoUrl(job.id);
-  const [result, video] = await Promise.all([api.value.result(job.id, job.version), local ? URL.createObjectURL(local) : renewVideo!()]);
+  const renewVideo = local ? null : () => api.value.getVideoUrl(job.id);
+  const [result, video] = await Promise.all([api.value.getResult(job.id, job.version), local ? URL.createObjectURL(local) : renewVideo!()]);
   return { ...result, version: job.version, video, renewVideo };
 }
 
-function TranscriptEditor({ id, name, loaded, reload }: { id: string; name: string; loaded: Loaded; reload: () => void }) {
-  const saving = useAutosave(id, loaded, loaded.version);
-  const make = useCallback(
-    async (format: Parameters<typeof api.value.file>[1]) => {
-      // Files are made of what the server has.
-      await saving.save();
-      const { version } = await api.value.job(id);
-      return api.value.file(id, format, version);
+function TranscriptEditor({ id, name, loaded, reload }: { id: string; name: string; loaded: LoadedJob; reload: () => void }) {
+  const autosave = useAutosave(id, loaded, loaded.version);
+  const exportFile = useCallback(
+    async (format: Parameters<typeof api.value.exportResult>[1]) => {
+      // The server exports the saved version.
+      await autosave.save();
+      const { version } = await api.value.getJob(id);
+      return api.value.exportResult(id, format, version);
     },
-    [id, saving.save],
+    [id, autosave.save],
   );
   return (
     <Editor
       result={loaded.result}
-      history={saving.history}
-      onHistory={saving.onHistory}
+      history={autosave.history}
+      onHistory={autosave.onHistory}
       video={loaded.video}
       renewVideo={loaded.renewVideo}
-      onSave={() => void saving.save()}
+      onSave={() => void autosave.save()}
       tools={
         <>
-          <SaveState saving={saving} reload={reload} />
-          <ExportMenu name={name} make={make} />
+          <SaveStatus autosave={autosave} reload={reload} />
+          <ExportMenu name={name} exportFile={exportFile} />
         </>
       }
     />
   );
 }
 
-function SaveState({ saving, reload }: { saving: Autosave; reload: () => void }) {
-  const text = { saved: strings.save.saved, saving: strings.save.saving, unsaved: strings.save.unsaved, failed: strings.save.failed, conflict: strings.save.conflict }[saving.state];
-  const isBad = saving.state === "failed" || saving.state === "conflict";
+function SaveStatus({ autosave, reload }: { autosave: Autosave; reload: () => void }) {
+  const text = { saved: strings.save.saved, saving: strings.save.saving, unsaved: strings.save.unsaved, failed: strings.save.failed, conflict: strings.save.conflict }[autosave.state];
+  const isProblem = autosave.state === "failed" || autosave.state === "conflict";
   return (
-    <div class={isBad ? "save problem" : "save quiet"} role="status" data-state={saving.state}>
-      <span title={saving.problem || strings.save.version(saving.version)}>{text}</span>
-      {saving.state === "failed" && (
-        <button type="button" onClick={() => void saving.save()}>
+    <div class={isProblem ? "save problem" : "save quiet"} role="status" data-state={autosave.state}>
+      <span title={autosave.problem || strings.save.version(autosave.version)}>{text}</span>
+      {autosave.state === "failed" && (
+        <button type="button" onClick={() => void autosave.save()}>
           {strings.save.retry}
         </button>
       )}
-      {saving.state === "conflict" && (
+      {autosave.state === "conflict" && (
         <>
           <button type="button" onClick={reload}>
             {strings.save.theirs}
           </button>
-          <button type="button" onClick={() => void saving.keepMine()}>
+          <button type="button" onClick={() => void autosave.overwrite()}>
             {strings.save.mine}
           </button>
         </>
@@ -152,11 +152,11 @@ function SaveState({ saving, reload }: { saving: Autosave; reload: () => void })
   );
 }
 
-function Failure({ job, again }: { job: Job; again: () => void }) {
+function Failure({ job, refresh }: { job: Job; refresh: () => void }) {
   const retry = async () => {
     try {
       await api.value.retryJob(job.id);
-      again();
+      refresh();
     } catch (error) {
       notify(errorMessage(error), "error");
     }
@@ -164,29 +164,29 @@ function Failure({ job, again }: { job: Job; again: () => void }) {
   return (
     <section class="card failure" role="alert">
       <h2>
-        <Icon name="warning" /> {words.failed}
+        <Icon name="warning" /> {texts.failed}
       </h2>
       <p dir="auto">{job.failure}</p>
-      {words.steps[job.stage] && <p class="quiet">{words.failedAt(words.steps[job.stage]!)}</p>}
+      {texts.steps[job.stage] && <p class="quiet">{texts.failedAt(texts.steps[job.stage]!)}</p>}
       <button type="button" class="primary" onClick={() => void retry()}>
-        {words.again}
+        {texts.again}
       </button>
     </section>
   );
 }
 
-function Degraded({ result }: { result: Result }) {
+function DegradedNotice({ result }: { result: Result }) {
   if (!result.is_degraded) return null;
-  const failures = Object.entries(result.sources).flatMap(([source, state]) => state.failures.map((failure) => ({ source: strings.sources[source] ?? source, ...failure })));
+  const failures = Object.entries(result.sources).flatMap(([source, report]) => report.failures.map((failure) => ({ source: strings.sources[source] ?? source, ...failure })));
   return (
     <details class="card degraded">
       <summary>
-        <Icon name="warning" /> {words.degraded}
+        <Icon name="warning" /> {texts.degraded}
       </summary>
       <ul>
         {failures.map((failure, index) => (
           <li key={index} dir="auto">
-            {failure.start_s === undefined ? words.lost(failure.source, failure.reason) : words.lostPart(failure.source, formatTime(failure.start_s), formatTime(failure.end_s ?? failure.start_s), failure.reason)}
+            {failure.start_s === undefined ? texts.sourceFailure(failure.source, failure.reason) : texts.partialFailure(failure.source, formatTime(failure.start_s), formatTime(failure.end_s ?? failure.start_s), failure.reason)}
           </li>
         ))}
       </ul>

@@ -1,4 +1,4 @@
-/** Live captions: camera and microphone in, words out. */
+/** Live captions from camera and microphone. */
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { Icon } from "../icons";
@@ -18,8 +18,8 @@ import { strings } from "../i18n/en";
 import { formatDate } from "../format";
 import { SessionEditor } from "./session";
 
-const words = strings.live;
-const MIN_BEHIND_S = 4;
+const texts = strings.live;
+const MIN_LAG_SHOWN_S = 4;
 const SIZES = ["small", "medium", "large"] as const;
 
 type State = "idle" | "asking" | ConnectionState;
@@ -31,28 +31,28 @@ export function LivePage() {
   const [camera, setCamera] = useState(loadItem("camera") ?? "");
   const [microphone, setMicrophone] = useState(loadItem("microphone") ?? "");
   const [stream, setStream] = useState<MediaStream | null>(null);
-  const [lines, setLines] = useState<LiveTranscript>(EMPTY_TRANSCRIPT);
+  const [transcript, setTranscript] = useState<LiveTranscript>(EMPTY_TRANSCRIPT);
   const [faces, setFaces] = useState<number | null>(null);
   const [speaking, setSpeaking] = useState<readonly string[]>([]);
-  const [behindS, setBehind] = useState(0);
+  const [lagS, setLag] = useState(0);
   const [size, setSize] = useState<number>(Number(loadItem("live-size") ?? 1));
   const [session, setSession] = useState<Session | null>(null);
-  const [isKept, setKept] = useState(false);
-  const run = useRef<Run | null>(null);
+  const [isSaved, setSaved] = useState(false);
+  const liveSession = useRef<LiveSession | null>(null);
 
   useEffect(() => {
-    document.title = `${words.title} · ${strings.app.name}`;
+    document.title = `${texts.title} · ${strings.app.name}`;
     if (!canCapture) return;
     const refresh = () => void listDevices().then(setDevices, () => {});
     refresh();
     navigator.mediaDevices.addEventListener?.("devicechange", refresh);
     return () => {
       navigator.mediaDevices.removeEventListener?.("devicechange", refresh);
-      run.current?.leave();
+      liveSession.current?.discard();
     };
   }, []);
 
-  // A voice-over of what is being lost: people leave by accident.
+  // Ask before leaving during a session.
   useEffect(() => {
     if (!stream) return;
     const warn = (event: BeforeUnloadEvent) => event.preventDefault();
@@ -63,7 +63,7 @@ export function LivePage() {
   const start = async () => {
     setProblem("");
     if (camera === "none" && microphone === "none") {
-      setProblem(words.nothingChosen);
+      setProblem(texts.noneSelected);
       return;
     }
     setState("asking");
@@ -76,46 +76,46 @@ export function LivePage() {
       return;
     }
     void listDevices().then(setDevices);
-    setLines(EMPTY_TRANSCRIPT);
+    setTranscript(EMPTY_TRANSCRIPT);
     setSession(null);
-    setKept(false);
+    setSaved(false);
     setFaces(null);
     setSpeaking([]);
-    setBehind(0);
+    setLag(0);
     setStream(opened);
-    run.current = new Run(opened, {
+    liveSession.current = new LiveSession(opened, {
       state: setState,
-      lines: (change) => setLines(change),
+      transcript: setTranscript,
       faces: setFaces,
-      speaking: (change) => setSpeaking(change),
-      behind: setBehind,
+      speaking: setSpeaking,
+      lag: setLag,
       warning: (message) => notify(message),
       done: (reason, finished) => {
         setStream(null);
         setState("ended");
-        if (reason) setProblem(words.failed(reason));
+        if (reason) setProblem(texts.failed(reason));
         if (finished) setSession(finished);
       },
     });
-    void run.current.begin();
+    void liveSession.current.start();
   };
-  const stop = () => void run.current?.stop();
-  const keepIt = async () => {
+  const stop = () => void liveSession.current?.stop();
+  const save = async () => {
     if (!session) return;
     try {
       await saveSession(session);
-      setKept(true);
-      notify(words.kept);
+      setSaved(true);
+      notify(texts.saved);
     } catch {
-      notify(words.keepFailed, "error");
+      notify(texts.saveFailed, "error");
     }
   };
-  const resize = (by: number) => {
-    const next = Math.min(SIZES.length - 1, Math.max(0, size + by));
+  const resize = (steps: number) => {
+    const next = Math.min(SIZES.length - 1, Math.max(0, size + steps));
     saveItem("live-size", String(next));
     setSize(next);
   };
-  const choose = (name: string, set: (value: string) => void) => (value: string) => {
+  const saveChoice = (name: string, set: (value: string) => void) => (value: string) => {
     saveItem(name, value);
     set(value);
   };
@@ -127,54 +127,54 @@ export function LivePage() {
         <div class="title">
           <h1>{session.name}</h1>
           <div class="row-actions">
-            <button type="button" class="primary" disabled={isKept} onClick={() => void keepIt()}>
-              <Icon name="check" /> {isKept ? words.kept : words.keep}
+            <button type="button" class="primary" disabled={isSaved} onClick={() => void save()}>
+              <Icon name="check" /> {isSaved ? texts.saved : texts.save}
             </button>
             <button type="button" onClick={() => void start()}>
-              {words.again}
+              {texts.again}
             </button>
           </div>
         </div>
         {problem && <ErrorMessage text={problem} />}
-        <SessionEditor session={session} isKept={isKept} />
+        <SessionEditor session={session} isSaved={isSaved} />
       </main>
     );
   }
   return (
     <main id="content" tabIndex={-1} class="live">
       <div class="title">
-        <h1>{words.title}</h1>
-        <p class="lead">{words.lead}</p>
+        <h1>{texts.title}</h1>
+        <p class="lead">{texts.lead}</p>
       </div>
-      {!canCapture && <ErrorMessage text={words.noDevices} />}
+      {!canCapture && <ErrorMessage text={texts.noDevices} />}
       {problem && <ErrorMessage text={problem} />}
       <div class="live-grid">
-        <section class="card live-side" aria-label={words.camera}>
+        <section class="card live-side" aria-label={texts.camera}>
           <Preview stream={stream} />
           <div class="indicators">
             <LevelMeter stream={stream} />
             <p class={faces ? "face-count" : "face-count quiet"}>
-              <Icon name="face" /> {!isOn ? words.facesOff : faces === null ? "…" : words.faces(faces)}
+              <Icon name="face" /> {!isOn ? texts.facesOff : faces === null ? "…" : texts.faces(faces)}
             </p>
           </div>
-          <DeviceSelect label={words.camera} icon="camera" value={camera} devices={devices.cameras} standard={words.defaultCamera} none={words.noCamera} disabled={isOn} onChange={choose("camera", setCamera)} />
-          <DeviceSelect label={words.microphone} icon="microphone" value={microphone} devices={devices.microphones} standard={words.defaultMicrophone} none={words.noMicrophone} disabled={isOn} onChange={choose("microphone", setMicrophone)} />
+          <DeviceSelect label={texts.camera} icon="camera" value={camera} devices={devices.cameras} defaultLabel={texts.defaultCamera} none={texts.noCamera} disabled={isOn} onChange={saveChoice("camera", setCamera)} />
+          <DeviceSelect label={texts.microphone} icon="microphone" value={microphone} devices={devices.microphones} defaultLabel={texts.defaultMicrophone} none={texts.noMicrophone} disabled={isOn} onChange={saveChoice("microphone", setMicrophone)} />
           {isOn ? (
             <button type="button" class="primary stop" disabled={state === "finishing"} onClick={stop}>
-              {words.stop}
+              {texts.stop}
             </button>
           ) : (
             <button type="button" class="primary" disabled={!canCapture || state === "asking"} onClick={() => void start()}>
-              {words.start}
+              {texts.start}
             </button>
           )}
           <p class={`live-state ${state}`} role="status">
             <span class="dot" aria-hidden="true" />
-            {words.states[state]}
-            {isOn && behindS >= MIN_BEHIND_S && <span class="quiet"> · {words.behind(behindS)}</span>}
+            {texts.states[state]}
+            {isOn && lagS >= MIN_LAG_SHOWN_S && <span class="quiet"> · {texts.lag(lagS)}</span>}
           </p>
         </section>
-        <Captions lines={lines} speaking={speaking} size={SIZES[size] ?? "medium"} resize={resize} />
+        <Captions transcript={transcript} speaking={speaking} size={SIZES[size] ?? "medium"} resize={resize} />
       </div>
     </main>
   );
@@ -190,56 +190,56 @@ function ErrorMessage({ text }: { text: string }) {
 
 function Preview({ stream }: { stream: MediaStream | null }) {
   const video = useRef<HTMLVideoElement>(null);
-  const hasPicture = (stream?.getVideoTracks().length ?? 0) > 0;
+  const hasVideo = (stream?.getVideoTracks().length ?? 0) > 0;
   useEffect(() => {
     if (video.current) video.current.srcObject = stream;
-  }, [stream, hasPicture]);
-  return <div class="preview">{hasPicture ? <video ref={video} muted autoplay playsInline aria-label={words.preview} /> : <Icon name={stream ? "microphone" : "camera"} />}</div>;
+  }, [stream, hasVideo]);
+  return <div class="preview">{hasVideo ? <video ref={video} muted autoplay playsInline aria-label={texts.preview} /> : <Icon name={stream ? "microphone" : "camera"} />}</div>;
 }
 
 function LevelMeter({ stream }: { stream: MediaStream | null }) {
   const bar = useRef<HTMLDivElement>(null);
   useEffect(() => {
     if (!stream) return;
-    let told = -1;
+    let shownPercent = -1;
     return monitorLevel(stream, (level) => {
       const percent = Math.round(level * 100);
-      if (percent === told || !bar.current) return;
-      told = percent;
-      // Sixty times a second: past the components, into the element itself.
+      if (percent === shownPercent || !bar.current) return;
+      shownPercent = percent;
+      // Sixty times a second: update the element directly, without rendering.
       bar.current.style.setProperty("--level", String(level));
       bar.current.setAttribute("aria-valuenow", String(percent));
     });
   }, [stream]);
   return (
-    <div class="level" role="meter" aria-label={words.level} aria-valuemin={0} aria-valuemax={100} aria-valuenow={0} ref={bar}>
+    <div class="level" role="meter" aria-label={texts.level} aria-valuemin={0} aria-valuemax={100} aria-valuenow={0} ref={bar}>
       <div />
     </div>
   );
 }
 
-interface ChoiceProps {
+interface DeviceSelectProps {
   label: string;
   icon: "camera" | "microphone";
   value: string;
   devices: MediaDeviceInfo[];
-  standard: string;
+  defaultLabel: string;
   none: string;
   disabled: boolean;
   onChange: (value: string) => void;
 }
 
-function DeviceSelect({ label, icon, value, devices, standard, none, disabled, onChange }: ChoiceProps) {
-  const named = devices.filter((device) => device.deviceId && device.deviceId !== "default" && device.label);
-  const known = value === "" || value === "none" || named.some((device) => device.deviceId === value);
+function DeviceSelect({ label, icon, value, devices, defaultLabel, none, disabled, onChange }: DeviceSelectProps) {
+  const listed = devices.filter((device) => device.deviceId && device.deviceId !== "default" && device.label);
+  const isListed = value === "" || value === "none" || listed.some((device) => device.deviceId === value);
   return (
     <label class="choice">
       <span>
         <Icon name={icon} /> {label}
       </span>
-      <select value={known ? value : ""} disabled={disabled} onChange={(event) => onChange(event.currentTarget.value)}>
-        <option value="">{standard}</option>
-        {named.map((device) => (
+      <select value={isListed ? value : ""} disabled={disabled} onChange={(event) => onChange(event.currentTarget.value)}>
+        <option value="">{defaultLabel}</option>
+        {listed.map((device) => (
           <option key={device.deviceId} value={device.deviceId}>
             {device.label}
           </option>
@@ -250,25 +250,25 @@ function DeviceSelect({ label, icon, value, devices, standard, none, disabled, o
   );
 }
 
-function Captions({ lines, speaking, size, resize }: { lines: LiveTranscript; speaking: readonly string[]; size: string; resize: (by: number) => void }) {
+function Captions({ transcript, speaking, size, resize }: { transcript: LiveTranscript; speaking: readonly string[]; size: string; resize: (steps: number) => void }) {
   const box = useRef<HTMLDivElement>(null);
-  const sticks = useRef(true);
+  const isAtEnd = useRef(true);
   useEffect(() => {
-    // Whoever scrolled up to read stays there.
-    if (box.current && sticks.current) box.current.scrollTop = box.current.scrollHeight;
-  }, [lines]);
-  const several = lines.speakers.length > 1;
-  const names = speakerNames(lines, words.voice);
-  const name = (speaker: string) => speakerName({ names }, speakerId(lines, speaker));
+    // Follow the newest caption unless the user has scrolled up.
+    if (box.current && isAtEnd.current) box.current.scrollTop = box.current.scrollHeight;
+  }, [transcript]);
+  const hasSeveralSpeakers = transcript.speakers.length > 1;
+  const names = speakerNames(transcript, texts.voice);
+  const name = (speaker: string) => speakerName({ names }, speakerId(transcript, speaker));
   return (
     <section class={`card live-words ${size}`} aria-labelledby="live-words">
       <div class="transcript-head">
-        <h2 id="live-words">{words.words}</h2>
+        <h2 id="live-words">{texts.captions}</h2>
         <div class="group">
-          <button type="button" aria-label={words.smaller} title={words.smaller} class="plain" disabled={size === SIZES[0]} onClick={() => resize(-1)}>
+          <button type="button" aria-label={texts.smaller} title={texts.smaller} class="plain" disabled={size === SIZES[0]} onClick={() => resize(-1)}>
             A−
           </button>
-          <button type="button" aria-label={words.larger} title={words.larger} class="plain" disabled={size === SIZES.at(-1)} onClick={() => resize(1)}>
+          <button type="button" aria-label={texts.larger} title={texts.larger} class="plain" disabled={size === SIZES.at(-1)} onClick={() => resize(1)}>
             A+
           </button>
         </div>
@@ -281,29 +281,29 @@ function Captions({ lines, speaking, size, resize }: { lines: LiveTranscript; sp
         aria-labelledby="live-words"
         onScroll={(event) => {
           const { scrollTop, scrollHeight, clientHeight } = event.currentTarget;
-          sticks.current = scrollHeight - scrollTop - clientHeight < 40;
+          isAtEnd.current = scrollHeight - scrollTop - clientHeight < 40;
         }}
       >
-        {!lines.final.length && !lines.interim.length && <p class="quiet">{words.waiting}</p>}
-        {/* Only what stands is read out. */}
+        {!transcript.final.length && !transcript.interim.length && <p class="quiet">{texts.waiting}</p>}
+        {/* Screen readers announce final captions only. */}
         <div role="log" aria-live="polite">
-          {lines.final.map((line) => (
-            <p key={line.segment_id} class={`final person-${speakerColor(speakerId(lines, line.speaker))}`} dir="auto">
-              {several && <strong>{name(line.speaker)}</strong>} {line.text}
+          {transcript.final.map((segment) => (
+            <p key={segment.segment_id} class={`final person-${speakerColor(speakerId(transcript, segment.speaker))}`} dir="auto">
+              {hasSeveralSpeakers && <strong>{name(segment.speaker)}</strong>} {segment.text}
             </p>
           ))}
         </div>
         <div aria-hidden="true">
-          {lines.interim.map((line) => (
-            <p key={line.segment_id} class={`interim person-${speakerColor(speakerId(lines, line.speaker))}`} dir="auto">
-              {several && <strong>{name(line.speaker)}</strong>} {line.text}
+          {transcript.interim.map((segment) => (
+            <p key={segment.segment_id} class={`interim person-${speakerColor(speakerId(transcript, segment.speaker))}`} dir="auto">
+              {hasSeveralSpeakers && <strong>{name(segment.speaker)}</strong>} {segment.text}
             </p>
           ))}
         </div>
       </div>
       {speaking.length > 0 && (
         <p class="quiet speaking" aria-hidden="true">
-          {speaking.map(name).join(", ")} {words.speaking} …
+          {texts.speaking(speaking.map(name).join(", "))}
         </p>
       )}
     </section>
@@ -312,29 +312,29 @@ function Captions({ lines, speaking, size, resize }: { lines: LiveTranscript; sp
 
 function deviceProblem(error: unknown): string {
   const name = error instanceof DOMException ? error.name : "";
-  if (name === "NotAllowedError" || name === "SecurityError") return words.denied;
-  if (name === "NotFoundError" || name === "OverconstrainedError") return words.noDevice;
-  if (name === "NotReadableError" || name === "AbortError") return words.inUse;
+  if (name === "NotAllowedError" || name === "SecurityError") return texts.denied;
+  if (name === "NotFoundError" || name === "OverconstrainedError") return texts.noDevice;
+  if (name === "NotReadableError" || name === "AbortError") return texts.inUse;
   return String(error);
 }
 
-// -------------------------------------------------------------------------------------------------------------- run
+// ---------------------------------------------------------------------------------------------------------- session
 
-interface RunEvents {
+interface LiveSessionEvents {
   state: (state: State) => void;
-  lines: (change: (lines: LiveTranscript) => LiveTranscript) => void;
+  transcript: (transcript: LiveTranscript) => void;
   faces: (faces: number) => void;
   speaking: (change: (before: readonly string[]) => readonly string[]) => void;
-  behind: (seconds: number) => void;
+  lag: (seconds: number) => void;
   warning: (message: string) => void;
   done: (reason: string, session: Session | null) => void;
 }
 
-/** One live session, from the first picture to the last word. */
-class Run {
+/** A running live session: captures media, sends it and collects the transcript. */
+class LiveSession {
   private capture: Capture | null = null;
   private connection: LiveConnection | null = null;
-  private lines: LiveTranscript = EMPTY_TRANSCRIPT;
+  private transcript: LiveTranscript = EMPTY_TRANSCRIPT;
   private model = "";
   private size = { widthPx: 0, heightPx: 0 };
   private durationS = 0;
@@ -343,21 +343,21 @@ class Run {
 
   constructor(
     private readonly stream: MediaStream,
-    private readonly events: RunEvents,
+    private readonly events: LiveSessionEvents,
   ) {}
 
-  async begin(): Promise<void> {
-    const waiting: ArrayBuffer[] = [];
-    this.capture = await startCapture(this.stream, (piece) => (this.connection ? this.connection.send(piece) : waiting.push(piece)));
+  async start(): Promise<void> {
+    const pending: ArrayBuffer[] = [];
+    this.capture = await startCapture(this.stream, (chunk) => (this.connection ? this.connection.send(chunk) : pending.push(chunk)));
     const { token, config } = api.value;
     const modality = this.modality;
     this.connection = new LiveConnection(
       config.live,
       { type: "start", media: this.capture.media, modality, interim: true, face_boxes: modality !== "audio", ...(token ? { token } : {}) },
-      { state: this.events.state, message: (message) => this.take(message), ended: (reason) => void this.ended(reason) },
+      { state: this.events.state, message: (message) => this.onMessage(message), ended: (reason) => void this.onEnded(reason) },
     );
-    for (const piece of waiting) this.connection.send(piece);
-    // A camera that is pulled out ends the session, and does not lose it.
+    for (const chunk of pending) this.connection.send(chunk);
+    // Unplugging a device ends the session regularly, so that it can be saved.
     for (const track of this.stream.getTracks()) track.addEventListener("ended", () => void this.stop());
   }
 
@@ -368,20 +368,20 @@ class Run {
     this.connection?.stop();
   }
 
-  /** The page is left: nothing is kept. */
-  leave(): void {
+  /** Stop without keeping anything. */
+  discard(): void {
     void this.capture?.stop();
     this.connection?.close();
     release(this.stream);
   }
 
   private get modality(): Modality {
-    const hasSound = this.stream.getAudioTracks().length > 0;
+    const hasAudio = this.stream.getAudioTracks().length > 0;
     if (!this.capture?.hasVideo) return "audio";
-    return hasSound ? "av" : "video";
+    return hasAudio ? "av" : "video";
   }
 
-  private take(message: ServerMessage): void {
+  private onMessage(message: ServerMessage): void {
     switch (message.type) {
       case "started":
         this.model = message.model;
@@ -390,8 +390,8 @@ class Run {
         this.size = { widthPx: message.width_px, heightPx: message.height_px };
         break;
       case "segment":
-        this.lines = addSegment(this.lines, message);
-        this.events.lines(() => this.lines);
+        this.transcript = addSegment(this.transcript, message);
+        this.events.transcript(this.transcript);
         break;
       case "activity":
         this.events.speaking((before) => {
@@ -402,15 +402,15 @@ class Run {
       case "progress":
         this.durationS = Math.max(this.durationS, message.received_s);
         this.events.faces(message.faces);
-        this.events.behind(Math.round((performance.now() - this.startedMs) / 1000 - message.received_s));
+        this.events.lag(Math.round((performance.now() - this.startedMs) / 1000 - message.received_s));
         break;
       case "warning":
         this.events.warning(message.message);
         break;
       case "recovering":
-        // What was still open comes again, from another reader and under other names.
-        this.lines = { ...this.lines, interim: [] };
-        this.events.lines(() => this.lines);
+        // Interim segments are sent again by another server, with new IDs.
+        this.transcript = { ...this.transcript, interim: [] };
+        this.events.transcript(this.transcript);
         break;
       case "finished":
         this.durationS = message.duration_s;
@@ -418,16 +418,16 @@ class Run {
     }
   }
 
-  private async ended(reason: string): Promise<void> {
+  private async onEnded(reason: string): Promise<void> {
     const recording = (await this.capture?.stop()) ?? null;
     release(this.stream);
-    this.events.done(reason, this.lines.final.length || recording?.size ? this.session(recording) : null);
+    this.events.done(reason, this.transcript.final.length || recording?.size ? this.toSession(recording) : null);
   }
 
-  private session(recording: Blob | null): Session {
-    const name = words.name(formatDate(this.createdAt));
-    const result = toResult(this.lines, { name, durationS: this.durationS, ...this.size, model: this.model, modality: this.modality });
-    return { id: crypto.randomUUID(), name, createdAt: this.createdAt, durationS: this.durationS, result, names: speakerNames(this.lines, words.voice), recording };
+  private toSession(recording: Blob | null): Session {
+    const name = texts.name(formatDate(this.createdAt));
+    const result = toResult(this.transcript, { name, durationS: this.durationS, ...this.size, model: this.model, modality: this.modality });
+    return { id: crypto.randomUUID(), name, createdAt: this.createdAt, durationS: this.durationS, result, names: speakerNames(this.transcript, texts.voice), recording };
   }
 }
 

@@ -1,4 +1,4 @@
-/** A live session that was kept in this browser. */
+/** A saved live session. */
 
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import type { Format } from "../api";
@@ -29,13 +29,13 @@ export function SessionPage({ id }: { id: string }) {
         </a>
         <h1 dir="auto">{session === null ? strings.app.notFound : (session?.name ?? strings.job.loading)}</h1>
       </div>
-      {session && <SessionEditor session={session} isKept />}
+      {session && <SessionEditor session={session} isSaved />}
     </main>
   );
 }
 
-/** A session with everything that can be done with it; where it is kept, changes are kept too. */
-export function SessionEditor({ session, isKept }: { session: Session; isKept: boolean }) {
+/** The editor of a live session. If the session is saved, changes are saved too. */
+export function SessionEditor({ session, isSaved }: { session: Session; isSaved: boolean }) {
   const [history, setHistory] = useState<History>(() => createHistory({ segments: session.result.segments, names: session.names }));
   const [video, setVideo] = useState("");
   const isFirst = useRef(true);
@@ -46,16 +46,16 @@ export function SessionEditor({ session, isKept }: { session: Session; isKept: b
     return () => URL.revokeObjectURL(url);
   }, [session.recording]);
   useEffect(() => {
-    if (isFirst.current || !isKept) {
+    if (isFirst.current || !isSaved) {
       isFirst.current = false;
       return;
     }
     const { segments, names } = history.present;
     saveSession({ ...session, names, result: { ...session.result, segments } }).catch((error: unknown) => notify(errorMessage(error), "error"));
-  }, [history.present, isKept]);
+  }, [history.present, isSaved]);
   const onHistory = useCallback((change: (history: History) => History) => setHistory(change), []);
-  const make = (format: Format) => Promise.resolve(toBlob(format, session.result, history.present));
-  const readAgain = () => {
+  const exportFile = (format: Format) => Promise.resolve(toBlob(format, session.result, history.present));
+  const uploadRecording = () => {
     if (session.recording) startUpload(session.recording, `${session.name.replace(/[^\p{L}\p{N}]+/gu, "-")}.webm`, {}, (jobId) => (location.hash = `#/jobs/${jobId}`));
     location.hash = "#/";
   };
@@ -68,11 +68,11 @@ export function SessionEditor({ session, isKept }: { session: Session; isKept: b
       tools={
         <>
           {session.recording && (
-            <button type="button" title={strings.live.uploadHint} onClick={readAgain}>
+            <button type="button" title={strings.live.uploadHint} onClick={uploadRecording}>
               <Icon name="upload" /> {strings.live.upload}
             </button>
           )}
-          <ExportMenu name={session.name} make={make} recording={session.recording} />
+          <ExportMenu name={session.name} exportFile={exportFile} recording={session.recording} />
         </>
       }
     />

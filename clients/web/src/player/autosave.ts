@@ -1,6 +1,6 @@
 /**
- * Keeping corrections: a moment after the last change, one request at a time. What is not saved yet is kept in the
- * browser, so that closing the page loses nothing.
+ * Saves corrections shortly after the last change, one request at a time. Unsaved changes are stored as a draft in the
+ * browser, so that they survive a reload.
  */
 
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
@@ -27,13 +27,13 @@ export interface Autosave {
   state: SaveState;
   problem: string;
   version: number;
-  /** Save now; resolves when it is done, or has failed. */
+  /** Save now; resolves when the request has succeeded or failed. */
   save: () => Promise<void>;
-  /** After a conflict: keep what is here, as corrections of what is there. */
-  keepMine: () => Promise<void>;
+  /** Resolve a conflict: save the local transcript on top of the newest version. */
+  overwrite: () => Promise<void>;
 }
 
-/** Corrections of one job's transcript; `loaded` is the version that was loaded. */
+/** Edit and save a job's transcript; `loaded` is the content of `version`. */
 export function useAutosave(jobId: string, loaded: LoadedResult, version: number): Autosave {
   const first = useRef<Transcript | null>(null);
   first.current ??= toTranscript(loaded);
@@ -42,24 +42,24 @@ export function useAutosave(jobId: string, loaded: LoadedResult, version: number
   const [problem, setProblem] = useState("");
   const base = useRef<Transcript>(first.current);
   const baseVersion = useRef(version);
-  const newest = useRef(history);
-  const going = useRef<Promise<void> | null>(null);
-  newest.current = history;
+  const latest = useRef(history);
+  const inFlight = useRef<Promise<void> | null>(null);
+  latest.current = history;
 
   const send = useCallback(async () => {
-    const sent = newest.current.present;
+    const sent = latest.current.present;
     if (sent === base.current) return;
     setState("saving");
     try {
-      const saved = await api.value.save(jobId, baseVersion.current, base.current, sent);
-      const isTaken = base.current.segments.length !== saved.result.segments.length;
+      const saved = await api.value.saveCorrections(jobId, baseVersion.current, base.current, sent);
+      const hasRemovedSegments = base.current.segments.length !== saved.result.segments.length;
       base.current = toTranscript(saved);
       baseVersion.current = saved.version;
-      if (newest.current.present === sent) {
-        // The server gives corrected words their times. A line that was saved as taken away cannot be put back.
-        const past = isTaken ? [] : newest.current.past;
-        newest.current = { ...newest.current, past, present: base.current };
-        setHistory(newest.current);
+      if (latest.current.present === sent) {
+        // Adopt the word times set by the server. Saved removals of segments cannot be undone.
+        const past = hasRemovedSegments ? [] : latest.current.past;
+        latest.current = { ...latest.current, past, present: base.current };
+        setHistory(latest.current);
         saveItem(`draft.${jobId}`, null);
         setState("saved");
       } else {
@@ -74,12 +74,12 @@ export function useAutosave(jobId: string, loaded: LoadedResult, version: number
   }, [jobId]);
 
   const save = useCallback(async () => {
-    while (going.current) await going.current;
-    going.current = send();
+    while (inFlight.current) await inFlight.current;
+    inFlight.current = send();
     try {
-      await going.current;
+      await inFlight.current;
     } finally {
-      going.current = null;
+      inFlight.current = null;
     }
   }, [send]);
 
@@ -91,10 +91,10 @@ export function useAutosave(jobId: string, loaded: LoadedResult, version: number
     return () => clearTimeout(timer);
   }, [history.present, save]);
 
-  const keepMine = useCallback(async () => {
+  const overwrite = useCallback(async () => {
     try {
-      const job = await api.value.job(jobId);
-      base.current = toTranscript(await api.value.result(jobId, job.version));
+      const job = await api.value.getJob(jobId);
+      base.current = toTranscript(await api.value.getResult(jobId, job.version));
       baseVersion.current = job.version;
       await save();
     } catch (error) {
@@ -103,14 +103,14 @@ export function useAutosave(jobId: string, loaded: LoadedResult, version: number
   }, [jobId, save]);
 
   const onHistory = useCallback((change: (history: History) => History) => setHistory(change), []);
-  return { history, onHistory, state, problem, version: baseVersion.current, save, keepMine };
+  return { history, onHistory, state, problem, version: baseVersion.current, save, overwrite };
 }
 
-export function toTranscript({ result, names }: LoadedResult): Transcript {
+function toTranscript({ result, names }: LoadedResult): Transcript {
   return { segments: result.segments, names };
 }
 
-/** What was changed and not saved when the page was left, if it belongs to this version. */
+/** Return the draft of this version, if there is one. */
 function restoreDraft(jobId: string, version: number): Transcript | null {
   try {
     const draft = JSON.parse(loadItem(`draft.${jobId}`) ?? "null") as Draft | null;
@@ -119,7 +119,7 @@ function restoreDraft(jobId: string, version: number): Transcript | null {
       return draft.transcript;
     }
   } catch {
-    // A draft that cannot be read is none.
+    // Ignore malformed drafts.
   }
   return null;
 }

@@ -1,4 +1,4 @@
-/** Picture, transcript and people of one video, side by side: what jobs and kept live sessions show. */
+/** Player, transcript and speakers of a job or a live session. */
 
 import { useSignal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
@@ -9,7 +9,7 @@ import type { Box, Result, Transcript } from "../result";
 import { loadItem, saveItem } from "../store";
 import { strings } from "../i18n/en";
 import type { WordPosition } from "../editing";
-import { push, createHistory, redo, undo } from "../editing";
+import { push, redo, undo } from "../editing";
 import type { History } from "../editing";
 import { Speakers } from "./speakers";
 import { VideoPlayer } from "./video-player";
@@ -23,37 +23,35 @@ export interface EditorProps {
   history: History;
   onHistory: (change: (history: History) => History) => void;
   video: string;
-  /** Asks for another address of the video, for the one that is shown works for some minutes only. */
+  /** Returns a new URL of the video: presigned URLs expire after some minutes. */
   renewVideo?: (() => Promise<string>) | null;
-  /** Shown above the transcript: saving, exporting. */
+  /** Controls above the transcript: save status, export. */
   tools: ComponentChildren;
   onSave?: () => void;
 }
-
-export { push, createHistory };
 
 export function Editor({ result, history, onHistory, video, renewVideo, tools, onSave }: EditorProps) {
   const transcript = history.present;
   const now = useSignal(0);
   const player = useRef<PlayerHandle>(null);
-  const [chosen, setChosen] = useState<WordPosition | null>(null);
+  const [selected, setSelected] = useState<WordPosition | null>(null);
   const [editing, setEditing] = useState<WordPosition | null>(null);
-  const [hasMarks, setMarks] = useState(loadItem("marks") !== "no");
-  const [showsKeys, setShowsKeys] = useState(false);
+  const [showsSources, setShowsSources] = useState(loadItem("source-marks") !== "no");
+  const [showsShortcuts, setShowsShortcuts] = useState(false);
 
-  const faces = useMemo(() => boxesByPerson(result), [result]);
+  const faces = useMemo(() => groupBoxesByPerson(result), [result]);
   const cues = useMemo(() => buildCues(transcript.segments), [transcript.segments]);
   const vtt = useMemo(() => toWebVtt(transcript), [transcript]);
-  const people = useMemo(() => listSpeakers(result, transcript), [result, transcript.segments]);
+  const speakers = useMemo(() => listSpeakers(result, transcript), [result, transcript.segments]);
 
   const change = useCallback((next: (transcript: Transcript) => Transcript) => onHistory((history) => push(history, next(history.present))), [onHistory]);
-  const seek = useCallback((timeS: number, plays = false) => player.current?.seek(timeS, plays), []);
+  const seek = useCallback((timeS: number, andPlay = false) => player.current?.seek(timeS, andPlay), []);
   const onUndo = useCallback(() => onHistory(undo), [onHistory]);
   const onRedo = useCallback(() => onHistory(redo), [onHistory]);
 
-  const toggleMarks = () => {
-    saveItem("marks", hasMarks ? "no" : "yes");
-    setMarks(!hasMarks);
+  const toggleSources = () => {
+    saveItem("source-marks", showsSources ? "no" : "yes");
+    setShowsSources(!showsSources);
   };
 
   useEffect(() => {
@@ -66,13 +64,13 @@ export function Editor({ result, history, onHistory, video, renewVideo, tools, o
       else if (isCommand && key === "z") (event.shiftKey ? onRedo : onUndo)();
       else if (isCommand && key === "y") onRedo();
       else if (isCommand) return;
-      else if (key === "?") setShowsKeys(true);
+      else if (key === "?") setShowsShortcuts(true);
       else if (key === "/") document.getElementById("search")?.focus();
       else if (key === "k") player.current?.toggle();
-      else if (key === " " && !isOperable(event.target)) player.current?.toggle();
+      else if (key === " " && !isInteractive(event.target)) player.current?.toggle();
       else if (key === "j") player.current?.skip(-5);
       else if (key === "l") player.current?.skip(5);
-      else if (key === "c" || key === "b" || key === "m" || key === "f") player.current?.press(key);
+      else if (key === "c" || key === "b" || key === "m" || key === "f") player.current?.toggleOption(key);
       else return;
       event.preventDefault();
     };
@@ -83,44 +81,44 @@ export function Editor({ result, history, onHistory, video, renewVideo, tools, o
   return (
     <div class="editor">
       <div class="stage">
-        <VideoPlayer handle={player} now={now} onTime={(timeS) => (now.value = timeS)} video={video} renewVideo={renewVideo ?? null} vtt={vtt} cues={cues} faces={faces} transcript={transcript} result={result} people={people} />
+        <VideoPlayer handle={player} now={now} onTime={(timeS) => (now.value = timeS)} video={video} renewVideo={renewVideo ?? null} vtt={vtt} cues={cues} faces={faces} transcript={transcript} result={result} speakers={speakers} />
         <div class="stage-foot">
-          <WordDetails transcript={transcript} place={chosen} change={change} onEdit={setEditing} />
-          <Speakers transcript={transcript} people={people} change={change} />
+          <WordDetails transcript={transcript} position={selected} change={change} onEdit={setEditing} />
+          <Speakers transcript={transcript} speakers={speakers} change={change} />
         </div>
-        <button type="button" class="plain wide keys" onClick={() => setShowsKeys(true)}>
+        <button type="button" class="plain wide keys" onClick={() => setShowsShortcuts(true)}>
           <Icon name="keyboard" /> {strings.player.shortcuts}
         </button>
       </div>
       <TranscriptPanel
         result={result}
         transcript={transcript}
-        people={people}
+        speakers={speakers}
         now={now}
-        chosen={chosen}
-        onChoose={setChosen}
+        selected={selected}
+        onSelect={setSelected}
         editing={editing}
         onEdit={setEditing}
         change={change}
         seek={seek}
-        hasMarks={hasMarks}
-        onMarks={toggleMarks}
+        showsSources={showsSources}
+        onToggleSources={toggleSources}
         undo={history.past.length ? onUndo : null}
         redo={history.future.length ? onRedo : null}
         tools={tools}
       />
-      {showsKeys && <Shortcuts close={() => setShowsKeys(false)} />}
+      {showsShortcuts && <Shortcuts close={() => setShowsShortcuts(false)} />}
     </div>
   );
 }
 
-/** Everybody who speaks or was seen, by number. */
+/** List everyone who speaks or was seen, by number. */
 function listSpeakers(result: Result, transcript: Transcript): string[] {
-  const people = new Set([...result.people.map((person) => person.name), ...transcript.segments.map((segment) => segment.person)]);
-  return [...people].sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
+  const speakers = new Set([...result.people.map((person) => person.name), ...transcript.segments.map((segment) => segment.person)]);
+  return [...speakers].sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
 }
 
-function boxesByPerson(result: Result): Map<string, Box[]> {
+function groupBoxesByPerson(result: Result): Map<string, Box[]> {
   const boxes = new Map<string, Box[]>();
   for (const face of result.faces) boxes.set(face.person, [...(boxes.get(face.person) ?? []), ...face.boxes]);
   for (const each of boxes.values()) each.sort((a, b) => a.time_s - b.time_s);
@@ -131,6 +129,6 @@ function isTextInput(target: EventTarget | null): boolean {
   return target instanceof HTMLElement && target.matches("input:not([type=range]):not([type=checkbox]), textarea, select");
 }
 
-function isOperable(target: EventTarget | null): boolean {
+function isInteractive(target: EventTarget | null): boolean {
   return target instanceof HTMLElement && target.matches("button, a, input, select, summary");
 }

@@ -1,4 +1,4 @@
-/** Who speaks when: a lane for each person under the picture. */
+/** A timeline of who speaks when, with a row for each speaker. */
 
 import type { ReadonlySignal } from "@preact/signals";
 import { memo } from "../memo";
@@ -7,33 +7,33 @@ import { speakerColor } from "../result";
 
 interface SpeakerTimelineProps {
   transcript: Transcript;
-  people: string[];
+  speakers: string[];
   durationS: number;
   now: ReadonlySignal<number>;
   seek: (timeS: number) => void;
 }
 
-/** For the eye and the mouse: with the keyboard, the same is reached by the slider and in the transcript. */
-export function SpeakerTimeline({ transcript, people, durationS, now, seek }: SpeakerTimelineProps) {
+/** For mouse users only: keyboard users have the position slider and the transcript. */
+export function SpeakerTimeline({ transcript, speakers, durationS, now, seek }: SpeakerTimelineProps) {
   if (durationS <= 0) return null;
   const onClick = (event: MouseEvent) => {
     const area = (event.currentTarget as HTMLElement).getBoundingClientRect();
     seek(((event.clientX - area.left) / area.width) * durationS);
   };
   return (
-    <div class="lanes" aria-hidden="true" onClick={onClick}>
-      <Bars segments={transcript.segments} people={people} durationS={durationS} />
-      <div class="needle" style={{ left: `${Math.min(100, (now.value / durationS) * 100)}%` }} />
+    <div class="timeline" aria-hidden="true" onClick={onClick}>
+      <Rows segments={transcript.segments} speakers={speakers} durationS={durationS} />
+      <div class="playhead" style={{ left: `${Math.min(100, (now.value / durationS) * 100)}%` }} />
     </div>
   );
 }
 
-const Bars = memo(function Bars({ segments, people, durationS }: { segments: Transcript["segments"]; people: string[]; durationS: number }) {
-  const speaking = people.filter((person) => segments.some((segment) => segment.person === person));
+const Rows = memo(function Rows({ segments, speakers, durationS }: { segments: Transcript["segments"]; speakers: string[]; durationS: number }) {
+  const active = speakers.filter((person) => segments.some((segment) => segment.person === person));
   return (
     <>
-      {speaking.map((person) => (
-        <div key={person} class={`lane person-${speakerColor(person)}`}>
+      {active.map((person) => (
+        <div key={person} class={`timeline-row person-${speakerColor(person)}`}>
           {segments
             .filter((segment) => segment.person === person)
             .map((segment) => (

@@ -1,4 +1,4 @@
-/** The people of a video, with the colours that are theirs; their names are changed here. */
+/** The speakers of a video with their colours; renames them. */
 
 import { useRef, useState } from "preact/hooks";
 import { speakerName } from "../captions";
@@ -9,21 +9,21 @@ import { speakerColor } from "../result";
 import { strings } from "../i18n/en";
 import { formatTime } from "../format";
 
-const words = strings.transcript;
+const texts = strings.transcript;
 
 interface SpeakersProps {
   transcript: Transcript;
-  people: string[];
+  speakers: string[];
   change: (next: (transcript: Transcript) => Transcript) => void;
 }
 
-export function Speakers({ transcript, people, change }: SpeakersProps) {
-  if (!people.length) return null;
+export function Speakers({ transcript, speakers, change }: SpeakersProps) {
+  if (!speakers.length) return null;
   return (
-    <section class="card people" aria-labelledby="people">
-      <h2 id="people">{words.people}</h2>
+    <section class="card speakers" aria-labelledby="speakers">
+      <h2 id="speakers">{texts.speakers}</h2>
       <ul>
-        {people.map((person) => (
+        {speakers.map((person) => (
           <Speaker key={person} person={person} transcript={transcript} change={change} />
         ))}
       </ul>
@@ -52,7 +52,7 @@ function Speaker({ person, transcript, change }: { person: string; transcript: T
             {name}
           </span>
           <span class="quiet">{formatTime(spokenS)}</span>
-          <button ref={button} type="button" class="plain" aria-label={words.rename(name)} title={words.rename(name)} onClick={() => setEditing(true)}>
+          <button ref={button} type="button" class="plain" aria-label={texts.rename(name)} title={texts.rename(name)} onClick={() => setEditing(true)}>
             <Icon name="pencil" />
           </button>
         </>
@@ -62,10 +62,10 @@ function Speaker({ person, transcript, change }: { person: string; transcript: T
 }
 
 function NameInput({ name, finish }: { name: string; finish: (value: string | null) => void }) {
-  const isOver = useRef(false);
-  const end = (value: string | null) => {
-    if (isOver.current) return;
-    isOver.current = true;
+  const isFinished = useRef(false);
+  const finishOnce = (value: string | null) => {
+    if (isFinished.current) return;
+    isFinished.current = true;
     finish(value);
   };
   return (
@@ -73,16 +73,16 @@ function NameInput({ name, finish }: { name: string; finish: (value: string | nu
       ref={(input) => {
         if (input && document.activeElement !== input) input.select();
       }}
-      aria-label={words.nameOf(name)}
+      aria-label={texts.nameOf(name)}
       defaultValue={name}
       maxLength={100}
       autocomplete="off"
       onKeyDown={(event) => {
-        if (event.key === "Enter") end(event.currentTarget.value);
-        if (event.key === "Escape") end(null);
+        if (event.key === "Enter") finishOnce(event.currentTarget.value);
+        if (event.key === "Escape") finishOnce(null);
         event.stopPropagation();
       }}
-      onBlur={(event) => end(event.currentTarget.value)}
+      onBlur={(event) => finishOnce(event.currentTarget.value)}
     />
   );
 }

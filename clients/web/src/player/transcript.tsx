@@ -1,4 +1,4 @@
-/** The transcript: follows the video, is searched, corrected and walked through with the keyboard. */
+/** The transcript: follows the video; supports search, corrections and keyboard navigation. */
 
 import type { ReadonlySignal } from "@preact/signals";
 import { effect } from "@preact/signals";
@@ -10,79 +10,79 @@ import { findMatches, setSpeaker, replaceWord } from "../editing";
 import { Icon } from "../icons";
 import { memo } from "../memo";
 import type { Result, Segment, Transcript } from "../result";
-import { speakerColor, wordIndexAt } from "../result";
+import { segmentsAt, speakerColor, wordIndexAt } from "../result";
 import { strings } from "../i18n/en";
 import { formatTime } from "../format";
 
-const words = strings.transcript;
-// Below, a word is shown as unsure.
+const texts = strings.transcript;
+// Words below this confidence are marked.
 export const LOW_CONFIDENCE = 0.5;
 
 interface PanelProps {
   result: Result;
   transcript: Transcript;
-  people: string[];
+  speakers: string[];
   now: ReadonlySignal<number>;
-  chosen: WordPosition | null;
-  onChoose: (place: WordPosition) => void;
+  selected: WordPosition | null;
+  onSelect: (position: WordPosition) => void;
   editing: WordPosition | null;
-  onEdit: (place: WordPosition | null) => void;
+  onEdit: (position: WordPosition | null) => void;
   change: (next: (transcript: Transcript) => Transcript) => void;
-  seek: (timeS: number, plays?: boolean) => void;
-  hasMarks: boolean;
-  onMarks: () => void;
+  seek: (timeS: number, andPlay?: boolean) => void;
+  showsSources: boolean;
+  onToggleSources: () => void;
   undo: (() => void) | null;
   redo: (() => void) | null;
   tools: ComponentChildren;
 }
 
 export function TranscriptPanel(props: PanelProps) {
-  const { result, transcript, people, now, chosen, onChoose, editing, onEdit, change, seek } = props;
+  const { result, transcript, speakers, now, selected, onSelect, editing, onEdit, change, seek } = props;
   const list = useRef<HTMLDivElement>(null);
   const [follows, setFollows] = useState(true);
   const [query, setQuery] = useState("");
-  const [at, setAt] = useState(0);
-  const found = useMemo(() => findMatches(transcript.segments, query), [transcript.segments, query]);
-  const current = found.length ? found[Math.min(at, found.length - 1)]! : null;
-  useSpokenWord(list, transcript.segments, now, follows && !editing);
+  const [matchIndex, setMatchIndex] = useState(0);
+  const matches = useMemo(() => findMatches(transcript.segments, query), [transcript.segments, query]);
+  const current = matches.length ? matches[Math.min(matchIndex, matches.length - 1)]! : null;
+  useSpokenWordHighlight(list, transcript.segments, now, follows && !editing);
 
   const show = (match: Match | undefined) => {
     if (!match) return;
-    const button = wordButton(list.current, match);
+    const button = findWordButton(list.current, match);
     button?.scrollIntoView({ block: "center" });
-    const word = transcript.segments.find((segment) => segment.id === match.segmentId)?.words[match.index];
+    const word = wordAt(transcript.segments, match);
     if (word) seek(word.start_s);
-    onChoose(match);
+    onSelect(match);
   };
-  const step = (by: number) => {
-    if (!found.length) return;
-    const next = (Math.min(at, found.length - 1) + by + found.length) % found.length;
-    setAt(next);
-    show(found[next]);
+  const step = (offset: number) => {
+    if (!matches.length) return;
+    const next = (Math.min(matchIndex, matches.length - 1) + offset + matches.length) % matches.length;
+    setMatchIndex(next);
+    show(matches[next]);
   };
 
-  // One word can be reached with Tab; the arrows go on from there.
-  const reachable = chosen && transcript.segments.some((segment) => segment.id === chosen.segmentId && segment.words[chosen.index]) ? chosen : firstWord(transcript.segments);
+  // Roving tabindex: one word is reachable with Tab, the others with the arrow keys.
+  const reachable = selected && wordAt(transcript.segments, selected) ? selected : firstWord(transcript.segments);
   const actions = useRef<WordActions>(null as unknown as WordActions);
   actions.current = {
-    choose: (place) => {
-      onChoose(place);
-      const word = wordAt(transcript.segments, place);
+    select: (position) => {
+      onSelect(position);
+      const word = wordAt(transcript.segments, position);
       if (word) seek(word.start_s);
     },
-    focus: onChoose,
-    play: (place) => {
-      const word = wordAt(transcript.segments, place);
+    focus: onSelect,
+    play: (position) => {
+      const word = wordAt(transcript.segments, position);
       if (word) seek(word.start_s, true);
     },
     edit: onEdit,
-    finish: (place, text) => {
+    finish: (position, text) => {
       onEdit(null);
-      if (text !== null) change((before) => replaceWord(before, place, text));
-      requestAnimationFrame(() => (wordButton(list.current, place) ?? wordButton(list.current, { ...place, index: 0 }))?.focus());
+      if (text !== null) change((before) => replaceWord(before, position, text));
+      requestAnimationFrame(() => (findWordButton(list.current, position) ?? findWordButton(list.current, { ...position, index: 0 }))?.focus());
     },
     move: (from, key) => {
-      const next = neighbour(list.current, from, key);
+      const next = adjacentWord(list.current, from, key);
       next?.focus();
       next?.scrollIntoView({ block: "nearest" });
     },
@@ -93,12 +93,12 @@ export function TranscriptPanel(props: PanelProps) {
   return (
     <section class="transcript card" aria-labelledby="transcript">
       <div class="transcript-head">
-        <h2 id="transcript">{words.title}</h2>
+        <h2 id="transcript">{texts.title}</h2>
         <div class="group">
-          <button type="button" class="plain" aria-label={words.undo} title={words.undo} disabled={!props.undo} onClick={() => props.undo?.()}>
+          <button type="button" class="plain" aria-label={texts.undo} title={texts.undo} disabled={!props.undo} onClick={() => props.undo?.()}>
             <Icon name="undo" />
           </button>
-          <button type="button" class="plain" aria-label={words.redo} title={words.redo} disabled={!props.redo} onClick={() => props.redo?.()}>
+          <button type="button" class="plain" aria-label={texts.redo} title={texts.redo} disabled={!props.redo} onClick={() => props.redo?.()}>
             <Icon name="redo" />
           </button>
         </div>
@@ -110,7 +110,7 @@ export function TranscriptPanel(props: PanelProps) {
           class="search"
           onSubmit={(event) => {
             event.preventDefault();
-            if (at === 0 && current && !(chosen && chosen.segmentId === current.segmentId && chosen.index === current.index)) show(current);
+            if (matchIndex === 0 && current && !(selected && selected.segmentId === current.segmentId && selected.index === current.index)) show(current);
             else step(1);
           }}
         >
@@ -118,12 +118,12 @@ export function TranscriptPanel(props: PanelProps) {
           <input
             id="search"
             type="search"
-            aria-label={words.search}
-            placeholder={words.search}
+            aria-label={texts.search}
+            placeholder={texts.search}
             value={query}
             onInput={(event) => {
               setQuery(event.currentTarget.value);
-              setAt(0);
+              setMatchIndex(0);
             }}
             onKeyDown={(event) => {
               if (event.key === "Escape") setQuery("");
@@ -134,43 +134,43 @@ export function TranscriptPanel(props: PanelProps) {
             }}
           />
           <span class="quiet count" aria-live="polite">
-            {query.trim() && words.found(current ? Math.min(at, found.length - 1) + 1 : 0, found.length)}
+            {query.trim() && texts.matches(current ? Math.min(matchIndex, matches.length - 1) + 1 : 0, matches.length)}
           </span>
-          <button type="button" class="plain" aria-label={words.previous} title={words.previous} disabled={!found.length} onClick={() => step(-1)}>
+          <button type="button" class="plain" aria-label={texts.previous} title={texts.previous} disabled={!matches.length} onClick={() => step(-1)}>
             <Icon name="up" />
           </button>
-          <button type="button" class="plain" aria-label={words.next} title={words.next} disabled={!found.length} onClick={() => step(1)}>
+          <button type="button" class="plain" aria-label={texts.next} title={texts.next} disabled={!matches.length} onClick={() => step(1)}>
             <Icon name="down" />
           </button>
         </form>
         <label class="check">
           <input type="checkbox" checked={follows} onChange={(event) => setFollows(event.currentTarget.checked)} />
-          {words.follow}
+          {texts.follow}
         </label>
         <label class="check">
-          <input type="checkbox" checked={props.hasMarks} onChange={props.onMarks} />
-          {words.marks}
+          <input type="checkbox" checked={props.showsSources} onChange={props.onToggleSources} />
+          {texts.sourceMarks}
         </label>
       </div>
-      {props.hasMarks && <Legend />}
-      {/* Scrolled with the keyboard too: words inside take the focus. */}
-      <div class={props.hasMarks ? "lines marks" : "lines"} ref={list}>
+      {props.showsSources && <SourceLegend />}
+      {/* Needs no tabindex: the words inside take the focus. */}
+      <div class={props.showsSources ? "lines marks" : "lines"} ref={list}>
         {transcript.segments.map((segment) => (
           <Line
             key={segment.id}
             segment={segment}
             name={speakerName(transcript, segment.person)}
             names={transcript.names}
-            people={people}
-            matched={inSegment(found, segment.id)}
+            speakers={speakers}
+            matched={encodeMatches(matches, segment.id)}
             current={current?.segmentId === segment.id ? current.index : -1}
             reachable={reachable?.segmentId === segment.id ? reachable.index : -1}
-            chosen={chosen?.segmentId === segment.id ? chosen.index : -1}
+            selected={selected?.segmentId === segment.id ? selected.index : -1}
             editing={editing?.segmentId === segment.id ? editing.index : -1}
             actions={actions}
           />
         ))}
-        {!transcript.segments.length && <p class="quiet empty">{words.empty}</p>}
+        {!transcript.segments.length && <p class="quiet empty">{texts.empty}</p>}
         {result.omissions.length > 0 && <Omissions result={result} />}
       </div>
     </section>
@@ -178,62 +178,62 @@ export function TranscriptPanel(props: PanelProps) {
 }
 
 interface WordActions {
-  choose: (place: WordPosition) => void;
-  focus: (place: WordPosition) => void;
-  play: (place: WordPosition) => void;
-  edit: (place: WordPosition) => void;
-  /** null: without a change. */
-  finish: (place: WordPosition, text: string | null) => void;
+  select: (position: WordPosition) => void;
+  focus: (position: WordPosition) => void;
+  play: (position: WordPosition) => void;
+  edit: (position: WordPosition) => void;
+  /** End editing; null discards the change. */
+  finish: (position: WordPosition, text: string | null) => void;
   move: (from: HTMLElement, key: string) => void;
   speaker: (segmentId: string, person: string) => void;
-  seek: (timeS: number, plays?: boolean) => void;
+  seek: (timeS: number, andPlay?: boolean) => void;
 }
 
 interface LineProps {
   segment: Segment;
   name: string;
   names: Record<string, string>;
-  people: string[];
-  /** Matches in this line, as a text that is the same as long as they are: "2+1 5+1". */
+  speakers: string[];
+  /** The line's matches encoded as a string such as "2+1 5+1", so that the memoised line compares them by value. */
   matched: string;
   current: number;
   reachable: number;
-  chosen: number;
+  selected: number;
   editing: number;
   actions: { current: WordActions };
 }
 
-const Line = memo(function Line({ segment, name, names, people, matched, current, reachable, chosen, editing, actions }: LineProps) {
+const Line = memo(function Line({ segment, name, names, speakers, matched, current, reachable, selected, editing, actions }: LineProps) {
   const time = formatTime(segment.start_s);
-  const marked = useMemo(() => markedWords(matched), [matched]);
+  const marked = useMemo(() => decodeMatches(matched), [matched]);
   return (
     <div class={`line person-${speakerColor(segment.person)}`} data-segment={segment.id}>
       <div class="line-head">
-        {people.length > 1 ? (
-          <select class="who" aria-label={words.who(time)} value={segment.person} onChange={(event) => actions.current.speaker(segment.id, event.currentTarget.value)}>
-            {people.map((person) => (
+        {speakers.length > 1 ? (
+          <select class="speaker" aria-label={texts.speakerAt(time)} value={segment.person} onChange={(event) => actions.current.speaker(segment.id, event.currentTarget.value)}>
+            {speakers.map((person) => (
               <option key={person} value={person}>
                 {speakerName({ names }, person)}
               </option>
             ))}
           </select>
         ) : (
-          <span class="who" dir="auto">
+          <span class="speaker" dir="auto">
             {name}
           </span>
         )}
-        <button type="button" class="plain time" aria-label={words.playFrom(time)} onClick={() => actions.current.seek(segment.start_s, true)}>
+        <button type="button" class="plain time" aria-label={texts.playFrom(time)} onClick={() => actions.current.seek(segment.start_s, true)}>
           {time}
         </button>
       </div>
       <p dir="auto">
         {segment.words.map((word, index) => {
-          const place = { segmentId: segment.id, index };
-          if (index === editing) return <WordInput key={index} text={word.text} finish={(text) => actions.current.finish(place, text)} />;
+          const position = { segmentId: segment.id, index };
+          if (index === editing) return <WordInput key={index} text={word.text} finish={(text) => actions.current.finish(position, text)} />;
           const classes = ["word", word.source];
-          if (word.confidence < LOW_CONFIDENCE) classes.push("unsure");
+          if (word.confidence < LOW_CONFIDENCE) classes.push("low-confidence");
           if (marked.has(index)) classes.push(index === current ? "match current" : "match");
-          if (index === chosen) classes.push("chosen");
+          if (index === selected) classes.push("selected");
           return (
             <>
               <button
@@ -242,11 +242,11 @@ const Line = memo(function Line({ segment, name, names, people, matched, current
                 class={classes.join(" ")}
                 data-index={index}
                 tabIndex={index === reachable ? 0 : -1}
-                aria-describedby={index === chosen ? "word-details" : undefined}
-                onClick={() => actions.current.choose(place)}
-                onDblClick={() => actions.current.edit(place)}
-                onFocus={() => actions.current.focus(place)}
-                onKeyDown={(event) => onWordKey(event, place, actions.current)}
+                aria-describedby={index === selected ? "word-details" : undefined}
+                onClick={() => actions.current.select(position)}
+                onDblClick={() => actions.current.edit(position)}
+                onFocus={() => actions.current.focus(position)}
+                onKeyDown={(event) => onWordKey(event, position, actions.current)}
               >
                 {word.text}
               </button>{" "}
@@ -258,25 +258,25 @@ const Line = memo(function Line({ segment, name, names, people, matched, current
   );
 });
 
-function onWordKey(event: KeyboardEvent, place: WordPosition, actions: WordActions): void {
+function onWordKey(event: KeyboardEvent, position: WordPosition, actions: WordActions): void {
   const key = event.key;
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (key.startsWith("Arrow") || key === "Home" || key === "End") actions.move(event.currentTarget as HTMLElement, key);
-  else if (key === "Enter") actions.play(place);
-  else if (key === "e" || key === "E" || key === "F2") actions.edit(place);
+  else if (key === "Enter") actions.play(position);
+  else if (key === "e" || key === "E" || key === "F2") actions.edit(position);
   else return;
   event.preventDefault();
 }
 
 function WordInput({ text, finish }: { text: string; finish: (text: string | null) => void }) {
   const input = useRef<HTMLInputElement>(null);
-  const isOver = useRef(false);
-  const end = (value: string | null) => {
-    if (isOver.current) return;
-    isOver.current = true;
+  const isFinished = useRef(false);
+  const finishOnce = (value: string | null) => {
+    if (isFinished.current) return;
+    isFinished.current = true;
     finish(value);
   };
-  // At once: after the next picture, the first letter of a quick typist would be lost.
+  // Focus before the next frame, so that no key press is lost.
   useLayoutEffect(() => {
     input.current?.focus();
     input.current?.select();
@@ -286,34 +286,34 @@ function WordInput({ text, finish }: { text: string; finish: (text: string | nul
       <input
         ref={input}
         class="word-input"
-        aria-label={words.correction(text)}
+        aria-label={texts.correction(text)}
         defaultValue={text}
         size={Math.max(3, text.length + 2)}
         maxLength={200}
         autocomplete="off"
         onKeyDown={(event) => {
-          if (event.key === "Enter") end(event.currentTarget.value);
-          else if (event.key === "Escape") end(null);
+          if (event.key === "Enter") finishOnce(event.currentTarget.value);
+          else if (event.key === "Escape") finishOnce(null);
           else return;
           event.preventDefault();
           event.stopPropagation();
         }}
-        onBlur={(event) => end(event.currentTarget.value)}
+        onBlur={(event) => finishOnce(event.currentTarget.value)}
       />{" "}
     </>
   );
 }
 
-function Legend() {
+function SourceLegend() {
   return (
     <p class="legend marks quiet">
       {(["lips", "audio", "both"] as const).map((source) => (
         <span key={source}>
-          <span class={`word ${source}`}>{words.legend[source]}</span>
+          <span class={`word ${source}`}>{texts.legend[source]}</span>
         </span>
       ))}
       <span>
-        <span class="word unsure">{words.legend.unsure}</span>
+        <span class="word low-confidence">{texts.legend.lowConfidence}</span>
       </span>
     </p>
   );
@@ -321,8 +321,8 @@ function Legend() {
 
 function Omissions({ result }: { result: Result }) {
   return (
-    <details class="unnoticed">
-      <summary>{words.unnoticed}</summary>
+    <details class="omissions">
+      <summary>{texts.omissions}</summary>
       <ul>
         {result.omissions.map((omission, index) => (
           <li key={index}>
@@ -334,14 +334,14 @@ function Omissions({ result }: { result: Result }) {
   );
 }
 
-/** Mark the word that is spoken, without drawing the list anew, and keep it in sight. */
-function useSpokenWord(list: { current: HTMLElement | null }, segments: Segment[], now: ReadonlySignal<number>, follows: boolean): void {
+/** Highlight the spoken words by changing their classes directly, without rendering, and scroll to them. */
+function useSpokenWordHighlight(list: { current: HTMLElement | null }, segments: Segment[], now: ReadonlySignal<number>, follows: boolean): void {
   useEffect(() => {
     let shown: Element[] = [];
     let line = "";
     const stop = effect(() => {
       const timeS = now.value;
-      const spoken = segments.filter((segment) => segment.start_s <= timeS && timeS < segment.end_s);
+      const spoken = segmentsAt(segments, timeS);
       const next: Element[] = [];
       for (const segment of spoken) {
         const index = wordIndexAt(segment, timeS);
@@ -352,7 +352,7 @@ function useSpokenWord(list: { current: HTMLElement | null }, segments: Segment[
       for (const element of next) element.classList.add("spoken");
       shown = next;
       const first = spoken[0]?.id ?? line;
-      if (follows && first !== line) scrollTo(list.current, first);
+      if (follows && first !== line) scrollToSegment(list.current, first);
       line = first;
     });
     return () => {
@@ -362,21 +362,21 @@ function useSpokenWord(list: { current: HTMLElement | null }, segments: Segment[
   }, [segments, follows]);
 }
 
-/** Scroll the list, and the list only. */
-function scrollTo(list: HTMLElement | null, segmentId: string): void {
+/** Scroll the list to a segment without scrolling the page. */
+function scrollToSegment(list: HTMLElement | null, segmentId: string): void {
   const line = list?.querySelector<HTMLElement>(`[data-segment="${segmentId}"]`);
   if (!list || !line) return;
-  const calm = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
-  list.scrollTo({ top: line.offsetTop - list.offsetTop - list.clientHeight / 3, behavior: calm ? "instant" : "smooth" });
+  const reducesMotion = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+  list.scrollTo({ top: line.offsetTop - list.offsetTop - list.clientHeight / 3, behavior: reducesMotion ? "instant" : "smooth" });
 }
 
-/** The word that an arrow leads to: aside in order of speech, up and down in the next line. */
-function neighbour(list: HTMLElement | null, from: HTMLElement, key: string): HTMLElement | null {
+/** Return the word that a key moves to: left and right in order of speech, up and down to the first word of a line. */
+function adjacentWord(list: HTMLElement | null, from: HTMLElement, key: string): HTMLElement | null {
   if (!list) return null;
   const all = [...list.querySelectorAll<HTMLElement>("button.word")];
-  const at = all.indexOf(from);
-  if (key === "ArrowRight") return all[at + 1] ?? null;
-  if (key === "ArrowLeft") return all[at - 1] ?? null;
+  const index = all.indexOf(from);
+  if (key === "ArrowRight") return all[index + 1] ?? null;
+  if (key === "ArrowLeft") return all[index - 1] ?? null;
   if (key === "Home") return all[0] ?? null;
   if (key === "End") return all.at(-1) ?? null;
   const lines = [...list.querySelectorAll<HTMLElement>(".line")];
@@ -384,12 +384,12 @@ function neighbour(list: HTMLElement | null, from: HTMLElement, key: string): HT
   return line?.querySelector<HTMLElement>("button.word") ?? null;
 }
 
-function wordButton(list: HTMLElement | null, place: WordPosition): HTMLElement | null {
-  return list?.querySelector<HTMLElement>(`[data-segment="${CSS.escape(place.segmentId)}"] [data-index="${place.index}"]`) ?? null;
+function findWordButton(list: HTMLElement | null, position: WordPosition): HTMLElement | null {
+  return list?.querySelector<HTMLElement>(`[data-segment="${CSS.escape(position.segmentId)}"] [data-index="${position.index}"]`) ?? null;
 }
 
-function wordAt(segments: Segment[], place: WordPosition) {
-  return segments.find((segment) => segment.id === place.segmentId)?.words[place.index];
+function wordAt(segments: Segment[], position: WordPosition) {
+  return segments.find((segment) => segment.id === position.segmentId)?.words[position.index];
 }
 
 function firstWord(segments: Segment[]): WordPosition | null {
@@ -397,14 +397,14 @@ function firstWord(segments: Segment[]): WordPosition | null {
   return first ? { segmentId: first.id, index: 0 } : null;
 }
 
-function inSegment(found: Match[], segmentId: string): string {
-  return found
+function encodeMatches(matches: Match[], segmentId: string): string {
+  return matches
     .filter((match) => match.segmentId === segmentId)
     .map((match) => `${match.index}+${match.length}`)
     .join(" ");
 }
 
-function markedWords(matched: string): Set<number> {
+function decodeMatches(matched: string): Set<number> {
   const marked = new Set<number>();
   for (const match of matched.split(" ").filter(Boolean)) {
     const [index = 0, length = 0] = match.split("+").map(Number);

@@ -13,18 +13,18 @@ import { strings } from "../i18n/en";
 import { formatTime } from "../format";
 import { SpeakerTimeline } from "./speaker-timeline";
 
-const words = strings.player;
-const RENEWAL_REST_MS = 10_000;
+const texts = strings.player;
+const MIN_RENEWAL_INTERVAL_MS = 10_000;
 const SPEEDS = [0.5, 0.75, 1, 1.25, 1.5, 2];
 
 export interface PlayerHandle {
-  seek: (timeS: number, plays?: boolean) => void;
+  seek: (timeS: number, andPlay?: boolean) => void;
   toggle: () => void;
   skip: (byS: number) => void;
-  press: (key: "c" | "b" | "m" | "f") => void;
+  toggleOption: (key: "c" | "b" | "m" | "f") => void;
 }
 
-interface PictureProps {
+interface VideoPlayerProps {
   handle: Ref<PlayerHandle>;
   now: ReadonlySignal<number>;
   onTime: (timeS: number) => void;
@@ -35,53 +35,53 @@ interface PictureProps {
   faces: Map<string, Box[]>;
   transcript: Transcript;
   result: Result;
-  people: string[];
+  speakers: string[];
 }
 
-export function VideoPlayer({ handle, now, onTime, video, renewVideo, vtt, cues, faces, transcript, result, people }: PictureProps) {
+export function VideoPlayer({ handle, now, onTime, video, renewVideo, vtt, cues, faces, transcript, result, speakers }: VideoPlayerProps) {
   const element = useRef<HTMLVideoElement>(null);
   const frame = useRef<HTMLDivElement>(null);
   const [isPlaying, setPlaying] = useState(false);
-  const [fault, setFault] = useState(false);
+  const [hasFailed, setFailed] = useState(false);
   const [hasCaptions, setCaptions] = useState(loadItem("captions") !== "no");
   const [hasBoxes, setBoxes] = useState(loadItem("boxes") !== "no");
   const [isMuted, setMuted] = useState(false);
   const [speed, setSpeed] = useState(1);
-  const [isFull, setFull] = useState(false);
+  const [isFullScreen, setFullScreen] = useState(false);
   const [durationS, setDuration] = useState(result.media.duration_s);
   const track = useObjectUrl(vtt, "text/vtt");
-  // What is heard alone has no picture to show.
+  // Audio files have no video.
   const hasVideo = result.media.width_px > 0;
 
-  const wanted = useRef<number | null>(null);
-  const { address, renew, resume } = useAddress(element, video, renewVideo, now, setFault);
+  const pendingSeek = useRef<number | null>(null);
+  const { url, renew, resume } = useVideoUrl(element, video, renewVideo, now, setFailed);
 
-  const seek = (timeS: number, plays = false) => {
+  const seek = (timeS: number, andPlay = false) => {
     const target = Math.min(Math.max(0, timeS), durationS);
     onTime(target);
     const media = element.current;
     if (!media) return;
-    // Browsers may forget where to go while they know nothing of the video yet.
-    if (media.readyState === HTMLMediaElement.HAVE_NOTHING) wanted.current = target;
+    // Browsers may ignore a seek before the metadata has loaded.
+    if (media.readyState === HTMLMediaElement.HAVE_NOTHING) pendingSeek.current = target;
     media.currentTime = target;
-    if (plays) media.play().catch(() => {});
+    if (andPlay) media.play().catch(() => {});
   };
   const toggle = () => {
     const media = element.current;
-    if (!media || fault) return;
+    if (!media || hasFailed) return;
     if (media.paused) media.play().catch(() => {});
     else media.pause();
   };
-  const flip = (name: string, is: boolean, set: (value: boolean) => void) => {
-    saveItem(name, is ? "no" : "yes");
-    set(!is);
+  const toggleSaved = (name: string, isOn: boolean, set: (value: boolean) => void) => {
+    saveItem(name, isOn ? "no" : "yes");
+    set(!isOn);
   };
-  const toggleCaptions = () => flip("captions", hasCaptions, setCaptions);
-  const toggleBoxes = () => flip("boxes", hasBoxes, setBoxes);
+  const toggleCaptions = () => toggleSaved("captions", hasCaptions, setCaptions);
+  const toggleBoxes = () => toggleSaved("boxes", hasBoxes, setBoxes);
   const toggleMuted = () => {
     if (element.current) element.current.muted = !isMuted;
   };
-  const toggleFull = () => {
+  const toggleFullScreen = () => {
     if (document.fullscreenElement) void document.exitFullscreen();
     else frame.current?.requestFullscreen?.().catch(() => {});
   };
@@ -89,16 +89,16 @@ export function VideoPlayer({ handle, now, onTime, video, renewVideo, vtt, cues,
     seek,
     toggle,
     skip: (byS) => seek((element.current?.currentTime ?? now.peek()) + byS),
-    press: (key) => ({ c: toggleCaptions, b: toggleBoxes, m: toggleMuted, f: toggleFull })[key](),
+    toggleOption: (key) => ({ c: toggleCaptions, b: toggleBoxes, m: toggleMuted, f: toggleFullScreen })[key](),
   }));
 
   useEffect(() => {
-    const onFull = () => setFull(document.fullscreenElement !== null);
-    document.addEventListener("fullscreenchange", onFull);
-    return () => document.removeEventListener("fullscreenchange", onFull);
+    const onFullScreenChange = () => setFullScreen(document.fullscreenElement !== null);
+    document.addEventListener("fullscreenchange", onFullScreenChange);
+    return () => document.removeEventListener("fullscreenchange", onFullScreenChange);
   }, []);
 
-  // The element tells its time four times a second only: captions and boxes follow each picture.
+  // timeupdate fires about four times a second; captions and boxes are updated in every animation frame.
   useEffect(() => {
     if (!isPlaying) return;
     let request = 0;
@@ -112,13 +112,13 @@ export function VideoPlayer({ handle, now, onTime, video, renewVideo, vtt, cues,
 
   const ratio = hasVideo ? result.media.width_px / Math.max(1, result.media.height_px) : 3.2;
   return (
-    <section class="player card" aria-label={words.label} ref={frame}>
+    <section class="player card" aria-label={texts.label} ref={frame}>
       <div class="backdrop">
         <div class={hasVideo ? "screen" : "screen audio-only"} style={{ "--ratio": String(ratio) }}>
           {video && (
             <video
               ref={element}
-              src={address}
+              src={url}
               playsInline
               preload="auto"
               tabIndex={-1}
@@ -131,41 +131,41 @@ export function VideoPlayer({ handle, now, onTime, video, renewVideo, vtt, cues,
               onVolumeChange={(event) => setMuted(event.currentTarget.muted)}
               onLoadedMetadata={(event) => {
                 resume();
-                if (wanted.current !== null) event.currentTarget.currentTime = wanted.current;
-                wanted.current = null;
-                // A browser's own recording does not say how long it is: looking for its end finds out.
+                if (pendingSeek.current !== null) event.currentTarget.currentTime = pendingSeek.current;
+                pendingSeek.current = null;
+                // Recordings of MediaRecorder have no duration; seeking past the end determines it.
                 if (event.currentTarget.duration === Infinity) event.currentTarget.currentTime = 1e7;
               }}
               onDurationChange={(event) => {
-                const found = event.currentTarget.duration;
-                if (!Number.isFinite(found) || found <= 0) return;
-                setDuration(Math.max(found, result.media.duration_s));
-                if (event.currentTarget.currentTime > found - 0.5 && event.currentTarget.paused) event.currentTarget.currentTime = 0;
+                const { duration } = event.currentTarget;
+                if (!Number.isFinite(duration) || duration <= 0) return;
+                setDuration(Math.max(duration, result.media.duration_s));
+                if (event.currentTarget.currentTime > duration - 0.5 && event.currentTarget.paused) event.currentTarget.currentTime = 0;
               }}
               onError={renew}
             >
-              {track && <track kind="captions" src={track} srcLang={result.language || "en"} label={words.captions} />}
+              {track && <track kind="captions" src={track} srcLang={result.language || "en"} label={texts.captions} />}
             </video>
           )}
-          {(!video || fault) && <p class="no-video">{video ? words.cannotPlay : words.noVideo}</p>}
-          {hasBoxes && video && !fault && <FaceBoxes now={now} faces={faces} transcript={transcript} />}
-          {hasCaptions && <Caption now={now} cues={cues} transcript={transcript} people={people} />}
+          {(!video || hasFailed) && <p class="no-video">{video ? texts.cannotPlay : texts.noVideo}</p>}
+          {hasBoxes && video && !hasFailed && <FaceBoxes now={now} faces={faces} transcript={transcript} />}
+          {hasCaptions && <Caption now={now} cues={cues} transcript={transcript} speakers={speakers} />}
         </div>
       </div>
-      <SpeakerTimeline transcript={transcript} people={people} durationS={durationS} now={now} seek={seek} />
+      <SpeakerTimeline transcript={transcript} speakers={speakers} durationS={durationS} now={now} seek={seek} />
       <div class="controls">
-        <button type="button" class="plain round" aria-label={isPlaying ? words.pause : words.play} title={isPlaying ? words.pause : words.play} onClick={toggle} disabled={!video || fault}>
+        <button type="button" class="plain round" aria-label={isPlaying ? texts.pause : texts.play} title={isPlaying ? texts.pause : texts.play} onClick={toggle} disabled={!video || hasFailed}>
           <Icon name={isPlaying ? "pause" : "play"} />
         </button>
         <Position now={now} durationS={durationS} seek={seek} />
-        <button type="button" class="plain" aria-pressed={isMuted} aria-label={words.mute} title={isMuted ? words.unmute : words.mute} onClick={toggleMuted} disabled={!video}>
+        <button type="button" class="plain" aria-pressed={isMuted} aria-label={texts.mute} title={isMuted ? texts.unmute : texts.mute} onClick={toggleMuted} disabled={!video}>
           <Icon name={isMuted ? "muted" : "volume"} />
         </button>
         <label class="speed">
-          <span class="hidden">{words.speed}</span>
+          <span class="visually-hidden">{texts.speed}</span>
           <select
             value={speed}
-            title={words.speed}
+            title={texts.speed}
             onChange={(event) => {
               const value = Number(event.currentTarget.value);
               setSpeed(value);
@@ -179,13 +179,13 @@ export function VideoPlayer({ handle, now, onTime, video, renewVideo, vtt, cues,
             ))}
           </select>
         </label>
-        <button type="button" class="plain" aria-pressed={hasCaptions} aria-label={words.captions} title={words.captions} onClick={toggleCaptions}>
+        <button type="button" class="plain" aria-pressed={hasCaptions} aria-label={texts.captions} title={texts.captions} onClick={toggleCaptions}>
           <Icon name="captions" />
         </button>
-        <button type="button" class="plain" aria-pressed={hasBoxes} aria-label={words.faces} title={words.faces} onClick={toggleBoxes}>
+        <button type="button" class="plain" aria-pressed={hasBoxes} aria-label={texts.faces} title={texts.faces} onClick={toggleBoxes}>
           <Icon name="face" />
         </button>
-        <button type="button" class="plain" aria-label={isFull ? words.leaveFull : words.full} title={isFull ? words.leaveFull : words.full} onClick={toggleFull}>
+        <button type="button" class="plain" aria-label={isFullScreen ? texts.leaveFull : texts.full} title={isFullScreen ? texts.leaveFull : texts.full} onClick={toggleFullScreen}>
           <Icon name="full" />
         </button>
       </div>
@@ -194,47 +194,47 @@ export function VideoPlayer({ handle, now, onTime, video, renewVideo, vtt, cues,
 }
 
 /**
- * The video's address, and another one where it has run out: then the player goes on from where it was. A second failure
- * within a moment is no old address but a video that cannot be played.
+ * Manage the video's URL. When loading fails, request a new URL, since presigned ones expire, and resume at the same
+ * position. A second failure shortly after means that the video cannot be played.
  */
-function useAddress(element: RefObject<HTMLVideoElement | null>, video: string, renewVideo: (() => Promise<string>) | null, now: ReadonlySignal<number>, setFault: (is: boolean) => void) {
-  const [address, setAddress] = useState(video);
-  const renewedAt = useRef(-Infinity);
-  const left = useRef<{ timeS: number; plays: boolean } | null>(null);
+function useVideoUrl(element: RefObject<HTMLVideoElement | null>, video: string, renewVideo: (() => Promise<string>) | null, now: ReadonlySignal<number>, setFailed: (hasFailed: boolean) => void) {
+  const [url, setUrl] = useState(video);
+  const renewedAtMs = useRef(-Infinity);
+  const interrupted = useRef<{ timeS: number; wasPlaying: boolean } | null>(null);
   useEffect(() => {
-    setAddress(video);
-    setFault(false);
+    setUrl(video);
+    setFailed(false);
   }, [video]);
   const renew = () => {
-    if (!renewVideo || performance.now() - renewedAt.current < RENEWAL_REST_MS) {
-      setFault(true);
+    if (!renewVideo || performance.now() - renewedAtMs.current < MIN_RENEWAL_INTERVAL_MS) {
+      setFailed(true);
       return;
     }
-    renewedAt.current = performance.now();
-    left.current = { timeS: now.peek(), plays: element.current !== null && !element.current.paused };
+    renewedAtMs.current = performance.now();
+    interrupted.current = { timeS: now.peek(), wasPlaying: element.current !== null && !element.current.paused };
     renewVideo().then(
-      (found) => (found ? setAddress(found) : setFault(true)),
-      () => setFault(true),
+      (newUrl) => (newUrl ? setUrl(newUrl) : setFailed(true)),
+      () => setFailed(true),
     );
   };
   const resume = () => {
     const media = element.current;
-    if (!media || !left.current) return;
-    const { timeS, plays } = left.current;
-    left.current = null;
+    if (!media || !interrupted.current) return;
+    const { timeS, wasPlaying } = interrupted.current;
+    interrupted.current = null;
     media.currentTime = timeS;
-    if (plays) media.play().catch(() => {});
+    if (wasPlaying) media.play().catch(() => {});
   };
-  return { address, renew, resume };
+  return { url, renew, resume };
 }
 
-function Caption({ now, cues, transcript, people }: { now: ReadonlySignal<number>; cues: Cue[]; transcript: Transcript; people: string[] }) {
+function Caption({ now, cues, transcript, speakers }: { now: ReadonlySignal<number>; cues: Cue[]; transcript: Transcript; speakers: string[] }) {
   const timeS = now.value;
   const cue = cues.find((each) => each.start_s <= timeS && timeS < each.end_s);
   if (!cue) return null;
   return (
     <div class="caption" aria-hidden="true" data-testid="caption">
-      {people.length > 1 && <span class={`caption-name person-${speakerColor(cue.person)}`}>{speakerName(transcript, cue.person)}</span>}
+      {speakers.length > 1 && <span class={`caption-name person-${speakerColor(cue.person)}`}>{speakerName(transcript, cue.person)}</span>}
       {cue.lines.map((line, index) => (
         <span key={index} class="caption-line" dir="auto">
           {line}
@@ -252,9 +252,9 @@ function FaceBoxes({ now, faces, transcript }: { now: ReadonlySignal<number>; fa
       {[...faces].map(([person, boxes]) => {
         const box = boxAt(boxes, timeS);
         if (!box) return null;
-        const place = { left: `${box.left * 100}%`, top: `${box.top * 100}%`, width: `${box.width * 100}%`, height: `${box.height * 100}%` };
+        const style = { left: `${box.left * 100}%`, top: `${box.top * 100}%`, width: `${box.width * 100}%`, height: `${box.height * 100}%` };
         return (
-          <div key={person} class={`box person-${speakerColor(person)}${speaking.has(person) ? " speaking" : ""}`} style={place} data-person={person}>
+          <div key={person} class={`box person-${speakerColor(person)}${speaking.has(person) ? " speaking" : ""}`} style={style} data-person={person}>
             <span>{speakerName(transcript, person)}</span>
           </div>
         );
@@ -264,10 +264,10 @@ function FaceBoxes({ now, faces, transcript }: { now: ReadonlySignal<number>; fa
 }
 
 function Position({ now, durationS, seek }: { now: ReadonlySignal<number>; durationS: number; seek: (timeS: number) => void }) {
-  const text = words.positionText(formatTime(now.value), formatTime(durationS));
+  const text = texts.positionText(formatTime(now.value), formatTime(durationS));
   return (
     <>
-      <input type="range" class="position" min={0} max={durationS} step={0.01} value={now.value} aria-label={words.position} aria-valuetext={text} onInput={(event) => seek(Number(event.currentTarget.value))} />
+      <input type="range" class="position" min={0} max={durationS} step={0.01} value={now.value} aria-label={texts.position} aria-valuetext={text} onInput={(event) => seek(Number(event.currentTarget.value))} />
       <span class="clock" aria-hidden="true">
         {formatTime(now.value)} / {formatTime(durationS)}
       </span>
@@ -275,13 +275,13 @@ function Position({ now, durationS, seek }: { now: ReadonlySignal<number>; durat
   );
 }
 
-/** A text as an address, until it changes. */
+/** Return an object URL for a text, revoked when the text changes. */
 function useObjectUrl(text: string, type: string): string {
   const [url, setUrl] = useState("");
   useEffect(() => {
-    const made = URL.createObjectURL(new Blob([text], { type }));
-    setUrl(made);
-    return () => URL.revokeObjectURL(made);
+    const objectUrl = URL.createObjectURL(new Blob([text], { type }));
+    setUrl(objectUrl);
+    return () => URL.revokeObjectURL(objectUrl);
   }, [text, type]);
   return url;
 }

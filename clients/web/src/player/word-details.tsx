@@ -1,4 +1,4 @@
-/** Where a word was read from, how sure it is, and what else it could be. */
+/** The source, confidence and alternatives of the selected word. */
 
 import { sanitize, useAlternative } from "../editing";
 import type { WordPosition } from "../editing";
@@ -6,46 +6,46 @@ import { Icon } from "../icons";
 import type { Transcript } from "../result";
 import { strings } from "../i18n/en";
 
-const words = strings.transcript;
+const texts = strings.transcript;
 
-interface DetailsProps {
+interface WordDetailsProps {
   transcript: Transcript;
-  place: WordPosition | null;
+  position: WordPosition | null;
   change: (next: (transcript: Transcript) => Transcript) => void;
-  onEdit: (place: WordPosition) => void;
+  onEdit: (position: WordPosition) => void;
 }
 
-export function WordDetails({ transcript, place, change, onEdit }: DetailsProps) {
-  const word = place && transcript.segments.find((segment) => segment.id === place.segmentId)?.words[place.index];
-  if (!place || !word) {
+export function WordDetails({ transcript, position, change, onEdit }: WordDetailsProps) {
+  const word = position && transcript.segments.find((segment) => segment.id === position.segmentId)?.words[position.index];
+  if (!position || !word) {
     return (
-      <section class="card word-card" aria-label={words.word}>
-        <p class="quiet">{words.noWord}</p>
+      <section class="card word-card" aria-label={texts.word}>
+        <p class="quiet">{texts.noWord}</p>
       </section>
     );
   }
   const percent = Math.round(word.confidence * 100);
   return (
-    <section class="card word-card" aria-label={words.word}>
+    <section class="card word-card" aria-label={texts.word}>
       <div class="word-head">
         <strong dir="auto">{word.text}</strong>
-        <button type="button" aria-label={words.correct} title={words.correct} class="plain" onClick={() => onEdit(place)}>
+        <button type="button" aria-label={texts.correct} title={texts.correct} class="plain" onClick={() => onEdit(position)}>
           <Icon name="pencil" />
         </button>
       </div>
       <dl id="word-details">
         <div>
-          <dt>{words.source}</dt>
+          <dt>{texts.source}</dt>
           <dd>{strings.sources[word.source]}</dd>
         </div>
         <div>
-          <dt>{words.confidence}</dt>
+          <dt>{texts.confidence}</dt>
           <dd>
             {word.source === "correction" ? (
-              words.corrected
+              texts.corrected
             ) : (
               <>
-                <meter min={0} max={100} low={50} high={80} optimum={100} value={percent} aria-label={words.confidence} /> {percent} %
+                <meter min={0} max={100} low={50} high={80} optimum={100} value={percent} aria-label={texts.confidence} /> {percent} %
               </>
             )}
           </dd>
@@ -53,9 +53,9 @@ export function WordDetails({ transcript, place, change, onEdit }: DetailsProps)
       </dl>
       {word.alternatives.length > 0 && (
         <div class="alternatives">
-          <span class="quiet">{words.alternatives}</span>
+          <span class="quiet">{texts.alternatives}</span>
           {word.alternatives.map((alternative, index) => (
-            <button key={index} type="button" class="chip" aria-label={words.use(sanitize(alternative.text))} onClick={() => change((before) => useAlternative(before, place, alternative))}>
+            <button key={index} type="button" class="chip" aria-label={texts.use(sanitize(alternative.text))} onClick={() => change((before) => useAlternative(before, position, alternative))}>
               <span dir="auto">{alternative.text}</span> <span class="quiet">{strings.sources[alternative.source]}</span>
             </button>
           ))}

@@ -1,1 +1,0 @@
-const e=1600;var t=class extends AudioWorkletProcessor{piece=new Int16Array(e);filled=0;process(t){for(let n of t[0]?.[0]??[])this.piece[this.filled++]=Math.max(-1,Math.min(1,n))*32767,this.filled===e&&(this.port.postMessage(this.piece.buffer,[this.piece.buffer]),this.piece=new Int16Array(e),this.filled=0);return!0}};registerProcessor(`pcm`,t);

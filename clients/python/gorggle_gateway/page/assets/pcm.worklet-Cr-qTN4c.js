@@ -1,0 +1,1 @@
+const e=1600;var t=class extends AudioWorkletProcessor{chunk=new Int16Array(e);length=0;process(t){for(let n of t[0]?.[0]??[])this.chunk[this.length++]=Math.max(-1,Math.min(1,n))*32767,this.length===e&&(this.port.postMessage(this.chunk.buffer,[this.chunk.buffer]),this.chunk=new Int16Array(e),this.length=0);return!0}};registerProcessor(`pcm`,t);
