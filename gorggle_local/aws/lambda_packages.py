@@ -19,7 +19,7 @@ from pathlib import Path
 # Distributions of each layer; their other dependencies are part of the runtime.
 LAYERS = {
     "base": ("aws-lambda-powertools", "aws-xray-sdk", "wrapt", "typing_extensions", "jmespath", "PyYAML"),
-    "media": ("grpcio", "protobuf", "av", "numpy", "typing_extensions"),
+    "media": ("googleapis-common-protos", "grpcio", "protobuf", "av", "numpy", "typing_extensions"),
     "certificates": ("cryptography", "cffi", "pycparser"),
 }
 # Distributions of Lambda's Python runtime.

@@ -73,12 +73,12 @@ def test_functions_run_under_the_selected_python_isolated_from_this_environment(
         MemorySize=512,
         Layers=[layer["Arn"] for layer in like["Layers"]],
     )
-    told = json.loads(client.invoke(FunctionName="telling")["Payload"].read())
-    assert f"CPython {told['python']} (" in lambda_python().description
+    reported = json.loads(client.invoke(FunctionName="telling")["Payload"].read())
+    assert f"CPython {reported['python']} (" in lambda_python().description
     if lambda_python().layers:
-        assert f"python{told['python'].rpartition('.')[0]}" == like["Runtime"]
-        assert f"\nav=={told['av']} " in (lock.LOCKS / "media.lock").read_text()
-    assert not [path for path in told["from"] if path.startswith(sys.prefix)]
+        assert f"python{reported['python'].rpartition('.')[0]}" == like["Runtime"]
+        assert f"\nav=={reported['av']} " in (lock.LOCKS / "media.lock").read_text()
+    assert not [path for path in reported["from"] if path.startswith(sys.prefix)]
 
 
 def test_the_demo_clip_is_transcribed_with_fake_transcribe_and_rekognition(

@@ -44,7 +44,7 @@ CONFIG = {"stepfunctions": {"execute_state_machine": True}}
 
 
 def run(body: str) -> str:
-    """Run a script in a process of its own: patches stay in theirs. What it printed last."""
+    """Run a script in a subprocess, so that patches stay there, and return the last line that it printed."""
     script = _HEAD + "with mock_aws(config=CONFIG):\n" + textwrap.indent(textwrap.dedent(body), "    ")
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120

@@ -29,7 +29,7 @@ class Cloud:
     s3: Any
     table: Any
     keeper: StatePersister
-    told: dict[str, list[str]]
+    report: dict[str, list[str]]
 
     def put(self, bucket: str, key: str, body: bytes = VIDEO) -> str:
         answer = self.s3.put_object(Bucket=bucket, Key=key, Body=body, ContentType="video/mp4")
@@ -67,9 +67,9 @@ def running(folder: Path, limit_bytes: int = 10**9) -> Iterator[Cloud]:
         )
         kept = PersistenceConfig("uploads", "results", "jobs", limit_bytes)
         keeper = StatePersister(folder, kept, ACCOUNT, REGION, boto3.client("dynamodb", REGION))
-        told = keeper.start()
+        report = keeper.start()
         try:
-            yield Cloud(s3, table, keeper, told)
+            yield Cloud(s3, table, keeper, report)
         finally:
             keeper.stop()
 
@@ -82,7 +82,7 @@ def test_objects_and_items_are_restored(tmp_path: Path) -> None:
         etag = cloud.s3.head_object(Bucket="uploads", Key=KEY)["ETag"]
     for _ in range(2):
         with running(tmp_path) as cloud:
-            assert cloud.told == {"resumed": [], "failed": []}
+            assert cloud.report == {"resumed": [], "failed": []}
             assert cloud.jobs() == [job]
             assert cloud.body("uploads", KEY) == VIDEO
             assert cloud.body("uploads", KEY, VersionId=versions[0]) == b"first"
@@ -168,7 +168,7 @@ def test_an_interrupted_job_is_queued_again(tmp_path: Path) -> None:
         )
         cloud.table.put_item(Item={"job_id": SLOTS_KEY, "running": {JOB}})
     with running(tmp_path) as cloud:
-        assert cloud.told == {"resumed": [JOB], "failed": []}
+        assert cloud.report == {"resumed": [JOB], "failed": []}
         (job,) = cloud.jobs()
         assert (job["state"], job["attempt"], job["version_id"]) == ("waiting", 2, version)
         assert "execution_arn" not in job

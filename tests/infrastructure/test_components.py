@@ -61,16 +61,16 @@ def shortages(allowed: dict[tuple[str, str], float], **settings: Any) -> list[st
     return list(quota_check.find_shortages(StackSettings(**settings), by_code.__getitem__))
 
 
-def test_an_account_that_may_run_no_gpu_is_told_what_to_ask_for() -> None:
-    (told,) = shortages({quota_check.ON_DEMAND: 0})
-    assert "no instance of g6.xlarge" in told
-    assert "--quota-code L-DB2E81BA --desired-value 8" in told
+def test_an_account_that_may_run_no_gpu_gets_the_command_to_ask_for_more() -> None:
+    (warning,) = shortages({quota_check.ON_DEMAND: 0})
+    assert "no instance of g6.xlarge" in warning
+    assert "--quota-code L-DB2E81BA --desired-value 8" in warning
 
 
-def test_an_account_that_may_run_fewer_instances_than_are_set_is_told_how_many() -> None:
-    (told,) = shortages({quota_check.ON_DEMAND: 9}, gpu_instance_types=["g5.2xlarge"], gpu_max_instances=3)
-    assert "1 of 3 instances of g5.2xlarge" in told
-    assert "--desired-value 24" in told
+def test_an_account_that_may_run_fewer_instances_than_are_set_gets_the_number() -> None:
+    (warning,) = shortages({quota_check.ON_DEMAND: 9}, gpu_instance_types=["g5.2xlarge"], gpu_max_instances=3)
+    assert "1 of 3 instances of g5.2xlarge" in warning
+    assert "--desired-value 24" in warning
 
 
 def test_a_quota_that_is_enough_is_not_spoken_of() -> None:
@@ -78,8 +78,8 @@ def test_a_quota_that_is_enough_is_not_spoken_of() -> None:
 
 
 def test_spot_instances_have_a_quota_of_their_own() -> None:
-    (told,) = shortages({quota_check.SPOT: 0}, gpu_on_demand_percent=0)
-    assert "L-3819A6DF" in told
+    (warning,) = shortages({quota_check.SPOT: 0}, gpu_on_demand_percent=0)
+    assert "L-3819A6DF" in warning
     both = {quota_check.SPOT: 0.0, quota_check.ON_DEMAND: 0.0}
     assert len(shortages(both, gpu_on_demand_percent=50)) == 2
 

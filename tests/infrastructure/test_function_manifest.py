@@ -103,8 +103,8 @@ def test_a_variable_that_names_nothing_is_refused(references: ResourceReferences
 
 
 def test_functions_count_with_the_prices_of_their_stack() -> None:
-    told = parse_prices(cost_estimate.prices_json(StackSettings(gpu_instance_types=("g5.xlarge",))))
-    assert told.gpu_per_h == pytest.approx(1.006 + 100 * 0.08 / 730, abs=1e-3)
+    costs = parse_prices(cost_estimate.prices_json(StackSettings(gpu_instance_types=("g5.xlarge",))))
+    assert costs.gpu_per_h == pytest.approx(1.006 + 100 * 0.08 / 730, abs=1e-3)
     own = StackSettings(prices=json.dumps({"gpu_per_h": 2, "transcribe_per_min": 0.5}))
     given = parse_prices(cost_estimate.prices_json(own))
     assert (given.gpu_per_h, given.transcribe_per_min) == (2, 0.5)

@@ -188,23 +188,23 @@ def test_streams_and_loads_are_measured(agent: InstanceAgent, machine: Machine, 
     assert all(0 <= value <= 100 for value in values.values())
 
 
-def test_what_the_server_counts_is_told_as_what_it_has_grown_by() -> None:
+def test_server_counters_are_reported_as_increases() -> None:
     calls = metrics.RequestCounters()
 
-    def told(page: str) -> dict[str, float]:
+    def measured(page: str) -> dict[str, float]:
         return {name: value for name, value, _ in calls.compute_deltas(metrics.parse_metrics(page))}
 
-    assert told(METRICS) == {"Requests": 8.0, "RequestTime": 2.5}
-    assert told(METRICS) == {"Requests": 0.0}, "nothing has happened: there is no mean"
+    assert measured(METRICS) == {"Requests": 8.0, "RequestTime": 2.5}
+    assert measured(METRICS) == {"Requests": 0.0}, "nothing has happened: there is no mean"
     grown = (
         METRICS.replace("} 7.0", "} 9.0")
         .replace("} 20.0", "} 26.0")
         .replace('_count{method="Recognize"} 8.0', '_count{method="Recognize"} 10.0')
     )
     further = "gorggle_real_time_factor_sum 3.0\ngorggle_real_time_factor_count 4.0\n"
-    assert told(grown + further) == {"Requests": 2.0, "RequestTime": 3.0, "RealTimeFactor": 0.75}
+    assert measured(grown + further) == {"Requests": 2.0, "RequestTime": 3.0, "RealTimeFactor": 0.75}
     again = METRICS + "process_start_time_seconds 2.0\n"
-    assert told(again) == {"Requests": 8.0, "RequestTime": 2.5}, "it has started again"
+    assert measured(again) == {"Requests": 8.0, "RequestTime": 2.5}, "it has started again"
 
 
 def test_what_is_read_of_the_server_s_page_is_there() -> None:
@@ -301,10 +301,10 @@ def test_an_instance_without_metadata_is_an_error() -> None:
         _ = InstanceMetadataClient("http://127.0.0.1:9").instance_id
 
 
-def test_the_agent_is_told_all_it_reads(around: AgentConfig) -> None:
+def test_the_agent_gets_every_setting_it_reads(around: AgentConfig) -> None:
     script = (Path(__file__).resolve().parents[2] / "infrastructure/instance_agent/bootstrap.sh").read_text()
-    told = script.partition('agent.env" <<SETTINGS')[2].partition("\nSETTINGS")[0]
-    names = {line.partition("=")[0] for line in told.splitlines() if "=" in line}
+    measured = script.partition('agent.env" <<SETTINGS')[2].partition("\nSETTINGS")[0]
+    names = {line.partition("=")[0] for line in measured.splitlines() if "=" in line}
     assert names == {each.upper() for each in around.__dataclass_fields__} | {
         "AWS_DEFAULT_REGION",
         "PYTHONPATH",

@@ -62,9 +62,9 @@ def test_server_and_client_believe_each_other_and_nobody_else(client: Any) -> No
     other = certificate_authority.issue_identity(
         [certificate_authority.create_authority("other", NOW)], "pipeline", is_server=False, now=NOW
     )
-    stranger = {"ca": caller["ca"], "certificate": other.certificate, "key": other.key}
+    other_client = {"ca": caller["ca"], "certificate": other.certificate, "key": other.key}
     with pytest.raises(ssl.SSLError):
-        handshake(server, stranger)
+        handshake(server, other_client)
 
 
 def test_a_client_s_certificate_does_not_make_a_server(client: Any) -> None:

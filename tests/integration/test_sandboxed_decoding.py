@@ -192,7 +192,7 @@ def test_the_server_keeps_one_spare_process_and_leaves_none(caplog: pytest.LogCa
         (spare,) = pool._ready
         pid = spare.pid  # type: ignore[union-attr]
         assert is_alive(pid)
-    assert "media is decoded in processes of their own" in caplog.text
+    assert "media is decoded in sandboxed subprocesses" in caplog.text
     assert not is_alive(pid)
 
 

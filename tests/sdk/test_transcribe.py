@@ -1,4 +1,4 @@
-"""Streams that go well, through both clients: what is sent, what comes back, what is told meanwhile."""
+"""Streams that go well, through both clients: what is sent, what comes back, which events are reported."""
 
 from __future__ import annotations
 
@@ -315,7 +315,7 @@ def test_a_source_that_gives_no_bytes_says_so(reader: Reader, target: str, make:
 # ------------------------------------------------------------------------------------------------------------ events
 
 
-def told_script(requests: Any, context: Any) -> Iterator[fake_service.Response]:
+def event_script(requests: Any, context: Any) -> Iterator[fake_service.Response]:
     begin, end = (
         lip_reading_pb2.SpeechActivityEvent.SPEECH_ACTIVITY_BEGIN,
         lip_reading_pb2.SpeechActivityEvent.SPEECH_ACTIVITY_END,
@@ -335,7 +335,7 @@ def told_script(requests: Any, context: Any) -> Iterator[fake_service.Response]:
     yield fake_service.finished(3.25)
 
 
-TOLD = [
+EXPECTED_EVENTS = [
     Started("call-7", "grid"),
     MediaInfo("mov,mp4", "h264", "aac", 640, 480, 30.0, 3.0, 90),
     StreamWarning("no_audio", "there is no audio"),
@@ -347,16 +347,16 @@ TOLD = [
 ]
 
 
-def test_everything_that_happens_is_told(reader: Reader, service: FakeLipReading, target: str) -> None:
-    service.script = told_script
+def test_all_events_are_reported(reader: Reader, service: FakeLipReading, target: str) -> None:
+    service.script = event_script
     events: list[gorggle.Event] = []
     segments = reader.transcribe(target, CONTENT, on_event=events.append)
-    assert events == TOLD
+    assert events == EXPECTED_EVENTS
     assert [(segment.text, segment.is_final) for segment in segments] == [("bin", False), ("bin blue", True)]
 
 
-def test_events_may_be_told_to_a_coroutine(service: FakeLipReading, target: str) -> None:
-    service.script = told_script
+def test_events_may_go_to_a_coroutine(service: FakeLipReading, target: str) -> None:
+    service.script = event_script
     events: list[gorggle.Event] = []
 
     async def tell(event: gorggle.Event) -> None:
@@ -364,18 +364,18 @@ def test_events_may_be_told_to_a_coroutine(service: FakeLipReading, target: str)
         events.append(event)
 
     AsyncReader().transcribe(target, CONTENT, on_event=tell)
-    assert events == TOLD
+    assert events == EXPECTED_EVENTS
 
 
 def test_what_is_known_of_a_stream_stands_in_its_attributes(service: FakeLipReading, target: str) -> None:
-    service.script = told_script
+    service.script = event_script
     with Client(target) as client:
         stream = client.transcribe(CONTENT)
         assert (stream.request_id, stream.model, stream.media_info) == ("", "", None)
         transcript = stream.transcript()
     assert (stream.request_id, stream.model, stream.duration_s) == ("call-7", "grid", 3.25)
     assert stream.bytes_sent == len(CONTENT)
-    assert stream.media_info == TOLD[1]
+    assert stream.media_info == EXPECTED_EVENTS[1]
     assert transcript.text == "bin blue"
     assert [warning.kind for warning in transcript.warnings] == ["no_audio", "other"]
 

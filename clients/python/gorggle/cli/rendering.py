@@ -29,7 +29,7 @@ class RenderOptions:
         """Render the requested files.
 
         Raises:
-            ConfigurationError: the extra ``pictures`` is not installed.
+            ConfigurationError: the extra ``rendering`` is not installed.
             InvalidSourceError: the clip has no video stream.
             OSError: a file cannot be written.
         """

@@ -1,4 +1,4 @@
-"""Draws captions and face boxes into a video. Needs the extra ``pictures``: PyAV, numpy, Pillow, matplotlib."""
+"""Draws captions and face boxes into a video. Needs the extra ``rendering``: PyAV, numpy, Pillow, matplotlib."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plots a transcript on a timeline: mouths, speech, audio and words. Needs the extra ``pictures``."""
+"""Plots a transcript on a timeline: mouths, speech, audio and words. Needs the extra ``rendering``."""
 
 from __future__ import annotations
 
