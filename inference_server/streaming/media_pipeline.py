@@ -226,7 +226,7 @@ class ContainerPipeline(MediaPipeline):
         return [
             StreamWarning(
                 WarningKind.TOO_MANY_FACES,
-                f"more than {self._options.max_speakers} faces are visible; only {self._options.max_speakers} are tracked",
+                f"the number of visible faces exceeds max_speakers ({self._options.max_speakers}): the largest are tracked",
             )
         ]
 

@@ -70,7 +70,7 @@ def test_a_second_configuration(stub, messages: Messages) -> None:
 def test_a_configuration_and_no_media(stub, messages: Messages) -> None:
     code, text = failure(stub, messages())
     assert code is grpc.StatusCode.INVALID_ARGUMENT
-    assert "no bytes" in text
+    assert "the stream is empty" in text
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,7 @@ def test_a_killed_decoder_fails_its_stream_with_a_reason_and_a_line_in_the_log(
     assert not is_alive(pid)
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert record.getMessage() == f"request stream-17: decoder process {pid} was ended by SIGKILL"
+    assert record.getMessage() == f"request stream-17: decoder process {pid} was killed by SIGKILL"
 
 
 def test_other_streams_continue_when_a_decoder_dies(pool: DecoderPool) -> None:
