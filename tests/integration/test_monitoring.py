@@ -90,7 +90,9 @@ def test_every_metric_is_on_the_dashboard_and_documented(
     families = {family.name for text in texts for family in text_string_to_metric_families(text)}
     ours = {name for name in families if name.startswith("gorggle_") and not name.endswith("_created")}
     assert len(ours) > 20
-    explained = set(re.findall(r"`(gorggle_\w+)", HANDBOOK.split("## Metrics")[1].split("\n## ")[0]))
+    explained = set(
+        re.findall(r"`(gorggle_\w+)", HANDBOOK.split("## Health and metrics")[1].split("\n## ")[0])
+    )
     explained = {name.removesuffix("_total") for name in explained}
     assert ours == explained
     assert [name for name in sorted(ours) if name not in shown] == []
