@@ -94,7 +94,7 @@ def test_a_killed_decoder_fails_only_its_own_stream(
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert "the decoder failed on this file (signal SIGKILL)" in text
     assert any(
-        f"request {request_id}: decoder process {pid} was ended by SIGKILL" in line.getMessage()
+        f"request {request_id}: decoder process {pid} was killed by SIGKILL" in line.getMessage()
         for line in caplog.records
     )
     other.resume()
