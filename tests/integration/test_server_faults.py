@@ -75,7 +75,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_server_with_one_line(tmp_path: P
 def test_a_failed_device_fails_livez_and_a_failed_request_alone_does_not(
     own_server: RunningServer,
 ) -> None:
-    measurements = own_server.server.metrics
+    measurements = own_server.server.metrics.scheduler
     measurements.count_drop("failed")
     assert ask(own_server, "/livez")[0] == ask(own_server, "/readyz")[0] == 200
     measurements.count_drop("cancelled")
