@@ -60,7 +60,7 @@ LIMITS = {
     "max-spooled-bytes": 8 * MIB,
     "max-frame-pixels": 1280 * 720,
     "decoder-memory-bytes": DECODER_MEMORY_BYTES,
-    "threads": 1,
+    "num-threads": 1,
 }
 # Above the idle server: frames, audio and results of eight streams.
 MEMORY_GROWTH_BYTES = 400 * MIB
