@@ -28,6 +28,7 @@ class Interceptor:
         self._server = ("127.0.0.1", port)
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listening.getsockname()[1]
+        self.connection_count = 0  # connections that reached the server
         self._action: _Action | None = None
         self._lock = threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -59,6 +60,7 @@ class Interceptor:
                 # Like a port without a listener.
                 client.close()
                 continue
+            self.connection_count += 1
             threading.Thread(target=self._forward, args=(client, server, True), daemon=True).start()
             threading.Thread(target=self._forward, args=(server, client, False), daemon=True).start()
 
