@@ -173,5 +173,5 @@ def test_invalid_render_options_are_refused_before_transcription(
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delitem(__import__("sys").modules, "gorggle.rendering.timeline_plot", raising=False)
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
-    with pytest.raises(ConfigurationError, match=r"gorggle\[pictures\]"):
+    with pytest.raises(ConfigurationError, match=r"gorggle\[rendering\]"):
         RenderOptions(plot=tmp_path / "out.png").write(CLIP, Transcript("", 0.0, ""), [])
