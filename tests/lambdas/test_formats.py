@@ -19,7 +19,7 @@ from gorggle_server.media import formats as server_formats
 from tests.lambdas.moto_environment import Cloud
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE_TYPES = re.compile(r"const TYPES: Record<string, string> = \{(.*?)\n\};", re.DOTALL)
+PAGE_TYPES = re.compile(r"const MEDIA_TYPES: Record<string, string> = \{(.*?)\n\};", re.DOTALL)
 
 
 def test_the_pipeline_and_the_server_support_the_same_formats() -> None:
