@@ -247,11 +247,13 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
         """Receive the media of a stream and yield the responses to it."""
         interval_s, options = settings.heartbeat_interval_s, settings.options
         first_media = asyncio.ensure_future(self._receive_first_media(requests))
+        call.watch_first_media(first_media)
         try:
             while not await _wait_done(first_media, interval_s):
                 yield response_encoding.encode_heartbeat()
         finally:
             first_media.cancel()
+        call.raise_if_ended()
         receiver = MediaReceiver(
             first_media.result(),
             requests,

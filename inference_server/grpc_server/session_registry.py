@@ -29,13 +29,30 @@ class ActiveCall:
     task: asyncio.Task[object] | None
     event_queue: EventQueue[Event] | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    _error: Exception | None = None
+    _first_media: asyncio.Future[object] | None = None
 
     def end(self, error: Exception) -> None:
-        """End the call with an error; cancel it if its session has not started."""
+        """End the call with an error, whether or not its media has begun.
+
+        The task is not cancelled: gRPC sends no status for a cancelled call, and its client would wait for one.
+        """
+        self._error = error
         if self.event_queue is not None:
             self.event_queue.close(error)
-        elif self.task is not None:
-            self.task.cancel()
+        elif self._first_media is not None:
+            self._first_media.cancel()
+
+    def watch_first_media(self, first_media: asyncio.Future[object]) -> None:
+        """Cancel this future if the call is ended before its media begins."""
+        self._first_media = first_media
+        if self._error is not None:
+            first_media.cancel()
+
+    def raise_if_ended(self) -> None:
+        """Raise the error that ``end`` was called with."""
+        if self._error is not None:
+            raise self._error
 
 
 class SessionRegistry:

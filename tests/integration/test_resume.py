@@ -399,6 +399,27 @@ def test_a_session_that_is_carried_on_elsewhere_ends_here(stub, server: RunningS
     assert [response.WhichOneof("event") for response in second][-1] == "finished"
 
 
+def test_a_session_that_is_carried_on_before_its_media_began_ends_here(stub) -> None:
+    """gRPC sends no status for a call whose task is cancelled: the client would wait until its deadline."""
+    config = config_pb2.StreamingConfig()
+    held = threading.Event()
+
+    def send_only_config() -> Iterator[Request]:
+        yield Request(config=config)
+        held.wait(60)
+
+    first = stub.StreamingRecognize(send_only_config(), timeout=60)
+    config.resume.session_id = next(first).started.session_id
+    second = stub.StreamingRecognize(numbered(1, chunks(), config), timeout=60)
+    try:
+        with pytest.raises(grpc.RpcError) as caught:
+            list(first)
+    finally:
+        held.set()
+    assert caught.value.code() is grpc.StatusCode.ABORTED
+    assert [response.WhichOneof("event") for response in second][-1] == "finished"
+
+
 def test_a_full_server_resumes_a_session_whose_old_connection_is_still_open() -> None:
     held = threading.Event()
 
