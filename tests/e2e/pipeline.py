@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import av
 import requests
 import trustme
 
@@ -26,6 +27,26 @@ EXAMPLES = ROOT / "examples"
 DEMO = EXAMPLES / "demo.mp4"
 TOKEN = "a-token-for-tests"
 SERVER_NAME = "gorggle.internal"
+
+
+def cut_demo(folder: Path, sentence_count: int) -> Path:
+    """Write the first sentences of the demo clip and their reference transcript; return the clip's path."""
+    truth = json.loads(DEMO.with_suffix(".json").read_text())
+    kept, following = truth["sentences"][:sentence_count], truth["sentences"][sentence_count]
+    end_s = (kept[-1]["end_s"] + following["start_s"]) / 2
+    clip = folder / DEMO.name
+    clip.with_suffix(".json").write_text(json.dumps({**truth, "duration_s": end_s, "sentences": kept}))
+    with av.open(str(DEMO)) as source, av.open(str(clip), "w") as target:
+        streams = {each.index: target.add_stream_from_template(each) for each in source.streams}
+        for packet in source.demux():
+            if (
+                packet.pts is not None
+                and packet.time_base is not None
+                and packet.pts * packet.time_base < end_s
+            ):
+                packet.stream = streams[packet.stream.index]
+                target.mux(packet)
+    return clip
 
 
 @dataclass(frozen=True)
@@ -135,11 +156,12 @@ def local_aws(
 
 @dataclass
 class Pipeline:
-    """Client of the pipeline's API, with access to its resources."""
+    """Client of the pipeline's API, with access to its resources. ``clip`` is uploaded by default."""
 
     api_url: str
     stack: Stack
     server: GpuServer
+    clip: Path = DEMO
     session: requests.Session = field(default_factory=requests.Session)
 
     def call(self, method: str, path: str, *, token: str | None = TOKEN, **kwargs: Any) -> requests.Response:
@@ -162,8 +184,9 @@ class Pipeline:
         )
         assert answer.status_code in (200, 204), answer.text
 
-    def upload(self, path: Path = DEMO, **options: str) -> str:
+    def upload(self, path: Path | None = None, **options: str) -> str:
         """Upload a video and return the job id."""
+        path = path or self.clip
         created = self.request_upload(path.name, **options)
         self.send(created, path.read_bytes())
         return str(created["job_id"])
@@ -240,11 +263,17 @@ def running_pipeline(
     *,
     time_scale: float = 1.0,
     server_port: int = 0,
+    clip: Path = DEMO,
     **settings: Any,
 ) -> Iterator[Pipeline]:
-    """Deploy the pipeline to a local AWS; ``server_port``: the server's port as seen by the functions, if different."""
+    """Deploy the pipeline to a local AWS.
+
+    Args:
+        server_port: the server's port as seen by the functions, if different.
+        clip: the video to upload by default; its reference transcript is beside it.
+    """
     python = lambda_python()
-    with local_aws(time_scale, python=python) as addresses:
+    with local_aws(time_scale, clip.parent, python) as addresses:
         stack = deploy(
             addresses["endpoint_url"],
             Server(
@@ -258,12 +287,12 @@ def running_pipeline(
             {"poll_interval_s": 1, **settings},
             layers=python.layers,
         )
-        yield Pipeline(addresses["api_url"], stack, server)
+        yield Pipeline(addresses["api_url"], stack, server, clip)
 
 
-def reference_words(truth: Path = EXAMPLES / "demo.json") -> list[str]:
-    """Return the words of a reference transcript."""
-    sentences = json.loads(truth.read_text())["sentences"]
+def reference_words(clip: Path = DEMO) -> list[str]:
+    """Return the words of a clip's reference transcript."""
+    sentences = json.loads(clip.with_suffix(".json").read_text())["sentences"]
     return [word for sentence in sentences for word in sentence["text"].split()]
 
 

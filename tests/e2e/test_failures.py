@@ -19,6 +19,7 @@ from tests.e2e.pipeline import (
     Certificates,
     GpuServer,
     Pipeline,
+    cut_demo,
     reference_words,
     running_pipeline,
     words,
@@ -37,7 +38,7 @@ CALLED = [
     ),
 ]
 ALL_SOURCES = {"lips": "av", "audio": "transcribe", "faces": "rekognition"}
-# Less than a window of the demo clip, more than what is sent before its media.
+# Less than a window of the clip, more than what is sent before its media.
 MID_STREAM_BYTES = 60_000
 TIMEOUT_S = 120
 QUICK = {"lips": "none", "audio": "transcribe", "faces": "none"}
@@ -68,9 +69,15 @@ def pipeline(
     keys: Certificates,
 ) -> Iterator[Pipeline]:
     folder = tmp_path_factory.mktemp("aws")
-    settings = {"fleet_start_timeout_s": TIMEOUT_S, "max_concurrent_jobs": 2, "window_duration_s": 9}
+    settings = {"fleet_start_timeout_s": TIMEOUT_S, "max_concurrent_jobs": 2, "window_duration_s": 4}
     with running_pipeline(
-        folder, own_server, keys, time_scale=0.2, server_port=between.port, **settings
+        folder,
+        own_server,
+        keys,
+        time_scale=0.2,
+        server_port=between.port,
+        clip=cut_demo(folder, sentence_count=2),
+        **settings,
     ) as pipeline:
         # Events of failed invocations are delivered again quickly, sometimes while they are still being processed.
         pipeline.stack.client("sqs").set_queue_attributes(
@@ -114,7 +121,7 @@ def test_duplicate_invocations_give_one_result(pipeline: Pipeline) -> None:
     before = len(pipeline.executions())
     job_id = pipeline.upload(**ALL_SOURCES)
     result = wait_for_full_result(pipeline, job_id)
-    assert set(reference_words()) <= set(words(result))
+    assert set(reference_words(pipeline.clip)) <= set(words(result))
     assert len(pipeline.executions()) == before + 1
 
 
@@ -159,7 +166,7 @@ def test_failure_of_face_detection_degrades_the_result(pipeline: Pipeline, funct
     result = wait_for_result(pipeline, pipeline.upload(lips="none", audio="transcribe", faces="rekognition"))
     assert result["sources"]["faces"]["status"] == "failed"
     assert get_failures(result, "faces") == ["too late"]
-    assert words(result) == reference_words()
+    assert words(result) == reference_words(pipeline.clip)
 
 
 @pytest.mark.parametrize("function", ["scale_up_fleet", "check_fleet", "read_lips"])
@@ -176,7 +183,7 @@ def test_failure_of_lip_reading_degrades_the_result(pipeline: Pipeline, function
     result = wait_for_result(pipeline, pipeline.upload(lips="video", audio="transcribe", faces="none"))
     assert result["sources"]["lips"]["status"] == "failed"
     assert get_failures(result, "lips") == ["no face"]
-    assert words(result) == reference_words()
+    assert words(result) == reference_words(pipeline.clip)
 
 
 def test_audio_transcription_survives_transient_faults(pipeline: Pipeline) -> None:
@@ -253,7 +260,7 @@ def test_a_failed_job_can_be_retried(pipeline: Pipeline) -> None:
     answer = pipeline.call("POST", f"/jobs/{job_id}/retry")
     assert answer.status_code == 202, answer.text
     result = wait_for_result(pipeline, job_id)
-    assert words(result) == reference_words()
+    assert words(result) == reference_words(pipeline.clip)
     assert pipeline.job(job_id)["attempt"] == 2
 
 
@@ -389,7 +396,7 @@ def test_a_server_that_is_down_only_fails_the_lips(pipeline: Pipeline, own_serve
         pipeline.configure("scale_up_fleet", FLEET_START_TIMEOUT_S=str(TIMEOUT_S))
         own_server.start()
     assert "no GPU server became ready" in get_failures(result, "lips")[0]
-    assert words(result) == reference_words()
+    assert words(result) == reference_words(pipeline.clip)
 
 
 def test_a_job_waits_for_a_server_that_starts_late(pipeline: Pipeline, own_server: GpuServer) -> None:
@@ -481,15 +488,15 @@ def test_uploading_twice_with_one_form_creates_two_jobs(
 ) -> None:
     asked = pipeline.request_upload(**QUICK)
     before = len(pipeline.executions())
-    pipeline.send(asked, DEMO.read_bytes())
-    pipeline.send(asked, DEMO.read_bytes())
+    pipeline.send(asked, pipeline.clip.read_bytes())
+    pipeline.send(asked, pipeline.clip.read_bytes())
     end = time.monotonic() + 120
     while len(pipeline.executions()) < before + 2:
         assert time.monotonic() < end
         time.sleep(0.2)
     listed = pipeline.call("GET", "/jobs").json()["jobs"]
     for job in listed[:2]:
-        assert words(wait_for_result(pipeline, job["job_id"])) == reference_words()
+        assert words(wait_for_result(pipeline, job["job_id"])) == reference_words(pipeline.clip)
 
 
 def test_running_jobs_do_not_exceed_the_limit(pipeline: Pipeline) -> None:
@@ -518,7 +525,7 @@ def test_an_event_that_always_fails_is_dead_lettered_and_can_be_redriven(
     pipeline.inject_faults({"function": "-start_job", "kind": "error", "times": 100})
     key = f"uploads/{job_id}/demo.mp4"
     version = pipeline.stack.client("s3").put_object(
-        Bucket=pipeline.stack["bucket:uploads"], Key=key, Body=DEMO.read_bytes()
+        Bucket=pipeline.stack["bucket:uploads"], Key=key, Body=pipeline.clip.read_bytes()
     )["VersionId"]
     assert version
     end = time.monotonic() + 60
@@ -528,7 +535,7 @@ def test_an_event_that_always_fails_is_dead_lettered_and_can_be_redriven(
     pipeline.inject_faults()
     message = sqs.receive_message(QueueUrl=dead)["Messages"][0]
     sqs.send_message(QueueUrl=uploads, MessageBody=message["Body"])
-    assert words(wait_for_result(pipeline, job_id)) == reference_words()
+    assert words(wait_for_result(pipeline, job_id)) == reference_words(pipeline.clip)
 
 
 def count_messages(pipeline: Pipeline, queue: str) -> int:

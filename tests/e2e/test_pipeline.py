@@ -115,7 +115,7 @@ def test_two_people_are_distinguished(pipeline: Pipeline) -> None:
     assert job["state"] == "done", (job, pipeline.describe_failures())
     result = pipeline.result(job_id)
     assert {segment["person"] for segment in result["segments"]} == {"person-1", "person-2"}
-    assert error_rate(sorted(words(result)), sorted(reference_words(clip.with_suffix(".json")))) <= 0.15
+    assert error_rate(sorted(words(result)), sorted(reference_words(clip))) <= 0.15
 
 
 def test_the_job_in_dynamodb_holds_decimals_and_no_words(pipeline: Pipeline, job_id: str) -> None:
