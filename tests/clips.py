@@ -1,7 +1,8 @@
-"""Converts clips to other containers, codecs, frame rates and rotations."""
+"""The example clips, and their conversion to other containers, codecs, frame rates and rotations."""
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Iterator
 from fractions import Fraction
@@ -10,6 +11,25 @@ from pathlib import Path
 import av
 import numpy as np
 from av.audio.resampler import AudioResampler
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+DEMO = EXAMPLES / "demo.mp4"
+
+
+def cut_demo(folder: Path, sentence_count: int) -> Path:
+    """Write the first sentences of the demo clip and their reference transcript; return the clip's path."""
+    truth = json.loads(DEMO.with_suffix(".json").read_text())
+    kept, following = truth["sentences"][:sentence_count], truth["sentences"][sentence_count]
+    end_s = (kept[-1]["end_s"] + following["start_s"]) / 2
+    clip = folder / DEMO.name
+    clip.with_suffix(".json").write_text(json.dumps({**truth, "duration_s": end_s, "sentences": kept}))
+    with av.open(str(DEMO)) as source, av.open(str(clip), "w") as target:
+        streams = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
+        for packet in source.demux():
+            if packet.pts is not None and packet.pts * packet.time_base < end_s:
+                packet.stream = streams[packet.stream.index]
+                target.mux(packet)
+    return clip
 
 
 def remux(source: Path, target: Path, container: str = "mp4", **options: str) -> Path:

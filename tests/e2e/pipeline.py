@@ -15,38 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import av
 import requests
 import trustme
 
 from gorggle_local.aws.pipeline import Server, Stack, deploy
+from tests.clips import DEMO, EXAMPLES
 from tests.e2e.runtime import LambdaPython, lambda_python
 
 ROOT = Path(__file__).resolve().parents[2]
-EXAMPLES = ROOT / "examples"
-DEMO = EXAMPLES / "demo.mp4"
 TOKEN = "a-token-for-tests"
 SERVER_NAME = "gorggle.internal"
-
-
-def cut_demo(folder: Path, sentence_count: int) -> Path:
-    """Write the first sentences of the demo clip and their reference transcript; return the clip's path."""
-    truth = json.loads(DEMO.with_suffix(".json").read_text())
-    kept, following = truth["sentences"][:sentence_count], truth["sentences"][sentence_count]
-    end_s = (kept[-1]["end_s"] + following["start_s"]) / 2
-    clip = folder / DEMO.name
-    clip.with_suffix(".json").write_text(json.dumps({**truth, "duration_s": end_s, "sentences": kept}))
-    with av.open(str(DEMO)) as source, av.open(str(clip), "w") as target:
-        streams = {each.index: target.add_stream_from_template(each) for each in source.streams}
-        for packet in source.demux():
-            if (
-                packet.pts is not None
-                and packet.time_base is not None
-                and packet.pts * packet.time_base < end_s
-            ):
-                packet.stream = streams[packet.stream.index]
-                target.mux(packet)
-    return clip
 
 
 @dataclass(frozen=True)

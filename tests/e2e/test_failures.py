@@ -12,14 +12,13 @@ from typing import Any
 
 import pytest
 
+from tests.clips import DEMO, cut_demo
 from tests.e2e.interceptor import Interceptor
 from tests.e2e.pipeline import (
-    DEMO,
     ROOT,
     Certificates,
     GpuServer,
     Pipeline,
-    cut_demo,
     reference_words,
     running_pipeline,
     words,
@@ -370,7 +369,7 @@ def test_failures_of_transcribe_and_rekognition_degrade_the_result(
 ) -> None:
     """The fake services fail without a reference transcript."""
     unknown = tmp_path / "unknown.mp4"
-    unknown.write_bytes(DEMO.read_bytes())
+    unknown.write_bytes(pipeline.clip.read_bytes())
     job_id = pipeline.upload(unknown, lips="video", audio="transcribe", faces="rekognition")
     result = wait_for_result(pipeline, job_id)
     assert "Amazon Transcribe failed" in get_failures(result, "audio")[0]

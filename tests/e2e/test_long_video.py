@@ -56,7 +56,7 @@ def length_s(content: bytes) -> float:
 
 @pytest.fixture(scope="module")
 def two_hours(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One small picture a second, and a quiet tone that pauses every ten seconds.
+    """One small image a second, and a quiet tone that pauses every ten seconds.
 
     Compressed: moto reads a whole object for each part of it that is asked for.
     """
@@ -65,13 +65,13 @@ def two_hours(tmp_path_factory: pytest.TempPathFactory) -> Path:
         video = made.add_stream("mpeg4", rate=1)
         video.width, video.height, video.gop_size = 64, 48, 10
         audio = made.add_stream("flac", rate=8000, layout="mono")
-        picture = np.zeros((48, 64, 3), np.uint8)
+        image = np.zeros((48, 64, 3), np.uint8)
         tone = (300 * np.sin(np.arange(8000) * 2 * np.pi * 200 / 8000)).astype(np.int16)
         for second in range(DURATION_S):
-            picture[:, :, second % 3] = second % 200
-            made.mux(video.encode(av.VideoFrame.from_ndarray(picture)))
-            sound = tone if second % 10 else np.zeros_like(tone)
-            frame = av.AudioFrame.from_ndarray(sound.reshape(1, -1), format="s16", layout="mono")
+            image[:, :, second % 3] = second % 200
+            made.mux(video.encode(av.VideoFrame.from_ndarray(image)))
+            waveform = tone if second % 10 else np.zeros_like(tone)
+            frame = av.AudioFrame.from_ndarray(waveform.reshape(1, -1), format="s16", layout="mono")
             frame.sample_rate, frame.pts = 8000, second * 8000
             made.mux(audio.encode(frame))
         made.mux(video.encode(None))

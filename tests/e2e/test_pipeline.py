@@ -18,7 +18,8 @@ import requests
 from gorggle_lambdas.common.api_gateway import PRESIGNED_URL_TYPE
 from gorggle_lambdas.fusion.result import load_result_schema
 from infrastructure.packaging import lock
-from tests.e2e.pipeline import DEMO, EXAMPLES, ROOT, TOKEN, Pipeline, reference_words, words
+from tests.clips import DEMO, EXAMPLES
+from tests.e2e.pipeline import ROOT, TOKEN, Pipeline, reference_words, words
 from tests.e2e.runtime import lambda_python
 
 pytestmark = pytest.mark.timeout(600)

@@ -48,7 +48,7 @@ def clip(request: pytest.FixtureRequest, short: Path, tmp_path: Path) -> Path:
     return short
 
 
-def test_the_clip_with_other_sound_has_the_same_frames_at_the_same_times(clip: Path) -> None:
+def test_replacing_the_audio_keeps_the_frames_and_their_times(clip: Path) -> None:
     audio = read_audio(clip)
     other = Audio(np.arange(len(audio.waveform), dtype=np.int16), audio.start_s)
     result = replace_audio(clip, other).content
@@ -71,14 +71,14 @@ def test_the_replaced_audio_is_unchanged(clip: Path, tmp_path: Path) -> None:
     assert again.start_s == pytest.approx(audio.start_s, abs=0.001)
 
 
-def test_sound_comes_beside_its_decode_frames(short: Path) -> None:
+def test_the_audio_is_aligned_with_the_frames(short: Path) -> None:
     result = replace_audio(short, read_audio(short)).content
     with av.open(io.BytesIO(result)) as container:
         order = [(p.stream.type, float(p.dts * p.time_base)) for p in container.demux() if p.size]
-    heard_s = 0.0
+    last_audio_s = 0.0
     for kind, time_s in order:
-        heard_s = time_s if kind == "audio" else heard_s
-        assert kind == "audio" or abs(time_s - heard_s) < 0.3
+        last_audio_s = time_s if kind == "audio" else last_audio_s
+        assert kind == "audio" or abs(time_s - last_audio_s) < 0.3
 
 
 def test_leading_hidden_frames_delay_the_whole_clip(short: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,9 +19,12 @@ from gorggle import Client
 from gorggle.v1 import config_pb2, lip_reading_pb2, lip_reading_pb2_grpc
 from gorggle_server.grpc_server.server import Server
 from gorggle_server.settings import ServerSettings
+from tests.clips import cut_demo
 
 ROOT = Path(__file__).resolve().parents[2]
-DEMO = ROOT / "examples" / "demo.mp4"
+_folder = tempfile.TemporaryDirectory(prefix="gorggle-tests-")
+# Shorter than the demo clip, which every test would take twice as long to decode.
+DEMO = cut_demo(Path(_folder.name), sentence_count=3)
 
 
 @dataclass

@@ -19,7 +19,7 @@ from gorggle_server.media.resampling import GrayFrame, Waveform, resample
 from gorggle_server.vision.face_detector import FaceDetector
 from gorggle_server.vision.face_tracker import FaceTracker
 from gorggle_server.vision.mouth_cropper import crop_mouths, load_mean_face
-from tests.clips import remux, transcode
+from tests.clips import EXAMPLES, remux, transcode
 from tests.integration.conftest import DEMO, Messages
 from training.clips import photo_scene, write_clip
 from training.photo_animation import Photograph
@@ -204,7 +204,7 @@ def test_the_first_segment_comes_before_all_was_sent(stub, messages: Messages) -
 
 
 def test_two_faces_side_by_side_are_two_speakers(client: Client) -> None:
-    clip = DEMO.with_name("two_speakers.mp4")
+    clip = EXAMPLES / "two_speakers.mp4"
     truth = json.loads(clip.with_suffix(".json").read_text())
     segments = list(client.transcribe(clip))
     assert {segment.speaker for segment in segments} == {"face-1", "face-2"}
@@ -222,7 +222,7 @@ def test_two_faces_side_by_side_are_two_speakers(client: Client) -> None:
 
 def test_more_faces_than_max_speakers_cause_a_warning(client: Client) -> None:
     events: list[object] = []
-    list(client.transcribe(DEMO.with_name("two_speakers.mp4"), max_speakers=1, on_event=events.append))
+    list(client.transcribe(EXAMPLES / "two_speakers.mp4", max_speakers=1, on_event=events.append))
     assert any(
         "exceeds max_speakers (1)" in event.message for event in events if isinstance(event, StreamWarning)
     )
