@@ -45,7 +45,7 @@ class AppliedPipeline(Pipeline):
 
 
 def build_packages(folder: Path) -> Path:
-    """Build the packages; return the list of them for ``gorggle_local.aws.deploy``."""
+    """Build the packages; return the list of them for ``tests.infrastructure.moto_deploy.deploy``."""
     code = {kind: package.path for kind, package in build.build_code(ROOT, folder).items()}
     layers = lambda_python().layers or {
         name: lambda_packages.build_layer_zip(name, folder / f"{name}.zip") for name in lambda_packages.LAYERS
@@ -87,7 +87,13 @@ def fetch_certificates(stack: Stack, folder: Path) -> Certificates:
 def applied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppliedPipeline]:
     folder, port = tmp_path_factory.mktemp("applied"), free_port()
     with local_aws(time_scale=0.1, python=lambda_python()) as addresses:
-        command = [sys.executable, "-m", "gorggle_local.aws.deploy", "--endpoint", addresses["endpoint_url"]]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.infrastructure.moto_deploy.deploy",
+            "--endpoint",
+            addresses["endpoint_url"],
+        ]
         command += ["--packages", str(build_packages(folder)), "--settings", json.dumps(SETTINGS)]
         command += ["--variables", json.dumps({"SERVER_ADDRESS": f"127.0.0.1:{port}"})]
         result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
