@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gorggle_local.aws import python_discovery
+from gorggle_local.aws.lambda_runtime import current_interpreter
 from infrastructure.config import StackSettings
 from infrastructure.packaging import build, lock
 from infrastructure.packaging.wheels import Target
+from tests.e2e.emulator import python_discovery
 
 CACHE = Path(__file__).resolve().parents[2] / ".build" / "packages"
 ARCHITECTURES = {"x86_64": "x86_64", "aarch64": "arm64"}
@@ -26,7 +27,7 @@ class LambdaPython:
 
     Attributes:
         description: for reports.
-        options: for ``python -m gorggle_local.aws``.
+        options: for ``python -m tests.e2e.emulator``.
         layers: built layers by name; None: layers of this environment.
     """
 
@@ -36,9 +37,7 @@ class LambdaPython:
 
 
 def use_current_environment(reason: str) -> LambdaPython:
-    return LambdaPython(
-        f"{python_discovery.current_interpreter()}, with the packages of this environment: {reason}"
-    )
+    return LambdaPython(f"{current_interpreter()}, with the packages of this environment: {reason}")
 
 
 @functools.cache
