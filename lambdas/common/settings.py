@@ -12,6 +12,25 @@ from typing import Any, TypeVar, get_type_hints
 T = TypeVar("T")
 
 
+@dataclasses.dataclass(frozen=True)
+class JobsSettings:
+    """Settings of the functions that use the jobs table only."""
+
+    jobs_table: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ResultsSettings:
+    """Settings of the functions that use the results bucket only."""
+
+    results_bucket: str
+
+
+@dataclasses.dataclass(frozen=True)
+class JobResultsSettings(JobsSettings, ResultsSettings):
+    """Settings of the functions that use both."""
+
+
 class SettingsError(Exception):
     """An environment variable is missing or invalid: the deployment is wrong."""
 

@@ -13,10 +13,11 @@ from gorggle.errors import CallCancelledError
 from gorggle.results import Modality
 from gorggle_lambdas.common import s3_objects
 from gorggle_lambdas.common.errors import ServerStalledError
-from gorggle_lambdas.common.inference_client import connect_to_server
+from gorggle_lambdas.common.inference_client import ServerSettings, connect_to_server
 from gorggle_lambdas.common.job_table import JobTable
-from gorggle_lambdas.common.task_events import JobEvent, WindowEvent
+from gorggle_lambdas.common.task_events import JobEvent
 from gorggle_lambdas.fusion.types import SourceName
+from gorggle_lambdas.media.window_planning import Window
 
 # Minimum time between progress reports.
 PROGRESS_INTERVAL_S = 3.0
@@ -25,14 +26,11 @@ SHUTDOWN_MARGIN_S = 20.0
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(ServerSettings):
     """See ``functions.toml``."""
 
     jobs_table: str
     results_bucket: str
-    server_address: str
-    server_name: str
-    server_client_secret: str
     server_stall_timeout_s: int
 
 
@@ -56,7 +54,7 @@ class WindowRequest:
 def transcribe_and_store(
     source: SourceName,
     job: JobEvent,
-    window: WindowEvent,
+    window: Window,
     request: WindowRequest,
     settings: Settings,
     context: Any,
@@ -75,9 +73,7 @@ def transcribe_and_store(
         table.record_progress(job.job_id, job.attempt, f"{source}-{window.index}", in_window_s)
 
     timeout_s = context.get_remaining_time_in_millis() / 1000 - SHUTDOWN_MARGIN_S
-    with connect_to_server(
-        settings.server_address, settings.server_name, settings.server_client_secret
-    ) as client:
+    with connect_to_server(settings) as client:
         document = transcribe_window(
             client, request, settings.server_stall_timeout_s, timeout_s, record_progress
         )

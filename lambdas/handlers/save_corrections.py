@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -23,18 +22,11 @@ from gorggle_lambdas.common.job_access import get_owned_job
 from gorggle_lambdas.common.job_table import JobTable
 from gorggle_lambdas.common.observability import count
 from gorggle_lambdas.common.result_publisher import publish
+from gorggle_lambdas.common.settings import JobResultsSettings as Settings
 from gorggle_lambdas.common.settings import load_settings
 
 # A job's item has to stay below DynamoDB's 400 kB.
 MAX_VERSIONS = 200
-
-
-@dataclass(frozen=True)
-class Settings:
-    """See ``functions.toml``."""
-
-    jobs_table: str
-    results_bucket: str
 
 
 @route
