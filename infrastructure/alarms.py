@@ -9,12 +9,11 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
-from infrastructure.config import StackSettings
+from infrastructure.component import Component, StackContext
 from infrastructure.gpu_fleet import GpuFleet
 from infrastructure.http_api import Api
 from infrastructure.lambda_function import LambdaFunction
 from infrastructure.messaging import Queue, Topic
-from infrastructure.naming import Names
 from infrastructure.state_machine import Pipeline
 
 DEFAULT_PERIOD_S = 300
@@ -41,22 +40,14 @@ LOG_FILTERS = {
 }
 
 
-class Monitoring(pulumi.ComponentResource):
+class Monitoring(Component):
     """All alarms of the stack. They notify the topic ``alerts`` and the addresses of ``alertEmails``."""
 
-    def __init__(
-        self,
-        name: str,
-        names: Names,
-        settings: StackSettings,
-        alerts: Topic,
-        opts: pulumi.ResourceOptions | None = None,
-    ) -> None:
-        super().__init__("gorggle:monitoring:Monitoring", name, None, opts)
-        self._name, self._names, self._settings, self._alerts = name, names, settings, alerts
-        self._child = pulumi.ResourceOptions(parent=self)
+    def __init__(self, name: str, context: StackContext, alerts: Topic) -> None:
+        super().__init__("monitoring:Monitoring", name, context)
+        self._alerts = alerts
         self.alarms: list[aws.cloudwatch.MetricAlarm] = []
-        for index, address in enumerate(settings.alert_emails):
+        for index, address in enumerate(self._settings.alert_emails):
             alerts.subscribe(f"email-{index}", "email", address)
 
     def add_function_alarms(self, functions: Mapping[str, LambdaFunction]) -> None:
@@ -128,34 +119,16 @@ class Monitoring(pulumi.ComponentResource):
     def add_fleet_alarms(self, fleet: GpuFleet) -> None:
         """Add alarms for a missing server and for GPUs, CPUs, memory and disks."""
         self._add_fleet_not_ready_alarm()
-        for metric, limit, minutes, what in (
-            ("GpuUtilization", GPU_PERCENT, GPU_MINUTES, "high GPU utilization: raise gpuMaxInstances"),
-            (
-                "GpuMemoryUtilization",
-                GPU_MEMORY_PERCENT,
-                5,
-                "high GPU memory utilization: lower gpuMaxStreams",
-            ),
-            (
-                "CpuUtilization",
-                HOST_PERCENT,
-                HOST_MINUTES,
-                "high CPU utilization: use a larger instance type",
-            ),
-            (
-                "MemoryUtilization",
-                HOST_PERCENT,
-                HOST_MINUTES,
-                "high memory utilization: lower gpuMaxStreams",
-            ),
-            ("DiskUtilization", DISK_PERCENT, 5, "high disk utilization: raise gpuVolumeSizeGib"),
+        of_fleet = {"AutoScalingGroupName": self._names.fleet}
+        for metric, limit, minutes, name, remedy in (
+            ("GpuUtilization", GPU_PERCENT, GPU_MINUTES, "GPU", "raise gpuMaxInstances"),
+            ("GpuMemoryUtilization", GPU_MEMORY_PERCENT, 5, "GPU memory", "lower gpuMaxStreams"),
+            ("CpuUtilization", HOST_PERCENT, HOST_MINUTES, "CPU", "use a larger instance type"),
+            ("MemoryUtilization", HOST_PERCENT, HOST_MINUTES, "memory", "lower gpuMaxStreams"),
+            ("DiskUtilization", DISK_PERCENT, 5, "disk", "raise gpuVolumeSizeGib"),
         ):
-            source = (
-                self._names.metrics_namespace,
-                metric,
-                {"AutoScalingGroupName": self._names.fleet},
-                "Maximum",
-            )
+            what = f"high {name} utilization: {remedy}"
+            source = (self._names.metrics_namespace, metric, of_fleet, "Maximum")
             self._add_metric_alarm(metric, what, source, limit, periods=minutes, period_s=60)
         for metric, (pattern, what) in LOG_FILTERS.items():
             aws.cloudwatch.LogMetricFilter(
@@ -224,7 +197,7 @@ class Monitoring(pulumi.ComponentResource):
         self.alarms.append(
             aws.cloudwatch.MetricAlarm(
                 f"{self._name}-{role}",
-                name=f"{self._names.prefix}-{role}",
+                name=self._names.resource(role),
                 alarm_description=description,
                 treat_missing_data="notBreaching",
                 alarm_actions=[self._alerts.arn],

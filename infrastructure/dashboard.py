@@ -9,51 +9,38 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
+from infrastructure.component import Component, StackContext
 from infrastructure.naming import Names
 
 # Rows of three graphs in CloudWatch's grid of 24.
 WIDTH, HEIGHT, COLUMNS = 8, 6, 3
 
 
-class Dashboard(pulumi.ComponentResource):
+class Dashboard(Component):
     """Dashboard; ``url`` is its page in the console."""
 
     def __init__(
         self,
         name: str,
-        names: Names,
+        context: StackContext,
         *,
         functions: Sequence[str],
         queues: Sequence[str],
-        api_id: pulumi.Output[str],
-        state_machine_arn: pulumi.Output[str],
-        load_balancer_suffixes: tuple[pulumi.Output[str], pulumi.Output[str]],
-        alarm_arns: Sequence[pulumi.Output[str]],
-        opts: pulumi.ResourceOptions | None = None,
+        **outputs: pulumi.Input[Any],
     ) -> None:
-        """``load_balancer_suffixes``: ARN suffixes of target group and load balancer, for metric dimensions."""
-        super().__init__("gorggle:dashboard:Dashboard", name, None, opts)
-        outputs = pulumi.Output.all(
-            api=api_id, machine=state_machine_arn, hosts=list(load_balancer_suffixes), alarms=list(alarm_arns)
-        )
-        body = outputs.apply(
+        """``outputs``: the other arguments of ``build_dashboard_body``."""
+        super().__init__("dashboard:Dashboard", name, context)
+        names = context.names
+        body = pulumi.Output.all(**outputs).apply(
             lambda values: json.dumps(
-                build_dashboard_body(
-                    names,
-                    functions=functions,
-                    queues=queues,
-                    api_id=values["api"],
-                    state_machine_arn=values["machine"],
-                    load_balancer_suffixes=values["hosts"],
-                    alarm_arns=values["alarms"],
-                )
+                build_dashboard_body(names, functions=functions, queues=queues, **values)
             )
         )
         self.dashboard = aws.cloudwatch.Dashboard(
             f"{name}-page",
             dashboard_name=names.prefix,
             dashboard_body=body,
-            opts=pulumi.ResourceOptions(parent=self),
+            opts=self._child,
         )
         self.url = (
             f"https://{names.region}.console.aws.amazon.com/cloudwatch/home"
@@ -72,7 +59,10 @@ def build_dashboard_body(
     load_balancer_suffixes: Sequence[str],
     alarm_arns: Sequence[str],
 ) -> dict[str, Any]:
-    """Return the widgets: alarms first, then symptoms, then causes."""
+    """Return the widgets: alarms first, then symptoms, then causes.
+
+    ``load_balancer_suffixes``: ARN suffixes of target group and load balancer, for metric dimensions.
+    """
     fleet = ["AutoScalingGroupName", names.fleet]
     of_api = ["ApiId", api_id, "Stage", "$default"]
     of_machine = ["StateMachineArn", state_machine_arn]

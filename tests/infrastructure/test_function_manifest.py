@@ -170,4 +170,4 @@ def test_buckets_names_are_as_long_as_s3_takes() -> None:
         *function_manifest.read_manifest(ROOT / "lambdas/functions.toml").functions,
         *function_manifest.read_manifest(ROOT / "lambdas/operations/functions.toml").functions,
     ]
-    assert all(len(longest.function(name)) + len("-role") <= 64 for name in functions)
+    assert all(len(longest.resource(name)) + len("-role") <= 64 for name in functions)
