@@ -24,7 +24,7 @@ from gorggle_lambdas.common.api_gateway import (
     not_found,
     route,
 )
-from gorggle_lambdas.common.job_access import get_owned_job
+from gorggle_lambdas.common.job_access import find_result_folder, get_owned_job
 from gorggle_lambdas.common.job_table import JobTable
 from gorggle_lambdas.common.result_publisher import RESULT_FORMATS, ResultFormat
 from gorggle_lambdas.common.settings import load_settings
@@ -83,7 +83,7 @@ def _parse_format(query: Mapping[str, str]) -> ResultFormat:
     return RESULT_FORMATS[name]
 
 
-def _find_folder(query: Mapping[str, str], job: Mapping[str, Any]) -> str:
+def _find_folder(query: Mapping[str, str], job: dict[str, Any]) -> str:
     """Return the folder of the requested version; the latest by default."""
     latest = int(job["result_version"])
     text = query.get("version", str(latest))
@@ -91,8 +91,7 @@ def _find_folder(query: Mapping[str, str], job: Mapping[str, Any]) -> str:
         raise bad_request(f"version is {text!r}: expected an integer of 1 or more")
     if int(text) > latest:
         raise not_found(f"there is no version {text}: the latest is {latest}")
-    folder: str = next(one["folder"] for one in job["versions"] if one["version"] == int(text))
-    return folder
+    return find_result_folder(job, int(text))
 
 
 def _explain_missing_result(job: Mapping[str, Any]) -> str:
