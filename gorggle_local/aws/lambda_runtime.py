@@ -233,11 +233,8 @@ class _Process:
         return Outcome(outcome.payload, outcome.is_error, list(self._lines))
 
     def _exit_outcome(self) -> Outcome:
-        code = self._process.wait()
-        try:
-            return self._outcomes.get_nowait()
-        except queue.Empty:
-            return self._error_outcome("Runtime.ExitError", f"Runtime exited with status {code}")
+        message = f"Runtime exited with status {self._process.wait()}"
+        return self._poll_outcome(0) or self._error_outcome("Runtime.ExitError", message)
 
     def _error_outcome(self, kind: str, message: str) -> Outcome:
         return error_outcome(kind, message, self._lines)
