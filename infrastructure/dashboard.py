@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pulumi
@@ -63,78 +63,47 @@ def build_dashboard_body(
 
     ``load_balancer_suffixes``: ARN suffixes of target group and load balancer, for metric dimensions.
     """
-    fleet = ["AutoScalingGroupName", names.fleet]
+    own, fleet = names.metrics_namespace, ["AutoScalingGroupName", names.fleet]
     of_api = ["ApiId", api_id, "Stage", "$default"]
     of_machine = ["StateMachineArn", state_machine_arn]
-    of_hosts = ["TargetGroup", load_balancer_suffixes[0], "LoadBalancer", load_balancer_suffixes[1]]
+    of_balancer = ["LoadBalancer", load_balancer_suffixes[1]]
+    of_hosts = ["TargetGroup", load_balancer_suffixes[0], *of_balancer]
+    flows = ("NewFlowCount", "TCP_Target_Reset_Count", "TCP_ELB_Reset_Count")
+    instances = [
+        *_metrics("AWS/AutoScaling", ("GroupDesiredCapacity", "GroupInServiceInstances"), fleet),
+        *_metrics("AWS/NetworkELB", ("HealthyHostCount", "UnHealthyHostCount"), of_hosts),
+    ]
+    utilization = [f"{part}Utilization" for part in ("Gpu", "GpuMemory", "Cpu", "Memory", "Disk")]
+    executions = [f"Executions{end}" for end in ("Started", "Succeeded", "Failed")]
+    visible = "ApproximateNumberOfMessagesVisible"
     graphs: list[tuple[str, str, list[list[Any]]]] = [
-        (
-            "Jobs",
-            "Sum",
-            [["AWS/States", f"Executions{end}", *of_machine] for end in ("Started", "Succeeded", "Failed")],
-        ),
-        ("Job duration", "p95", [["AWS/States", "ExecutionTime", *of_machine]]),
+        ("Jobs", "Sum", _metrics("AWS/States", executions, of_machine)),
+        ("Job duration", "p95", _metrics("AWS/States", ["ExecutionTime"], of_machine)),
         ("Results", "Sum", _function_metrics(names, "SucceededJobs", "DegradedResults", "FailedJobs")),
         ("Job success rate, %", "Sum", _success_rate(names)),
         ("Failed sources", "Sum", _function_metrics(names, "FailedLips", "FailedAudio", "FailedFaces")),
         ("Processed video, s", "Sum", _function_metrics(names, "VideoSeconds")),
-        ("API", "Sum", [["AWS/ApiGateway", metric, *of_api] for metric in ("Count", "4xx", "5xx")]),
-        ("API, latency", "p95", [["AWS/ApiGateway", "Latency", *of_api]]),
-        ("Streams per instance", "Average", [[names.metrics_namespace, "Streams", *fleet]]),
-        ("Server requests", "Sum", [[names.metrics_namespace, "Requests", *fleet]]),
+        ("API", "Sum", _metrics("AWS/ApiGateway", ("Count", "4xx", "5xx"), of_api)),
+        ("API, latency", "p95", _metrics("AWS/ApiGateway", ["Latency"], of_api)),
+        ("Streams per instance", "Average", _metrics(own, ["Streams"], fleet)),
+        ("Server requests", "Sum", _metrics(own, ["Requests"], fleet)),
         (
             "Server request duration, s; real-time factor",
             "Average",
-            [[names.metrics_namespace, what, *fleet] for what in ("RequestTime", "RealTimeFactor")],
+            _metrics(own, ("RequestTime", "RealTimeFactor"), fleet),
         ),
-        (
-            "Connections to servers",
-            "Sum",
-            [
-                ["AWS/NetworkELB", what, "LoadBalancer", load_balancer_suffixes[1]]
-                for what in ("NewFlowCount", "TCP_Target_Reset_Count", "TCP_ELB_Reset_Count")
-            ],
-        ),
-        (
-            "Instances",
-            "Maximum",
-            [
-                *(
-                    ["AWS/AutoScaling", f"Group{what}", *fleet]
-                    for what in ("DesiredCapacity", "InServiceInstances")
-                ),
-                *(["AWS/NetworkELB", f"{what}HostCount", *of_hosts] for what in ("Healthy", "UnHealthy")),
-            ],
-        ),
-        (
-            "Instance utilization, %",
-            "Maximum",
-            [
-                [names.metrics_namespace, f"{what}Utilization", *fleet]
-                for what in ("Gpu", "GpuMemory", "Cpu", "Memory", "Disk")
-            ],
-        ),
-        (
-            "Server errors",
-            "Sum",
-            [[names.metrics_namespace, what] for what in ("ServerErrors", "OutOfMemory")],
-        ),
+        ("Connections to servers", "Sum", _metrics("AWS/NetworkELB", flows, of_balancer)),
+        ("Instances", "Maximum", instances),
+        ("Instance utilization, %", "Maximum", _metrics(own, utilization, fleet)),
+        ("Server errors", "Sum", _metrics(own, ("ServerErrors", "OutOfMemory"))),
         ("Function errors", "Sum", [["AWS/Lambda", "Errors", "FunctionName", each] for each in functions]),
         (
             "Function duration",
             "p95",
             [["AWS/Lambda", "Duration", "FunctionName", each] for each in functions],
         ),
-        (
-            "Function concurrency",
-            "Maximum",
-            [["AWS/Lambda", "ConcurrentExecutions"], ["AWS/Lambda", "Throttles"]],
-        ),
-        (
-            "Queued messages",
-            "Maximum",
-            [["AWS/SQS", "ApproximateNumberOfMessagesVisible", "QueueName", each] for each in queues],
-        ),
+        ("Function concurrency", "Maximum", _metrics("AWS/Lambda", ("ConcurrentExecutions", "Throttles"))),
+        ("Queued messages", "Maximum", [["AWS/SQS", visible, "QueueName", each] for each in queues]),
     ]
     head = {
         "type": "alarm",
@@ -163,9 +132,13 @@ def _success_rate(names: Names) -> list[list[Any]]:
     return [[share], *counted]
 
 
+def _metrics(namespace: str, names: Iterable[str], dimensions: Sequence[str] = ()) -> list[list[str]]:
+    return [[namespace, name, *dimensions] for name in names]
+
+
 def _function_metrics(names: Names, *metrics: str) -> list[list[str]]:
     """Return metrics that the functions publish."""
-    return [[names.metrics_namespace, metric, "service", "gorggle"] for metric in metrics]
+    return _metrics(names.metrics_namespace, metrics, ("service", "gorggle"))
 
 
 def _build_graph(
