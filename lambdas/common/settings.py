@@ -52,11 +52,6 @@ def load_settings(settings_class: type[T]) -> T:
     return settings_class(**values)
 
 
-def list_variables(settings_class: type[Any]) -> set[str]:
-    """Return the names of the variables of a settings class."""
-    return {field.name.upper() for field in dataclasses.fields(settings_class)}
-
-
 def _parse_value(name: str, text: str, kind: Any) -> Any:
     if kind is str:
         return text

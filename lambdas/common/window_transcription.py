@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from typing import Any, Self
 
 from gorggle import Client, Event, Progress, Segment
 from gorggle.errors import CallCancelledError
-from gorggle.results import Modality
+from gorggle.results import Modality, to_json
 from gorggle_lambdas.common import s3_objects
 from gorggle_lambdas.common.errors import ServerStalledError
 from gorggle_lambdas.common.inference_client import ServerSettings, connect_to_server
@@ -158,22 +159,10 @@ def get_model_document(client: Client, name: str) -> dict[str, str]:
 
 def _to_segment_document(segment: Segment) -> dict[str, Any]:
     # The SDK's JSON lacks the modality and face boxes, which fusion requires.
+    (document,) = json.loads(to_json([segment]))["segments"]
     return {
-        "start": round(segment.start_s, 3),
-        "end": round(segment.end_s, 3),
-        "text": segment.text,
-        "speaker": segment.speaker,
-        "confidence": round(segment.confidence, 4),
+        **document,
         "modality": segment.modality,
-        "words": [
-            {
-                "start": round(word.start_s, 3),
-                "end": round(word.end_s, 3),
-                "text": word.text,
-                "confidence": round(word.confidence, 4),
-            }
-            for word in segment.words
-        ],
         "face_boxes": [
             {
                 "time": round(max(0.0, box.time_s), 3),
