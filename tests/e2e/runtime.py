@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import functools
 import platform
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from gorggle_local.aws import lambda_packages
 from gorggle_local.aws.lambda_runtime import current_interpreter
 from infrastructure.config import StackSettings
 from infrastructure.packaging import build, lock
@@ -34,6 +36,14 @@ class LambdaPython:
     description: str
     options: tuple[str, ...] = ()
     layers: Mapping[str, Path] | None = None
+
+
+def build_layer_zip(layer: str, target: Path) -> Path:
+    """Write a layer with this environment's distributions, in ``python/``."""
+    with zipfile.ZipFile(target, "w") as archive:
+        for path, name in lambda_packages._list_distribution_files(lambda_packages.LAYERS[layer]):
+            archive.write(path, Path("python") / name)
+    return target
 
 
 def use_current_environment(reason: str) -> LambdaPython:

@@ -19,7 +19,7 @@ from gorggle_local.aws import lambda_packages
 from gorggle_local.aws.pipeline import Stack
 from infrastructure.packaging import build
 from tests.e2e.pipeline import Certificates, GpuServer, Pipeline, local_aws, reference_words, words
-from tests.e2e.runtime import lambda_python
+from tests.e2e.runtime import build_layer_zip, lambda_python
 
 pytestmark = pytest.mark.timeout(1200)
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,7 +48,7 @@ def build_packages(folder: Path) -> Path:
     """Build the packages; return the list of them for ``tests.infrastructure.moto_deploy.deploy``."""
     code = {kind: package.path for kind, package in build.build_code(ROOT, folder).items()}
     layers = lambda_python().layers or {
-        name: lambda_packages.build_layer_zip(name, folder / f"{name}.zip") for name in lambda_packages.LAYERS
+        name: build_layer_zip(name, folder / f"{name}.zip") for name in lambda_packages.LAYERS
     }
     server = folder / "server.zip"
     with zipfile.ZipFile(server, "w") as empty:
