@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pulumi
 import pulumi_aws as aws
 
@@ -59,16 +57,10 @@ class Budget(Component):
         return [{"name": "TagKeyValue", "values": [f"user:gorggle:stack${self._names.stack}"]}]
 
     def _deny_scale_up(self, alerts: Topic, scale_up_function: LambdaFunction) -> None:
-        document = {
-            "Version": iam.POLICY_VERSION,
-            "Statement": [
-                {"Effect": "Deny", "Action": list(SCALE_UP_ACTIONS), "Resource": self._names.fleet_arn}
-            ],
-        }
         deny_policy = aws.iam.Policy(
             f"{self._name}-asleep",
             name=f"{self._names.prefix}-fleet-stays-asleep",
-            policy=json.dumps(document),
+            policy=iam.build_policy([iam.Grant(SCALE_UP_ACTIONS, [self._names.fleet_arn], effect="Deny")]),
             opts=self._child,
         )
         grant = iam.Grant(

@@ -79,7 +79,3 @@ class Names:
     def secret(self, role: str) -> str:
         """Return a secret's name."""
         return f"{self.prefix}/{role}"
-
-    def secret_arn(self, role: str) -> str:
-        """Return a secret's ARN, with wildcards for the six characters that Secrets Manager appends."""
-        return self.arn("secretsmanager", f"secret:{self.secret(role)}-??????")
