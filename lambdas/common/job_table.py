@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from boto3.dynamodb.conditions import Attr, Key
 from botocore.exceptions import ClientError
 
 from gorggle_lambdas.common import aws_clients, dynamodb_numbers
@@ -108,32 +109,21 @@ class JobTable:
         Returns:
             False if the job does not exist or a condition is not met: then nothing is changed.
         """
-        condition = "attribute_exists(job_id)"
-        names, parameters = {"#updated": "updated_at"}, {":updated": now()}
+        condition = Attr("job_id").exists()
         if allowed_states:
-            placeholders = {f":in{index}": state for index, state in enumerate(allowed_states)}
-            condition += f" AND #state IN ({', '.join(placeholders)})"
-            parameters |= placeholders
-            names["#state"] = "state"
-        for index, (name, value) in enumerate((expected or {}).items()):
-            condition += f" AND #e{index} = :e{index}"
-            names[f"#e{index}"], parameters[f":e{index}"] = name, dynamodb_numbers.to_dynamodb(value)
-        sets = ["#updated = :updated"]
-        for index, (name, value) in enumerate(values.items()):
-            if name == "state":
-                names["#state"] = "state"
-                sets.append("#state = :to")
-                parameters[":to"] = value
-            else:
-                names[f"#n{index}"], parameters[f":v{index}"] = name, dynamodb_numbers.to_dynamodb(value)
-                sets.append(f"#n{index} = :v{index}")
+            condition &= Attr("state").is_in(allowed_states)
+        for name, value in (expected or {}).items():
+            condition &= Attr(name).eq(dynamodb_numbers.to_dynamodb(value))
+        changed = {**values, "updated_at": now()}
+        parameters = {f":set{index}": value for index, value in enumerate(changed.values())}
         return run_conditionally(
             self.table.update_item,
             Key={"job_id": job_id},
-            UpdateExpression=f"SET {', '.join(sets)}",
+            UpdateExpression="SET "
+            + ", ".join(f"#set{index} = :set{index}" for index in range(len(changed))),
             ConditionExpression=condition,
-            ExpressionAttributeNames=names,
-            ExpressionAttributeValues=parameters,
+            ExpressionAttributeNames={f"#set{index}": name for index, name in enumerate(changed)},
+            ExpressionAttributeValues=dynamodb_numbers.to_dynamodb(parameters),
         )
 
     def advance(self, job_id: str, attempt: int, values: Mapping[str, Any]) -> None:
@@ -178,9 +168,7 @@ class JobTable:
         extra: dict[str, Any] = {"ExclusiveStartKey": dict(start)} if start else {}
         response = self.table.query(
             IndexName=f"by_{name}",
-            KeyConditionExpression="#name = :value",
-            ExpressionAttributeNames={"#name": name},
-            ExpressionAttributeValues={":value": value},
+            KeyConditionExpression=Key(name).eq(value),
             ScanIndexForward=not newest_first,
             Limit=limit,
             **extra,

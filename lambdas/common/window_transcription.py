@@ -107,12 +107,15 @@ def transcribe_window(
         GorggleError: an error of the server.
     """
     started = time.monotonic()
-    progress = _ProgressReporter(on_progress)
+    reported_at = 0.0
     with _StallTimer(stall_timeout_s) as timer:
 
         def on_event(event: Event) -> None:
+            nonlocal reported_at
             timer.record_activity()
-            progress.handle_event(event)
+            if isinstance(event, Progress) and time.monotonic() - reported_at >= PROGRESS_INTERVAL_S:
+                reported_at = time.monotonic()
+                on_progress(event.processed_s)
 
         transcription = client.transcribe(
             _watch_chunks(request.chunks, timer) if request.chunks is not None else None,
@@ -180,19 +183,6 @@ def _watch_chunks(chunks: Iterator[bytes], timer: _StallTimer) -> Iterator[bytes
     for chunk in chunks:
         timer.record_activity()
         yield chunk
-
-
-class _ProgressReporter:
-    """Reports progress at a limited rate."""
-
-    def __init__(self, on_progress: Callable[[float], None]) -> None:
-        self._on_progress = on_progress
-        self._reported_at = 0.0
-
-    def handle_event(self, event: Event) -> None:
-        if isinstance(event, Progress) and time.monotonic() - self._reported_at >= PROGRESS_INTERVAL_S:
-            self._reported_at = time.monotonic()
-            self._on_progress(event.processed_s)
 
 
 class _StallTimer:
