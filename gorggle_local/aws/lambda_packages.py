@@ -58,14 +58,15 @@ def _find_package(name: str) -> Path:
     return Path(spec.origin).parent
 
 
-def build_distributions_layer_zip(layer: str, target: Path) -> Path:
-    """Write a layer that only lists its distributions, so that a hundred megabytes need not go through moto."""
-    return _write_zip([(REFERENCE_FILE, json.dumps(LAYERS[layer]).encode())], target)
+def build_reference_zip(reference: Sequence[str] | Path, target: Path) -> Path:
+    """Write a layer that refers to its content, so that a hundred megabytes need not go through moto.
 
-
-def build_path_layer_zip(built: Path, target: Path) -> Path:
-    """Write a layer that only contains the path of a built layer."""
-    return _write_zip([(REFERENCE_FILE, json.dumps(str(built.resolve())).encode())], target)
+    Args:
+        reference: names of distributions, or path of a built layer.
+        target: of the zip.
+    """
+    content = str(reference.resolve()) if isinstance(reference, Path) else reference
+    return _write_zip([(REFERENCE_FILE, json.dumps(content).encode())], target)
 
 
 def prepare_runtime(cache: Path, built: Path | None = None) -> Path:

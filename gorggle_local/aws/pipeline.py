@@ -209,12 +209,9 @@ def _create_functions(stack: Stack, manifest: Mapping[str, Any], built: Mapping[
         code = lambda_packages.build_code_zip(Path(folder) / "code.zip")
         _put_artifact(stack, code)
         layers = {}
-        for layer in lambda_packages.LAYERS:
+        for layer, distributions in lambda_packages.LAYERS.items():
             path = Path(folder) / f"{layer}.zip"
-            if layer in built:
-                _put_artifact(stack, lambda_packages.build_path_layer_zip(built[layer], path))
-            else:
-                _put_artifact(stack, lambda_packages.build_distributions_layer_zip(layer, path))
+            _put_artifact(stack, lambda_packages.build_reference_zip(built.get(layer, distributions), path))
             answer = client.publish_layer_version(
                 LayerName=f"{stack.name}-{layer}",
                 Content={"S3Bucket": stack["bucket:artifacts"], "S3Key": f"{layer}.zip"},
