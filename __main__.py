@@ -15,13 +15,14 @@ from infrastructure.alarms import Monitoring
 from infrastructure.artifacts import Artifacts
 from infrastructure.autoscaling import Scaling
 from infrastructure.budget import Budget
+from infrastructure.component import StackContext
 from infrastructure.config import StackSettings, read_settings, validate_stack_name
 from infrastructure.dashboard import Dashboard
 from infrastructure.function_manifest import Manifest
 from infrastructure.gpu_fleet import GpuFleet
 from infrastructure.http_api import Api
 from infrastructure.kms import PUBLISHERS, Encryption
-from infrastructure.lambda_function import FunctionContext, LambdaFunction
+from infrastructure.lambda_function import LambdaFunction, SharedResources
 from infrastructure.load_balancer import LoadBalancer
 from infrastructure.messaging import Queue, Topic
 from infrastructure.naming import Names
@@ -36,16 +37,6 @@ from infrastructure.website import Website
 ROOT = Path(__file__).resolve().parent
 # Functions and secrets that only exist with apiAuth: token.
 TOKEN_PARTS = ("authorize_request", "rotate_token", "api_tokens", "operator_token")
-
-
-@dataclass(frozen=True)
-class Base:
-    """What every part of the stack needs."""
-
-    names: Names
-    settings: StackSettings
-    key_arn: pulumi.Output[str]
-    opts: pulumi.ResourceOptions
 
 
 @dataclass(frozen=True)
@@ -100,11 +91,11 @@ def stack(settings: StackSettings, packages: Packages) -> dict[str, Any]:
     pipeline_manifest, operations_manifest = (
         function_manifest.read_manifest(ROOT / path).without(excluded) for path in build.MANIFESTS
     )
-    base = Base(names, settings, Encryption("encryption", names, opts).key_arn, opts)
-    foundation = create_foundation(base, zones, pipeline_manifest, operations_manifest)
-    compute = create_compute(base, foundation, pipeline_manifest, operations_manifest, packages)
-    edge = create_edge(base, foundation, compute, pipeline_manifest)
-    dashboard = create_operations(base, foundation, compute, edge)
+    context = StackContext(names, settings, Encryption("encryption", names, opts).key_arn, opts)
+    foundation = create_foundation(context, zones, pipeline_manifest, operations_manifest)
+    compute = create_compute(context, foundation, pipeline_manifest, operations_manifest, packages)
+    edge = create_edge(context, foundation, compute, pipeline_manifest)
+    dashboard = create_operations(context, foundation, compute, edge)
     return {
         "api": edge.api.url,
         "website": edge.site.origin if edge.site else None,
@@ -124,26 +115,24 @@ def stack(settings: StackSettings, packages: Packages) -> dict[str, Any]:
 
 
 def create_foundation(
-    base: Base, zones: list[str], pipeline_manifest: Manifest, operations_manifest: Manifest
+    context: StackContext, zones: list[str], pipeline_manifest: Manifest, operations_manifest: Manifest
 ) -> Foundation:
     """Create what holds data, and register it for the references of the manifests."""
-    names, settings, key_arn, opts = base.names, base.settings, base.key_arn, base.opts
-    references = ResourceReferences(names, settings, key_arn)
+    references = ResourceReferences(context.names, context.settings, context.key_arn)
     buckets = {
-        role: Bucket(role, names, _bucket_spec(role, spec, base), opts)
+        role: Bucket(role, context, _bucket_spec(role, spec, context))
         for role, spec in pipeline_manifest.buckets.items()
     }
     tables = {
-        role: Table(f"table-{role}", names, role, spec, settings, key_arn, opts)
-        for role, spec in pipeline_manifest.tables.items()
+        role: Table(f"table-{role}", context, role, spec) for role, spec in pipeline_manifest.tables.items()
     }
-    queues = _create_queues(names, pipeline_manifest, opts)
+    queues = _create_queues(context, pipeline_manifest)
     topics = {
-        role: Topic(f"topic-{role}", names, role, key_arn, PUBLISHERS if role != "jobs" else (), opts)
+        role: Topic(f"topic-{role}", context, role, PUBLISHERS if role != "jobs" else ())
         for role in (*pipeline_manifest.topics, *operations_manifest.topics, "alerts")
     }
     roles = (*pipeline_manifest.secrets, *operations_manifest.secrets)
-    credentials = Credentials("credentials", names, roles, opts)
+    credentials = Credentials("credentials", context, roles)
     for role, bucket in buckets.items():
         references.add(f"bucket:{role}", bucket.arn, bucket.name)
     for role, table in tables.items():
@@ -154,107 +143,81 @@ def create_foundation(
         references.add(f"topic:{role}", topic.arn, topic.arn)
     for role, secret in credentials.secrets.items():
         references.add(f"secret:{role}", secret.arn, secret.arn)
-    return Foundation(
-        network.Network("network", names, settings, zones, key_arn, opts),
-        buckets,
-        tables,
-        queues,
-        topics,
-        credentials,
-        references,
-    )
+    vpc = network.Network("network", context, zones)
+    return Foundation(vpc, buckets, tables, queues, topics, credentials, references)
 
 
-def _bucket_spec(role: str, spec: Mapping[str, Any], base: Base) -> BucketSpec:
+def _bucket_spec(role: str, spec: Mapping[str, Any], context: StackContext) -> BucketSpec:
     return BucketSpec(
         role,
         versioned=spec.get("versioned", False),
         event_bridge=spec.get("event_bridge", False),
-        expire_days=base.settings.job_retention_days,
-        key_arn=base.key_arn,
-        retain=base.settings.deletion_protection,
+        expire_days=context.settings.job_retention_days,
+        key_arn=context.key_arn,
+        retain=context.settings.deletion_protection,
     )
 
 
-def _create_queues(names: Names, manifest: Manifest, opts: pulumi.ResourceOptions) -> dict[str, Queue]:
+def _create_queues(context: StackContext, manifest: Manifest) -> dict[str, Queue]:
     """Create dead-letter queues first: the other queues refer to them."""
     queues: dict[str, Queue] = {}
     for role, spec in sorted(manifest.queues.items(), key=lambda item: "dead_letters" in item[1]):
         dead_letter_queue = queues[spec["dead_letters"]].arn if "dead_letters" in spec else None
-        queues[role] = Queue(f"queue-{role}", names.queue(role), spec, dead_letter_queue, opts)
+        queues[role] = Queue(f"queue-{role}", context, role, spec, dead_letter_queue)
     return queues
 
 
 def create_compute(
-    base: Base,
+    context: StackContext,
     foundation: Foundation,
     pipeline_manifest: Manifest,
     operations_manifest: Manifest,
     packages: Packages,
 ) -> Compute:
     """Create the functions with their triggers, the state machine, and the GPU fleet."""
-    names, settings, key_arn, opts = base.names, base.settings, base.key_arn, base.opts
     references = foundation.references
-    balancer = LoadBalancer("gpu", names, settings, foundation.network, opts)
+    balancer = LoadBalancer("gpu", context, foundation.network)
     references.values["server:address"] = balancer.address
-    artifacts = Artifacts("artifacts", names, settings, packages, opts)
-    context = FunctionContext(
-        names=names,
-        settings=settings,
+    artifacts = Artifacts("artifacts", context, packages)
+    shared = SharedResources(
         references=references,
         layers=artifacts.layers,
         subnet_ids=foundation.network.subnet_ids,
         security_group_id=balancer.functions_group.id,
         dead_letter_queue_arn=foundation.queues["event_failures"].arn,
-        key_arn=key_arn,
     )
     functions = {
         spec.name: LambdaFunction(
-            spec, artifacts.code["full" if "media" in spec.layers else kind], context, opts
+            context, spec, artifacts.code["full" if "media" in spec.layers else kind], shared
         )
         for manifest, kind in ((pipeline_manifest, "thin"), (operations_manifest, "operations"))
         for spec in manifest.functions.values()
     }
     assert pipeline_manifest.state_machine is not None
-    pipeline = Pipeline(
-        "pipeline",
-        names,
-        settings,
-        pipeline_manifest.state_machine,
-        functions,
-        references,
-        key_arn,
-        opts,
-    )
-    event_sources.Triggers(
-        "triggers", names, pipeline_manifest, functions, foundation.queues, references, opts
-    )
+    pipeline = Pipeline("pipeline", context, pipeline_manifest.state_machine, functions, references)
+    event_sources.Triggers("triggers", context, pipeline_manifest, functions, foundation.queues, references)
     event_sources.add_operations_triggers(
-        operations_manifest, functions, foundation.credentials, foundation.topics, opts
+        operations_manifest, functions, foundation.credentials, foundation.topics, context.opts
     )
     fleet = GpuFleet(
         "fleet",
-        names,
-        settings,
+        context,
         foundation.network,
         balancer,
         artifacts.server_bundle,
         foundation.credentials.secrets["server_certificate"].arn,
-        key_arn,
-        opts,
     )
-    Scaling("scaling", names, settings, fleet.group, opts)
+    Scaling("scaling", context, fleet.group)
     return Compute(artifacts, functions, pipeline, balancer, fleet)
 
 
-def create_edge(base: Base, foundation: Foundation, compute: Compute, manifest: Manifest) -> Edge:
+def create_edge(context: StackContext, foundation: Foundation, compute: Compute, manifest: Manifest) -> Edge:
     """Create the API and the website, and allow the website's pages to call API and buckets."""
-    names, settings, opts = base.names, base.settings, base.opts
-    buckets = foundation.buckets
-    sign_in_url = names.sign_in_url if settings.api_auth == "cognito" else ""
-    site = Website("website", names, buckets, sign_in_url, opts) if settings.website else None
+    settings, buckets = context.settings, foundation.buckets
+    sign_in_url = context.names.sign_in_url if settings.api_auth == "cognito" else ""
+    site = Website("website", context, buckets, sign_in_url) if settings.website else None
     origins = [site.origin] if site else []
-    api = Api("api", names, settings, manifest, compute.functions, origins, base.key_arn, opts)
+    api = Api("api", context, manifest, compute.functions, origins)
     if site:
         download_rule = cors.download_cors_rule(origins)
         buckets["uploads"].set_cors_rules([cors.upload_cors_rule(origins), download_rule])
@@ -265,12 +228,13 @@ def create_edge(base: Base, foundation: Foundation, compute: Compute, manifest: 
     return Edge(api, site)
 
 
-def create_operations(base: Base, foundation: Foundation, compute: Compute, edge: Edge) -> Dashboard:
+def create_operations(
+    context: StackContext, foundation: Foundation, compute: Compute, edge: Edge
+) -> Dashboard:
     """Create budget, alarms and dashboard."""
-    names, settings, opts = base.names, base.settings, base.opts
     queues, topics, functions = foundation.queues, foundation.topics, compute.functions
-    Budget("budget", names, settings, topics["alerts"], topics["budget"], functions["scale_up_fleet"], opts)
-    monitoring = Monitoring("monitoring", names, settings, topics["alerts"], opts)
+    Budget("budget", context, topics["alerts"], topics["budget"], functions["scale_up_fleet"])
+    monitoring = Monitoring("monitoring", context, topics["alerts"])
     monitoring.add_function_alarms(functions)
     dead_letter_queues = {role: queue for role, queue in queues.items() if role.endswith("_failures")}
     monitoring.add_pipeline_alarms(compute.pipeline, dead_letter_queues, queues["uploads"])
@@ -278,17 +242,16 @@ def create_operations(base: Base, foundation: Foundation, compute: Compute, edge
     monitoring.add_fleet_alarms(compute.fleet)
     return Dashboard(
         "dashboard",
-        names,
-        functions=[names.function(name) for name in functions],
-        queues=[names.queue(role) for role in queues],
+        context,
+        functions=[context.names.resource(name) for name in functions],
+        queues=[context.names.resource(role) for role in queues],
         api_id=edge.api.api.id,
         state_machine_arn=compute.pipeline.arn,
-        load_balancer_suffixes=(
+        load_balancer_suffixes=[
             compute.balancer.target_group.arn_suffix,
             compute.balancer.balancer.arn_suffix,
-        ),
+        ],
         alarm_arns=[alarm.arn for alarm in monitoring.alarms],
-        opts=opts,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import sys
@@ -20,7 +21,7 @@ def main() -> int:
     if missing:
         return _fail(f"missing packages: {', '.join(missing)}; run: pip install 'gorggle[local]'")
     from gorggle_local.processes import ServiceError
-    from gorggle_local.supervisor import LocalSettings, LocalStack, ready_message
+    from gorggle_local.supervisor import LocalSettings, LocalStack
 
     signal.signal(signal.SIGTERM, _interrupt)
     max_disk_bytes = int(options.max_disk_gb * 1e9)
@@ -28,7 +29,7 @@ def main() -> int:
     try:
         with LocalStack(settings, lambda text: print(text, file=sys.stderr, flush=True)) as stack:
             if options.print_ready:
-                print(ready_message(stack), flush=True)
+                print(json.dumps({"listening": stack.url}), flush=True)
             print(
                 f"\n  Gorggle is running at {stack.url}\n"
                 f"  Data and logs: {settings.data_dir}\n"

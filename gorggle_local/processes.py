@@ -65,7 +65,7 @@ class ManagedProcess:
                     f"{self.name} was not ready after {START_TIMEOUT_S:g} s{self._log_tail()}"
                 ) from None
             if not line:
-                raise ServiceError(f"{self.name} exited with code {self._process.wait()}{self._log_tail()}")
+                raise self.exit_error()
             with contextlib.suppress(ValueError):
                 document = json.loads(line)
                 self.ready_info = document if isinstance(document, dict) else {}

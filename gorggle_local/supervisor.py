@@ -285,8 +285,3 @@ def _write_private(path: Path, text: str) -> None:
 
 def _module_command(name: str, *arguments: str) -> list[str]:
     return [sys.executable, "-P", "-m", name, *arguments]
-
-
-def ready_message(stack: LocalStack) -> str:
-    """Return the line of JSON of --print-ready."""
-    return json.dumps({"listening": stack.url})

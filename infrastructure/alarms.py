@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import pulumi
 import pulumi_aws as aws
 
-from infrastructure.config import StackSettings
+from infrastructure.component import Component, StackContext
 from infrastructure.gpu_fleet import GpuFleet
 from infrastructure.http_api import Api
 from infrastructure.lambda_function import LambdaFunction
 from infrastructure.messaging import Queue, Topic
-from infrastructure.naming import Names
 from infrastructure.state_machine import Pipeline
 
 DEFAULT_PERIOD_S = 300
@@ -41,40 +39,31 @@ LOG_FILTERS = {
 }
 
 
-class Monitoring(pulumi.ComponentResource):
+class Monitoring(Component):
     """All alarms of the stack. They notify the topic ``alerts`` and the addresses of ``alertEmails``."""
 
-    def __init__(
-        self,
-        name: str,
-        names: Names,
-        settings: StackSettings,
-        alerts: Topic,
-        opts: pulumi.ResourceOptions | None = None,
-    ) -> None:
-        super().__init__("gorggle:monitoring:Monitoring", name, None, opts)
-        self._name, self._names, self._settings, self._alerts = name, names, settings, alerts
-        self._child = pulumi.ResourceOptions(parent=self)
+    def __init__(self, name: str, context: StackContext, alerts: Topic) -> None:
+        super().__init__("monitoring:Monitoring", name, context)
+        self._alerts = alerts
         self.alarms: list[aws.cloudwatch.MetricAlarm] = []
-        for index, address in enumerate(settings.alert_emails):
+        for index, address in enumerate(self._settings.alert_emails):
             alerts.subscribe(f"email-{index}", "email", address)
 
     def add_function_alarms(self, functions: Mapping[str, LambdaFunction]) -> None:
         """Add alarms for errors of each function and for throttling in the account."""
         for role, function in functions.items():
             retried = function.spec.trigger["kind"] == "state_machine"
-            self._add_metric_alarm(
+            self._add_alarm(
                 f"errors-{role}",
                 f"errors in {role}: see its log group",
                 ("AWS/Lambda", "Errors", {"FunctionName": function.name}, "Sum"),
                 threshold=RETRIED_ERROR_THRESHOLD if retried else ERROR_THRESHOLD,
             )
-        self._add_metric_alarm(
+        self._add_alarm(
             "throttles",
             "Lambda throttles invocations: request a higher concurrency quota or lower maxConcurrentWindows",
             # Without a function name: all functions of the account and region share the concurrency.
             ("AWS/Lambda", "Throttles", {}, "Sum"),
-            threshold=1,
         )
 
     def add_pipeline_alarms(
@@ -87,21 +76,19 @@ class Monitoring(pulumi.ComponentResource):
             ("ExecutionThrottled", "Step Functions throttles the pipeline"),
         ):
             of_machine = {"StateMachineArn": pipeline.arn}
-            self._add_metric_alarm(metric, what, ("AWS/States", metric, of_machine, "Sum"), threshold=1)
-        self._add_metric_alarm(
+            self._add_alarm(metric, what, ("AWS/States", metric, of_machine, "Sum"))
+        self._add_alarm(
             "notification-failures",
             "job notifications fail: check the topic jobs and its KMS key",
             (self._names.metrics_namespace, "NotificationFailures", FUNCTION_DIMENSIONS, "Sum"),
-            threshold=1,
         )
         for role, queue in dead_letter_queues.items():
-            self._add_metric_alarm(
+            self._add_alarm(
                 f"dead-{role}",
                 f"messages in the dead-letter queue {role}: fix the cause, then redrive them",
                 ("AWS/SQS", "ApproximateNumberOfMessagesVisible", {"QueueName": queue.name}, "Maximum"),
-                threshold=1,
             )
-        self._add_metric_alarm(
+        self._add_alarm(
             "uploads-wait",
             "uploads are not processed: see the log group of start_job",
             ("AWS/SQS", "ApproximateAgeOfOldestMessage", {"QueueName": upload_queue.name}, "Maximum"),
@@ -111,13 +98,13 @@ class Monitoring(pulumi.ComponentResource):
     def add_api_alarms(self, api: Api) -> None:
         """Add alarms for server errors and latency."""
         of_api = {"ApiId": api.api.id, "Stage": api.stage.name}
-        self._add_metric_alarm(
+        self._add_alarm(
             "api-5xx",
             "the API responds with server errors (5xx)",
             ("AWS/ApiGateway", "5xx", of_api, "Sum"),
             API_5XX_THRESHOLD,
         )
-        self._add_metric_alarm(
+        self._add_alarm(
             "api-latency",
             f"the 95th percentile of the API latency is above {API_LATENCY_MS / 1000:g} s",
             ("AWS/ApiGateway", "Latency", of_api, "p95"),
@@ -128,35 +115,17 @@ class Monitoring(pulumi.ComponentResource):
     def add_fleet_alarms(self, fleet: GpuFleet) -> None:
         """Add alarms for a missing server and for GPUs, CPUs, memory and disks."""
         self._add_fleet_not_ready_alarm()
-        for metric, limit, minutes, what in (
-            ("GpuUtilization", GPU_PERCENT, GPU_MINUTES, "high GPU utilization: raise gpuMaxInstances"),
-            (
-                "GpuMemoryUtilization",
-                GPU_MEMORY_PERCENT,
-                5,
-                "high GPU memory utilization: lower gpuMaxStreams",
-            ),
-            (
-                "CpuUtilization",
-                HOST_PERCENT,
-                HOST_MINUTES,
-                "high CPU utilization: use a larger instance type",
-            ),
-            (
-                "MemoryUtilization",
-                HOST_PERCENT,
-                HOST_MINUTES,
-                "high memory utilization: lower gpuMaxStreams",
-            ),
-            ("DiskUtilization", DISK_PERCENT, 5, "high disk utilization: raise gpuVolumeSizeGib"),
+        of_fleet = {"AutoScalingGroupName": self._names.fleet}
+        for metric, limit, minutes, name, remedy in (
+            ("GpuUtilization", GPU_PERCENT, GPU_MINUTES, "GPU", "raise gpuMaxInstances"),
+            ("GpuMemoryUtilization", GPU_MEMORY_PERCENT, 5, "GPU memory", "lower gpuMaxStreams"),
+            ("CpuUtilization", HOST_PERCENT, HOST_MINUTES, "CPU", "use a larger instance type"),
+            ("MemoryUtilization", HOST_PERCENT, HOST_MINUTES, "memory", "lower gpuMaxStreams"),
+            ("DiskUtilization", DISK_PERCENT, 5, "disk", "raise gpuVolumeSizeGib"),
         ):
-            source = (
-                self._names.metrics_namespace,
-                metric,
-                {"AutoScalingGroupName": self._names.fleet},
-                "Maximum",
-            )
-            self._add_metric_alarm(metric, what, source, limit, periods=minutes, period_s=60)
+            what = f"high {name} utilization: {remedy}"
+            source = (self._names.metrics_namespace, metric, of_fleet, "Maximum")
+            self._add_alarm(metric, what, source, limit, periods=minutes, period_s=60)
         for metric, (pattern, what) in LOG_FILTERS.items():
             aws.cloudwatch.LogMetricFilter(
                 f"{self._name}-{metric}",
@@ -171,9 +140,7 @@ class Monitoring(pulumi.ComponentResource):
                 },
                 opts=self._child,
             )
-            self._add_metric_alarm(
-                metric, what, (self._names.metrics_namespace, metric, {}, "Sum"), threshold=1
-            )
+            self._add_alarm(metric, what, (self._names.metrics_namespace, metric, {}, "Sum"))
 
     def _add_fleet_not_ready_alarm(self) -> None:
         """Count the fleet checks of waiting jobs that find no server.
@@ -184,52 +151,44 @@ class Monitoring(pulumi.ComponentResource):
         self._add_alarm(
             "no-healthy-host",
             "jobs wait but no server is healthy: check the activity of the Auto Scaling group (capacity, quota) and the server log",
-            namespace=self._names.metrics_namespace,
-            metric_name="FleetNotReadyChecks",
-            dimensions=FUNCTION_DIMENSIONS,
-            statistic="Sum",
-            threshold=1,
-            period=60,
-            evaluation_periods=minutes,
-            datapoints_to_alarm=math.floor(minutes * MIN_BREACHING_SHARE),
-            comparison_operator="GreaterThanOrEqualToThreshold",
+            (self._names.metrics_namespace, "FleetNotReadyChecks", FUNCTION_DIMENSIONS, "Sum"),
+            periods=minutes,
+            period_s=60,
+            datapoints=math.floor(minutes * MIN_BREACHING_SHARE),
         )
 
-    def _add_metric_alarm(
+    def _add_alarm(
         self,
         role: str,
         description: str,
         source: tuple[str, str, Mapping[str, pulumi.Input[str]], str],
-        threshold: float,
+        threshold: float = 1,
+        *,
         periods: int = 1,
         period_s: int = DEFAULT_PERIOD_S,
+        datapoints: int | None = None,
     ) -> None:
+        """Add an alarm; ``source``: namespace, metric, dimensions, and statistic or percentile."""
         namespace, metric, dimensions, statistic = source
         is_percentile = statistic.startswith("p")
-        self._add_alarm(
-            role,
-            description,
-            namespace=namespace,
-            metric_name=metric,
-            dimensions=dimensions or None,
-            statistic=None if is_percentile else statistic,
-            extended_statistic=statistic if is_percentile else None,
-            threshold=threshold,
-            period=period_s,
-            evaluation_periods=periods,
-            comparison_operator="GreaterThanOrEqualToThreshold",
-        )
-
-    def _add_alarm(self, role: str, description: str, **rule: Any) -> None:
         self.alarms.append(
             aws.cloudwatch.MetricAlarm(
                 f"{self._name}-{role}",
-                name=f"{self._names.prefix}-{role}",
+                name=self._names.resource(role),
                 alarm_description=description,
+                namespace=namespace,
+                metric_name=metric,
+                dimensions=dimensions or None,
+                statistic=None if is_percentile else statistic,
+                extended_statistic=statistic if is_percentile else None,
+                threshold=threshold,
+                period=period_s,
+                evaluation_periods=periods,
+                datapoints_to_alarm=datapoints,
+                comparison_operator="GreaterThanOrEqualToThreshold",
                 treat_missing_data="notBreaching",
                 alarm_actions=[self._alerts.arn],
                 ok_actions=[self._alerts.arn],
                 opts=self._child,
-                **rule,
             )
         )

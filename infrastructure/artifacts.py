@@ -7,34 +7,23 @@ from collections.abc import Mapping
 import pulumi
 import pulumi_aws as aws
 
-from infrastructure.config import StackSettings
+from infrastructure.component import Component, StackContext
 from infrastructure.lambda_function import CodeLocation
-from infrastructure.naming import Names
 from infrastructure.packaging.package import Package, Packages
 from infrastructure.storage import Bucket, BucketSpec
 
 
-class Artifacts(pulumi.ComponentResource):
+class Artifacts(Component):
     """Bucket of packages, Lambda layers and code locations."""
 
-    def __init__(
-        self,
-        name: str,
-        names: Names,
-        settings: StackSettings,
-        packages: Packages,
-        opts: pulumi.ResourceOptions | None = None,
-    ) -> None:
-        super().__init__("gorggle:artifacts:Artifacts", name, None, opts)
-        self._name = name
-        self._child = pulumi.ResourceOptions(parent=self)
+    def __init__(self, name: str, context: StackContext, packages: Packages) -> None:
+        super().__init__("artifacts:Artifacts", name, context)
         # Encrypted with S3's own key: the content is public. Old versions are kept for a week for instances that start
         # from the previous launch template during an update.
-        self.bucket = Bucket(f"{name}-store", names, BucketSpec("artifacts", versioned=True), self._child)
+        self.bucket = Bucket(f"{name}-store", context, BucketSpec("artifacts", versioned=True), self._child)
         self.code = {role: self._publish_code(role, package) for role, package in packages.code.items()}
         self.layers: Mapping[str, pulumi.Output[str]] = {
-            role: self._publish_layer(role, package, names, settings)
-            for role, package in packages.layers.items()
+            role: self._publish_layer(role, package) for role, package in packages.layers.items()
         }
         server = self._publish("server", packages.server)
         self.server_bundle = (server.bucket, server.key)
@@ -55,18 +44,16 @@ class Artifacts(pulumi.ComponentResource):
         published = self._publish(f"code-{role}", package)
         return CodeLocation(published.bucket, published.key, package.digest_base64)
 
-    def _publish_layer(
-        self, role: str, package: Package, names: Names, settings: StackSettings
-    ) -> pulumi.Output[str]:
+    def _publish_layer(self, role: str, package: Package) -> pulumi.Output[str]:
         published = self._publish(f"layer-{role}", package)
         layer = aws.lambda_.LayerVersion(
             f"{self._name}-{role}",
-            layer_name=f"{names.prefix}-{role}",
+            layer_name=self._names.resource(role),
             s3_bucket=published.bucket,
             s3_key=published.key,
             source_code_hash=package.digest_base64,
-            compatible_runtimes=[f"python{settings.python_version}"],
-            compatible_architectures=[settings.architecture],
+            compatible_runtimes=[f"python{self._settings.python_version}"],
+            compatible_architectures=[self._settings.architecture],
             opts=self._child,
         )
         arn: pulumi.Output[str] = layer.arn

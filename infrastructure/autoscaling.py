@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import pulumi
 import pulumi_aws as aws
 
-from infrastructure.config import StackSettings
-from infrastructure.naming import Names
+from infrastructure.component import Component, StackContext
 
 PERIOD_S = 60
 # Scale in when the streams per instance fall below this share of the target.
@@ -17,20 +15,12 @@ SCALE_IN_MINUTES = 10
 STREAMS_METRIC = "Streams"
 
 
-class Scaling(pulumi.ComponentResource):
+class Scaling(Component):
     """Scaling policies and the alarms that trigger them."""
 
-    def __init__(
-        self,
-        name: str,
-        names: Names,
-        settings: StackSettings,
-        fleet: aws.autoscaling.Group,
-        opts: pulumi.ResourceOptions | None = None,
-    ) -> None:
-        super().__init__("gorggle:scaling:Scaling", name, None, opts)
-        self._name, self._names, self._settings, self._fleet = name, names, settings, fleet
-        self._child = pulumi.ResourceOptions(parent=self)
+    def __init__(self, name: str, context: StackContext, fleet: aws.autoscaling.Group) -> None:
+        super().__init__("scaling:Scaling", name, context)
+        self._fleet = fleet
         self._add_scale_out_policy()
         self._add_scale_in_policy()
         self._add_idle_policy()
@@ -65,23 +55,10 @@ class Scaling(pulumi.ComponentResource):
             policy,
             minutes=SCALE_IN_MINUTES,
             queries=[
-                self._query(
-                    "streams",
-                    self._names.metrics_namespace,
-                    STREAMS_METRIC,
-                    "Average",
-                    self._fleet_dimensions(),
-                ),
-                self._query(
-                    "servers",
-                    "AWS/AutoScaling",
-                    "GroupInServiceInstances",
-                    "Minimum",
-                    self._fleet_dimensions(),
-                ),
+                self._query_fleet("streams", self._names.metrics_namespace, STREAMS_METRIC, "Average"),
+                self._query_fleet("servers", "AWS/AutoScaling", "GroupInServiceInstances", "Minimum"),
                 _expression(f"IF(servers > 1 AND streams < {spare:g}, 1, 0)", "an instance is not needed"),
             ],
-            comparison="GreaterThanOrEqualToThreshold",
         )
 
     def _add_idle_policy(self) -> None:
@@ -92,12 +69,12 @@ class Scaling(pulumi.ComponentResource):
         """
         policy = self._create_step_policy("sleep", "ExactCapacity", self._settings.gpu_min_instances)
         calls = [
-            self._query(
+            _query(
                 f"calls{index}",
                 "AWS/Lambda",
                 "Invocations",
                 "Sum",
-                {"FunctionName": self._names.function(name)},
+                {"FunctionName": self._names.resource(name)},
             )
             for index, name in enumerate(("scale_up_fleet", "check_fleet"))
         ]
@@ -107,17 +84,10 @@ class Scaling(pulumi.ComponentResource):
             policy,
             minutes=self._settings.gpu_idle_minutes,
             queries=[
-                self._query(
-                    "streams",
-                    self._names.metrics_namespace,
-                    STREAMS_METRIC,
-                    "Maximum",
-                    self._fleet_dimensions(),
-                ),
+                self._query_fleet("streams", self._names.metrics_namespace, STREAMS_METRIC, "Maximum"),
                 *calls,
                 _expression("IF(streams + FILL(calls0, 0) + FILL(calls1, 0) < 1, 1, 0)", "the fleet is idle"),
             ],
-            comparison="GreaterThanOrEqualToThreshold",
         )
 
     def _create_step_policy(self, role: str, kind: str, adjustment: int) -> aws.autoscaling.Policy:
@@ -140,13 +110,12 @@ class Scaling(pulumi.ComponentResource):
         *,
         minutes: int,
         queries: list[dict[str, Any]],
-        comparison: str,
     ) -> None:
         aws.cloudwatch.MetricAlarm(
             f"{self._name}-{role}-alarm",
             name=f"{self._names.prefix}-fleet-{role}",
             alarm_description=description,
-            comparison_operator=comparison,
+            comparison_operator="GreaterThanOrEqualToThreshold",
             threshold=1,
             evaluation_periods=minutes,
             datapoints_to_alarm=minutes,
@@ -156,23 +125,13 @@ class Scaling(pulumi.ComponentResource):
             opts=self._child,
         )
 
-    def _fleet_dimensions(self) -> dict[str, str]:
-        return {"AutoScalingGroupName": self._names.fleet}
-
-    @staticmethod
-    def _query(
-        identity: str, namespace: str, metric: str, statistic: str, dimensions: dict[str, str]
-    ) -> dict[str, Any]:
-        return metric_query(identity, namespace, metric, statistic, dimensions)
+    def _query_fleet(self, identity: str, namespace: str, metric: str, statistic: str) -> dict[str, Any]:
+        dimensions = {"AutoScalingGroupName": self._names.fleet}
+        return _query(identity, namespace, metric, statistic, dimensions)
 
 
-def metric_query(
-    identity: str,
-    namespace: str,
-    metric: str,
-    statistic: str,
-    dimensions: dict[str, pulumi.Input[str]] | dict[str, str],
-    period_s: int = PERIOD_S,
+def _query(
+    identity: str, namespace: str, metric: str, statistic: str, dimensions: dict[str, str]
 ) -> dict[str, Any]:
     """Return a metric query for the expression of an alarm."""
     return {
@@ -182,7 +141,7 @@ def metric_query(
             "namespace": namespace,
             "metric_name": metric,
             "stat": statistic,
-            "period": period_s,
+            "period": PERIOD_S,
             "dimensions": dimensions,
         },
     }

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
-
 import pulumi
 import pulumi_aws as aws
 
 from infrastructure import iam
-from infrastructure.config import StackSettings
+from infrastructure.component import Component, StackContext
 from infrastructure.lambda_function import LambdaFunction
 from infrastructure.messaging import Topic
-from infrastructure.naming import Names
 
 ALERT_PERCENT = (50.0, 80.0)
 SCALE_UP_ACTIONS = ("autoscaling:SetDesiredCapacity", "autoscaling:UpdateAutoScalingGroup")
 
 
-class Budget(pulumi.ComponentResource):
+class Budget(Component):
     """Budget with alerts at 50, 80 and 100 %.
 
     At 100 % a message to ``stop_topic`` sets the fleet's maximum size to zero. In case the message is lost, a budget action
@@ -27,16 +24,13 @@ class Budget(pulumi.ComponentResource):
     def __init__(
         self,
         name: str,
-        names: Names,
-        settings: StackSettings,
+        context: StackContext,
         alerts: Topic,
         stop_topic: Topic,
         scale_up_function: LambdaFunction,
-        opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        super().__init__("gorggle:budget:Budget", name, None, opts)
-        self._name, self._names, self._settings = name, names, settings
-        self._child = pulumi.ResourceOptions(parent=self)
+        super().__init__("budget:Budget", name, context)
+        settings = context.settings
         notices = [_build_notification(percent, "ACTUAL", alerts) for percent in ALERT_PERCENT]
         notices.append(_build_notification(100.0, "FORECASTED", alerts))
         notices.append(
@@ -44,7 +38,7 @@ class Budget(pulumi.ComponentResource):
         )
         self.budget = aws.budgets.Budget(
             f"{name}-month",
-            name=names.prefix,
+            name=context.names.prefix,
             budget_type="COST",
             limit_amount=f"{settings.monthly_budget_usd:.2f}",
             limit_unit="USD",
@@ -63,16 +57,10 @@ class Budget(pulumi.ComponentResource):
         return [{"name": "TagKeyValue", "values": [f"user:gorggle:stack${self._names.stack}"]}]
 
     def _deny_scale_up(self, alerts: Topic, scale_up_function: LambdaFunction) -> None:
-        document = {
-            "Version": iam.POLICY_VERSION,
-            "Statement": [
-                {"Effect": "Deny", "Action": list(SCALE_UP_ACTIONS), "Resource": self._names.fleet_arn}
-            ],
-        }
         deny_policy = aws.iam.Policy(
             f"{self._name}-asleep",
             name=f"{self._names.prefix}-fleet-stays-asleep",
-            policy=json.dumps(document),
+            policy=iam.build_policy([iam.Grant(SCALE_UP_ACTIONS, [self._names.fleet_arn], effect="Deny")]),
             opts=self._child,
         )
         grant = iam.Grant(

@@ -305,11 +305,6 @@ class StackSettings(BaseModel):
         return (match["bucket"], match["key"]) if match else None
 
 
-def option_name(field: str) -> str:
-    """Return the camel-case name of a field in ``pulumi config``."""
-    return to_camel(field)
-
-
 def read_settings(get_text: Callable[[str], str | None], get_json: Callable[[str], Any]) -> StackSettings:
     """Read and validate the settings.
 
@@ -322,7 +317,7 @@ def read_settings(get_text: Callable[[str], str | None], get_json: Callable[[str
     """
     values: dict[str, Any] = {}
     for field, info in StackSettings.model_fields.items():
-        name = option_name(field)
+        name = to_camel(field)
         if get_text(name) is not None:
             values[name] = (
                 get_text(name) if info.annotation is str or _is_literal(info.annotation) else get_json(name)

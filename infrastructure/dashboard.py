@@ -3,57 +3,44 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pulumi
 import pulumi_aws as aws
 
+from infrastructure.component import Component, StackContext
 from infrastructure.naming import Names
 
 # Rows of three graphs in CloudWatch's grid of 24.
 WIDTH, HEIGHT, COLUMNS = 8, 6, 3
 
 
-class Dashboard(pulumi.ComponentResource):
+class Dashboard(Component):
     """Dashboard; ``url`` is its page in the console."""
 
     def __init__(
         self,
         name: str,
-        names: Names,
+        context: StackContext,
         *,
         functions: Sequence[str],
         queues: Sequence[str],
-        api_id: pulumi.Output[str],
-        state_machine_arn: pulumi.Output[str],
-        load_balancer_suffixes: tuple[pulumi.Output[str], pulumi.Output[str]],
-        alarm_arns: Sequence[pulumi.Output[str]],
-        opts: pulumi.ResourceOptions | None = None,
+        **outputs: pulumi.Input[Any],
     ) -> None:
-        """``load_balancer_suffixes``: ARN suffixes of target group and load balancer, for metric dimensions."""
-        super().__init__("gorggle:dashboard:Dashboard", name, None, opts)
-        outputs = pulumi.Output.all(
-            api=api_id, machine=state_machine_arn, hosts=list(load_balancer_suffixes), alarms=list(alarm_arns)
-        )
-        body = outputs.apply(
+        """``outputs``: the other arguments of ``build_dashboard_body``."""
+        super().__init__("dashboard:Dashboard", name, context)
+        names = context.names
+        body = pulumi.Output.all(**outputs).apply(
             lambda values: json.dumps(
-                build_dashboard_body(
-                    names,
-                    functions=functions,
-                    queues=queues,
-                    api_id=values["api"],
-                    state_machine_arn=values["machine"],
-                    load_balancer_suffixes=values["hosts"],
-                    alarm_arns=values["alarms"],
-                )
+                build_dashboard_body(names, functions=functions, queues=queues, **values)
             )
         )
         self.dashboard = aws.cloudwatch.Dashboard(
             f"{name}-page",
             dashboard_name=names.prefix,
             dashboard_body=body,
-            opts=pulumi.ResourceOptions(parent=self),
+            opts=self._child,
         )
         self.url = (
             f"https://{names.region}.console.aws.amazon.com/cloudwatch/home"
@@ -72,79 +59,51 @@ def build_dashboard_body(
     load_balancer_suffixes: Sequence[str],
     alarm_arns: Sequence[str],
 ) -> dict[str, Any]:
-    """Return the widgets: alarms first, then symptoms, then causes."""
-    fleet = ["AutoScalingGroupName", names.fleet]
+    """Return the widgets: alarms first, then symptoms, then causes.
+
+    ``load_balancer_suffixes``: ARN suffixes of target group and load balancer, for metric dimensions.
+    """
+    own, fleet = names.metrics_namespace, ["AutoScalingGroupName", names.fleet]
     of_api = ["ApiId", api_id, "Stage", "$default"]
     of_machine = ["StateMachineArn", state_machine_arn]
-    of_hosts = ["TargetGroup", load_balancer_suffixes[0], "LoadBalancer", load_balancer_suffixes[1]]
+    of_balancer = ["LoadBalancer", load_balancer_suffixes[1]]
+    of_hosts = ["TargetGroup", load_balancer_suffixes[0], *of_balancer]
+    flows = ("NewFlowCount", "TCP_Target_Reset_Count", "TCP_ELB_Reset_Count")
+    instances = [
+        *_metrics("AWS/AutoScaling", ("GroupDesiredCapacity", "GroupInServiceInstances"), fleet),
+        *_metrics("AWS/NetworkELB", ("HealthyHostCount", "UnHealthyHostCount"), of_hosts),
+    ]
+    utilization = [f"{part}Utilization" for part in ("Gpu", "GpuMemory", "Cpu", "Memory", "Disk")]
+    executions = [f"Executions{end}" for end in ("Started", "Succeeded", "Failed")]
+    visible = "ApproximateNumberOfMessagesVisible"
     graphs: list[tuple[str, str, list[list[Any]]]] = [
-        (
-            "Jobs",
-            "Sum",
-            [["AWS/States", f"Executions{end}", *of_machine] for end in ("Started", "Succeeded", "Failed")],
-        ),
-        ("Job duration", "p95", [["AWS/States", "ExecutionTime", *of_machine]]),
+        ("Jobs", "Sum", _metrics("AWS/States", executions, of_machine)),
+        ("Job duration", "p95", _metrics("AWS/States", ["ExecutionTime"], of_machine)),
         ("Results", "Sum", _function_metrics(names, "SucceededJobs", "DegradedResults", "FailedJobs")),
         ("Job success rate, %", "Sum", _success_rate(names)),
         ("Failed sources", "Sum", _function_metrics(names, "FailedLips", "FailedAudio", "FailedFaces")),
         ("Processed video, s", "Sum", _function_metrics(names, "VideoSeconds")),
-        ("API", "Sum", [["AWS/ApiGateway", metric, *of_api] for metric in ("Count", "4xx", "5xx")]),
-        ("API, latency", "p95", [["AWS/ApiGateway", "Latency", *of_api]]),
-        ("Streams per instance", "Average", [[names.metrics_namespace, "Streams", *fleet]]),
-        ("Server requests", "Sum", [[names.metrics_namespace, "Requests", *fleet]]),
+        ("API", "Sum", _metrics("AWS/ApiGateway", ("Count", "4xx", "5xx"), of_api)),
+        ("API, latency", "p95", _metrics("AWS/ApiGateway", ["Latency"], of_api)),
+        ("Streams per instance", "Average", _metrics(own, ["Streams"], fleet)),
+        ("Server requests", "Sum", _metrics(own, ["Requests"], fleet)),
         (
             "Server request duration, s; real-time factor",
             "Average",
-            [[names.metrics_namespace, what, *fleet] for what in ("RequestTime", "RealTimeFactor")],
+            _metrics(own, ("RequestTime", "RealTimeFactor"), fleet),
         ),
-        (
-            "Connections to servers",
-            "Sum",
-            [
-                ["AWS/NetworkELB", what, "LoadBalancer", load_balancer_suffixes[1]]
-                for what in ("NewFlowCount", "TCP_Target_Reset_Count", "TCP_ELB_Reset_Count")
-            ],
-        ),
-        (
-            "Instances",
-            "Maximum",
-            [
-                *(
-                    ["AWS/AutoScaling", f"Group{what}", *fleet]
-                    for what in ("DesiredCapacity", "InServiceInstances")
-                ),
-                *(["AWS/NetworkELB", f"{what}HostCount", *of_hosts] for what in ("Healthy", "UnHealthy")),
-            ],
-        ),
-        (
-            "Instance utilization, %",
-            "Maximum",
-            [
-                [names.metrics_namespace, f"{what}Utilization", *fleet]
-                for what in ("Gpu", "GpuMemory", "Cpu", "Memory", "Disk")
-            ],
-        ),
-        (
-            "Server errors",
-            "Sum",
-            [[names.metrics_namespace, what] for what in ("ServerErrors", "OutOfMemory")],
-        ),
+        ("Connections to servers", "Sum", _metrics("AWS/NetworkELB", flows, of_balancer)),
+        ("Instances", "Maximum", instances),
+        ("Instance utilization, %", "Maximum", _metrics(own, utilization, fleet)),
+        ("Server errors", "Sum", _metrics(own, ("ServerErrors", "OutOfMemory"))),
         ("Function errors", "Sum", [["AWS/Lambda", "Errors", "FunctionName", each] for each in functions]),
         (
             "Function duration",
             "p95",
             [["AWS/Lambda", "Duration", "FunctionName", each] for each in functions],
         ),
-        (
-            "Function concurrency",
-            "Maximum",
-            [["AWS/Lambda", "ConcurrentExecutions"], ["AWS/Lambda", "Throttles"]],
-        ),
-        (
-            "Queued messages",
-            "Maximum",
-            [["AWS/SQS", "ApproximateNumberOfMessagesVisible", "QueueName", each] for each in queues],
-        ),
+        ("Function concurrency", "Maximum", _metrics("AWS/Lambda", ("ConcurrentExecutions", "Throttles"))),
+        ("Queued messages", "Maximum", [["AWS/SQS", visible, "QueueName", each] for each in queues]),
     ]
     head = {
         "type": "alarm",
@@ -173,9 +132,13 @@ def _success_rate(names: Names) -> list[list[Any]]:
     return [[share], *counted]
 
 
+def _metrics(namespace: str, names: Iterable[str], dimensions: Sequence[str] = ()) -> list[list[str]]:
+    return [[namespace, name, *dimensions] for name in names]
+
+
 def _function_metrics(names: Names, *metrics: str) -> list[list[str]]:
     """Return metrics that the functions publish."""
-    return [[names.metrics_namespace, metric, "service", "gorggle"] for metric in metrics]
+    return _metrics(names.metrics_namespace, metrics, ("service", "gorggle"))
 
 
 def _build_graph(

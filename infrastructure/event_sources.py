@@ -8,10 +8,10 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
+from infrastructure.component import Component, StackContext
 from infrastructure.function_manifest import Manifest
 from infrastructure.lambda_function import LambdaFunction
 from infrastructure.messaging import Queue, Topic
-from infrastructure.naming import Names
 from infrastructure.resource_references import ResourceReferences
 from infrastructure.secrets import Credentials
 
@@ -19,23 +19,20 @@ Functions = Mapping[str, LambdaFunction]
 MAX_RETRIES, MAX_EVENT_AGE_S = 20, 3600
 
 
-class Triggers(pulumi.ComponentResource):
+class Triggers(Component):
     """Event source mappings, EventBridge rules and schedules."""
 
     def __init__(
         self,
         name: str,
-        names: Names,
+        context: StackContext,
         manifest: Manifest,
         functions: Functions,
         queues: Mapping[str, Queue],
         references: ResourceReferences,
-        opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        super().__init__("gorggle:triggers:Triggers", name, None, opts)
-        self._name, self._names, self._references = name, names, references
-        self._functions, self._queues = functions, queues
-        self._child = pulumi.ResourceOptions(parent=self)
+        super().__init__("triggers:Triggers", name, context)
+        self._functions, self._queues, self._references = functions, queues, references
         for function in manifest.triggered_by("queue"):
             self._add_queue_trigger(functions[function.name])
         for role, rule in manifest.rules.items():
@@ -64,7 +61,7 @@ class Triggers(pulumi.ComponentResource):
     def _add_rule(self, role: str, spec: Mapping[str, Any], **condition: pulumi.Input[str]) -> None:
         rule = aws.cloudwatch.EventRule(
             f"{self._name}-{role}-rule",
-            name=f"{self._names.prefix}-{role}",
+            name=self._names.resource(role),
             state="ENABLED",
             opts=self._child,
             **condition,

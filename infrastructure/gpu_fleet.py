@@ -10,6 +10,7 @@ import pulumi
 import pulumi_aws as aws
 
 from infrastructure import iam
+from infrastructure.component import Component, StackContext
 from infrastructure.config import StackSettings
 from infrastructure.load_balancer import HTTP_PORT, SERVER_PORT, LoadBalancer
 from infrastructure.naming import Names
@@ -24,35 +25,24 @@ EC2_SERVICE = "ec2.amazonaws.com"
 GROUP_METRICS = ("GroupDesiredCapacity", "GroupInServiceInstances", "GroupPendingInstances")
 
 
-class GpuFleet(pulumi.ComponentResource):
+class GpuFleet(Component):
     """Role, launch template and Auto Scaling group of the servers."""
 
     def __init__(
         self,
         name: str,
-        names: Names,
-        settings: StackSettings,
+        context: StackContext,
         network: Network,
         balancer: LoadBalancer,
         bundle: tuple[pulumi.Output[str], pulumi.Output[str]],
         certificate_secret: pulumi.Output[str],
-        key_arn: pulumi.Input[str],
-        opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         """``bundle``: bucket and key of the server bundle; ``certificate_secret``: ARN of the server's certificate."""
-        super().__init__("gorggle:gpu_fleet:GpuFleet", name, None, opts)
-        self._name, self._names, self._settings = name, names, settings
-        self._child = pulumi.ResourceOptions(parent=self)
+        super().__init__("gpu_fleet:GpuFleet", name, context)
         self._bundle_location, self._certificate_secret = bundle, certificate_secret
-        self.log_group = aws.cloudwatch.LogGroup(
-            f"{name}-logs",
-            name=f"/gorggle/{names.stack}/server",
-            retention_in_days=settings.log_retention_days,
-            kms_key_id=key_arn,
-            opts=self._child,
-        )
+        self.log_group = self._create_log_group("logs", f"/gorggle/{self._names.stack}/server")
         self.role = iam.ServiceRole(
-            f"{names.prefix}-server", EC2_SERVICE, self._build_grants(), opts=self._child
+            self._names.resource("server"), EC2_SERVICE, self._build_grants(), opts=self._child
         )
         self.template = self._create_launch_template(balancer)
         self.group = self._create_group(network, balancer)
@@ -84,7 +74,7 @@ class GpuFleet(pulumi.ComponentResource):
     def _create_launch_template(self, balancer: LoadBalancer) -> aws.ec2.LaunchTemplate:
         profile = aws.iam.InstanceProfile(
             f"{self._name}-profile",
-            name=f"{self._names.prefix}-server",
+            name=self._names.resource("server"),
             role=self.role.role.name,
             opts=self._child,
         )
@@ -94,7 +84,7 @@ class GpuFleet(pulumi.ComponentResource):
         tags = instance_tags(self._names, self._settings)
         return aws.ec2.LaunchTemplate(
             f"{self._name}-template",
-            name=f"{self._names.prefix}-server",
+            name=self._names.resource("server"),
             image_id=image.value,
             instance_type=self._settings.gpu_instance_types[0],
             iam_instance_profile={"arn": profile.arn},
@@ -204,7 +194,7 @@ class GpuFleet(pulumi.ComponentResource):
             if recurrence:
                 aws.autoscaling.Schedule(
                     f"{self._name}-{role}",
-                    scheduled_action_name=f"{self._names.prefix}-{role}",
+                    scheduled_action_name=self._names.resource(role),
                     autoscaling_group_name=self.group.name,
                     recurrence=recurrence,
                     min_size=min_size,

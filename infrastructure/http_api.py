@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 import pulumi
 import pulumi_aws as aws
 
-from infrastructure.config import StackSettings
+from infrastructure.component import Component, StackContext
 from infrastructure.cors import api_cors_rule
 from infrastructure.function_manifest import Manifest
 from infrastructure.lambda_function import LambdaFunction
-from infrastructure.naming import Names
 
 # The maximum of API Gateway.
 INTEGRATION_TIMEOUT_MS = 30_000
@@ -29,38 +28,33 @@ ACCESS_LOG_FORMAT = {
 }
 
 
-class Api(pulumi.ComponentResource):
+class Api(Component):
     """API, stage, routes and authorizer; ``url`` is its endpoint."""
 
     def __init__(
         self,
         name: str,
-        names: Names,
-        settings: StackSettings,
+        context: StackContext,
         manifest: Manifest,
         functions: Mapping[str, LambdaFunction],
         origins: list[pulumi.Output[str]],
-        key_arn: pulumi.Input[str],
-        opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         """``origins``: allowed origins (CORS)."""
-        super().__init__("gorggle:api:Api", name, None, opts)
-        self._name, self._names, self._settings = name, names, settings
+        super().__init__("api:Api", name, context)
         self._functions, self._origins = functions, origins
-        self._child = pulumi.ResourceOptions(parent=self)
         self.api = aws.apigatewayv2.Api(
             f"{name}-http",
-            name=names.prefix,
+            name=self._names.prefix,
             protocol_type="HTTP",
             cors_configuration=api_cors_rule(origins) if origins else None,
             opts=self._child,
         )
         # Sign-in settings of the website.
-        self.sign_in_config: dict[str, pulumi.Input[str]] = {"auth": settings.api_auth}
+        self.sign_in_config: dict[str, pulumi.Input[str]] = {"auth": self._settings.api_auth}
         self._authorization_type, self._authorizer = self._create_authorizer(manifest)
         for function in manifest.triggered_by("route"):
             self._add_route(functions[function.name])
-        self.stage = self._create_stage(key_arn)
+        self.stage = self._create_stage()
         self.url = self.api.api_endpoint
         self.register_outputs({"address": self.url})
 
@@ -183,14 +177,8 @@ class Api(pulumi.ComponentResource):
         source = pulumi.Output.concat(self.api.execution_arn, f"/*/{method}{pattern}")
         function.allow_invocation("api", "apigateway.amazonaws.com", source)
 
-    def _create_stage(self, key_arn: pulumi.Input[str]) -> aws.apigatewayv2.Stage:
-        log_group = aws.cloudwatch.LogGroup(
-            f"{self._name}-logs",
-            name=f"/aws/vendedlogs/apis/{self._names.prefix}",
-            retention_in_days=self._settings.log_retention_days,
-            kms_key_id=key_arn,
-            opts=self._child,
-        )
+    def _create_stage(self) -> aws.apigatewayv2.Stage:
+        log_group = self._create_log_group("logs", f"/aws/vendedlogs/apis/{self._names.prefix}")
         return aws.apigatewayv2.Stage(
             f"{self._name}-stage",
             api_id=self.api.id,

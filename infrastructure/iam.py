@@ -62,6 +62,18 @@ def source_account_condition(account: str) -> dict[str, Any]:
     return {"StringEquals": {"aws:SourceAccount": account}}
 
 
+def deny_plain_http(action: str, resources: str | list[str]) -> dict[str, Any]:
+    """Return the statement of a resource's policy that requires TLS."""
+    return {
+        "Sid": "TlsOnly",
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": action,
+        "Resource": resources,
+        "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+    }
+
+
 class ServiceRole(pulumi.ComponentResource):
     """A role with one inline policy."""
 
@@ -75,18 +87,19 @@ class ServiceRole(pulumi.ComponentResource):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("gorggle:policy:ServiceRole", name, None, opts)
+        child = pulumi.ResourceOptions(parent=self)
         self.role = aws.iam.Role(
             f"{name}-role",
             name=f"{name}-role",
             assume_role_policy=build_trust_policy(service, conditions),
-            opts=pulumi.ResourceOptions(parent=self),
+            opts=child,
         )
         self.policy = aws.iam.RolePolicy(
             f"{name}-policy",
             name="own",
             role=self.role.name,
             policy=build_policy(grants),
-            opts=pulumi.ResourceOptions(parent=self),
+            opts=child,
         )
         self.arn = self.role.arn
         self.register_outputs({"arn": self.arn})

@@ -9,8 +9,7 @@ from __future__ import annotations
 import pulumi
 import pulumi_aws as aws
 
-from infrastructure.config import StackSettings
-from infrastructure.naming import Names
+from infrastructure.component import Component, StackContext
 from infrastructure.network import Network, allow_aws_apis, allow_traffic, create_security_group
 
 SERVER_PORT = 50_051
@@ -20,20 +19,12 @@ HTTP_PORT = 9464
 IDLE_TIMEOUT_S = 3600
 
 
-class LoadBalancer(pulumi.ComponentResource):
+class LoadBalancer(Component):
     """Load balancer, target group, listener and security groups; ``address`` is host and port."""
 
-    def __init__(
-        self,
-        name: str,
-        names: Names,
-        settings: StackSettings,
-        network: Network,
-        opts: pulumi.ResourceOptions | None = None,
-    ) -> None:
-        super().__init__("gorggle:load_balancer:LoadBalancer", name, None, opts)
-        self._name, self._network = name, network
-        self._child = pulumi.ResourceOptions(parent=self)
+    def __init__(self, name: str, context: StackContext, network: Network) -> None:
+        super().__init__("load_balancer:LoadBalancer", name, context)
+        names, self._network = context.names, network
         self.functions_group = self._create_security_group("functions", "functions that call the GPU server")
         self.balancer_group = self._create_security_group("balancer", "the load balancer of the GPU servers")
         self.servers_group = self._create_security_group("servers", "the GPU servers")
@@ -56,7 +47,7 @@ class LoadBalancer(pulumi.ComponentResource):
             port=SERVER_PORT,
             protocol="TCP",
             target_type="instance",
-            deregistration_delay=settings.gpu_drain_minutes * 60,
+            deregistration_delay=context.settings.gpu_drain_minutes * 60,
             health_check={
                 "protocol": "HTTP",
                 "port": str(HTTP_PORT),
@@ -85,29 +76,12 @@ class LoadBalancer(pulumi.ComponentResource):
         return create_security_group(f"{self._name}-{role}", self._network.vpc.id, description, self._child)
 
     def _add_security_group_rules(self) -> None:
-        allow_traffic(
-            f"{self._name}-functions-to-balancer",
-            self.functions_group,
-            self.balancer_group,
-            SERVER_PORT,
-            "gRPC",
-            self._child,
-        )
-        allow_traffic(
-            f"{self._name}-balancer-to-servers",
-            self.balancer_group,
-            self.servers_group,
-            SERVER_PORT,
-            "gRPC",
-            self._child,
-        )
-        allow_traffic(
-            f"{self._name}-balancer-asks-servers",
-            self.balancer_group,
-            self.servers_group,
-            HTTP_PORT,
-            "readiness",
-            self._child,
-        )
-        for role, group in (("functions", self.functions_group), ("servers", self.servers_group)):
+        functions, balancer, servers = self.functions_group, self.balancer_group, self.servers_group
+        for role, source, target, port, description in (
+            ("functions-to-balancer", functions, balancer, SERVER_PORT, "gRPC"),
+            ("balancer-to-servers", balancer, servers, SERVER_PORT, "gRPC"),
+            ("balancer-asks-servers", balancer, servers, HTTP_PORT, "readiness"),
+        ):
+            allow_traffic(f"{self._name}-{role}", source, target, port, description, self._child)
+        for role, group in (("functions", functions), ("servers", servers)):
             allow_aws_apis(f"{self._name}-{role}", group, self._network, self._child)

@@ -9,25 +9,24 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
-from infrastructure.iam import POLICY_VERSION
-from infrastructure.naming import Names
+from infrastructure.component import Component, StackContext
+from infrastructure.iam import POLICY_VERSION, deny_plain_http, source_account_condition
 
 DAY_S = 24 * 3600
 
 
-class Queue(pulumi.ComponentResource):
+class Queue(Component):
     """A queue, optionally with a dead-letter queue. Call ``create_policy`` after all ``allow_rule``."""
 
     def __init__(
         self,
         name: str,
-        queue_name: str,
+        context: StackContext,
+        role: str,
         spec: Mapping[str, Any],
         dead_letter_queue_arn: pulumi.Output[str] | None = None,
-        opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        super().__init__("gorggle:messaging:Queue", name, None, opts)
-        self._name = name
+        super().__init__("messaging:Queue", name, context)
         redrive = None
         if dead_letter_queue_arn is not None:
             redrive = pulumi.Output.json_dumps(
@@ -35,12 +34,12 @@ class Queue(pulumi.ComponentResource):
             )
         self.queue = aws.sqs.Queue(
             f"{name}-queue",
-            name=queue_name,
+            name=context.names.resource(role),
             visibility_timeout_seconds=spec.get("visibility_s"),
             message_retention_seconds=spec.get("retention_days", 4) * DAY_S,
             redrive_policy=redrive,
             sqs_managed_sse_enabled=True,
-            opts=pulumi.ResourceOptions(parent=self),
+            opts=self._child,
         )
         self.arn, self.url, self.name = self.queue.arn, self.queue.url, self.queue.name
         self._rule_arns: list[pulumi.Input[str]] = []
@@ -58,13 +57,13 @@ class Queue(pulumi.ComponentResource):
             policy=pulumi.Output.all(self.arn, self._rule_arns).apply(
                 lambda args: json.dumps(build_queue_policy(*args))
             ),
-            opts=pulumi.ResourceOptions(parent=self),
+            opts=self._child,
         )
 
 
 def build_queue_policy(arn: str, rule_arns: list[str]) -> dict[str, Any]:
     """Return a policy that requires TLS and allows EventBridge rules to send."""
-    statements: list[dict[str, Any]] = [_deny_plain_http("sqs:*", arn)]
+    statements: list[dict[str, Any]] = [deny_plain_http("sqs:*", arn)]
     if rule_arns:
         statements.append(
             {
@@ -79,33 +78,25 @@ def build_queue_policy(arn: str, rule_arns: list[str]) -> dict[str, Any]:
     return {"Version": POLICY_VERSION, "Statement": statements}
 
 
-class Topic(pulumi.ComponentResource):
+class Topic(Component):
     """A topic, encrypted with the stack's key."""
 
-    def __init__(
-        self,
-        name: str,
-        names: Names,
-        role: str,
-        key_arn: pulumi.Input[str],
-        publishers: tuple[str, ...] = (),
-        opts: pulumi.ResourceOptions | None = None,
-    ) -> None:
+    def __init__(self, name: str, context: StackContext, role: str, publishers: tuple[str, ...] = ()) -> None:
         """``publishers``: AWS services that may publish on behalf of this account."""
-        super().__init__("gorggle:messaging:Topic", name, None, opts)
-        self._name = name
+        super().__init__("messaging:Topic", name, context)
+        account = context.names.account
         self.topic = aws.sns.Topic(
             f"{name}-topic",
-            name=names.topic(role),
-            kms_master_key_id=key_arn,
-            opts=pulumi.ResourceOptions(parent=self),
+            name=context.names.resource(role),
+            kms_master_key_id=context.key_arn,
+            opts=self._child,
         )
         self.arn = self.topic.arn
         self.policy = aws.sns.TopicPolicy(
             f"{name}-policy",
             arn=self.arn,
-            policy=self.arn.apply(lambda arn: json.dumps(build_topic_policy(arn, names.account, publishers))),
-            opts=pulumi.ResourceOptions(parent=self),
+            policy=self.arn.apply(lambda arn: json.dumps(build_topic_policy(arn, account, publishers))),
+            opts=self._child,
         )
         self.register_outputs({"arn": self.arn})
 
@@ -116,13 +107,13 @@ class Topic(pulumi.ComponentResource):
             topic=self.arn,
             protocol=protocol,
             endpoint=endpoint,
-            opts=pulumi.ResourceOptions(parent=self),
+            opts=self._child,
         )
 
 
 def build_topic_policy(arn: str, account: str, publishers: tuple[str, ...]) -> dict[str, Any]:
     """Return a policy that requires TLS and allows AWS services to publish for this account."""
-    statements: list[dict[str, Any]] = [_deny_plain_http("sns:Publish", arn)]
+    statements: list[dict[str, Any]] = [deny_plain_http("sns:Publish", arn)]
     if publishers:
         statements.append(
             {
@@ -131,18 +122,7 @@ def build_topic_policy(arn: str, account: str, publishers: tuple[str, ...]) -> d
                 "Principal": {"Service": list(publishers)},
                 "Action": "sns:Publish",
                 "Resource": arn,
-                "Condition": {"StringEquals": {"aws:SourceAccount": account}},
+                "Condition": source_account_condition(account),
             }
         )
     return {"Version": POLICY_VERSION, "Statement": statements}
-
-
-def _deny_plain_http(action: str, arn: str) -> dict[str, Any]:
-    return {
-        "Sid": "TlsOnly",
-        "Effect": "Deny",
-        "Principal": "*",
-        "Action": action,
-        "Resource": arn,
-        "Condition": {"Bool": {"aws:SecureTransport": "false"}},
-    }

@@ -26,9 +26,9 @@ class Names:
         """Return a bucket's name; account and region make it globally unique."""
         return f"{self.prefix}-{role}-{self.account}-{self.region}"
 
-    def function(self, name: str) -> str:
-        """Return a Lambda function's name."""
-        return f"{self.prefix}-{name}"
+    def resource(self, role: str) -> str:
+        """Return the name of a function, table, queue or topic."""
+        return f"{self.prefix}-{role}"
 
     @property
     def state_machine(self) -> str:
@@ -39,18 +39,6 @@ class Names:
     def fleet(self) -> str:
         """The Auto Scaling group's name."""
         return f"{self.prefix}-gpu"
-
-    def table(self, role: str) -> str:
-        """Return a table's name."""
-        return f"{self.prefix}-{role}"
-
-    def queue(self, role: str) -> str:
-        """Return a queue's name."""
-        return f"{self.prefix}-{role}"
-
-    def topic(self, role: str) -> str:
-        """Return a topic's name."""
-        return f"{self.prefix}-{role}"
 
     @property
     def sign_in_domain(self) -> str:
@@ -86,12 +74,8 @@ class Names:
 
     def function_arn(self, name: str) -> str:
         """Return a Lambda function's ARN."""
-        return self.arn("lambda", f"function:{self.function(name)}")
+        return self.arn("lambda", f"function:{self.resource(name)}")
 
     def secret(self, role: str) -> str:
         """Return a secret's name."""
         return f"{self.prefix}/{role}"
-
-    def secret_arn(self, role: str) -> str:
-        """Return a secret's ARN, with wildcards for the six characters that Secrets Manager appends."""
-        return self.arn("secretsmanager", f"secret:{self.secret(role)}-??????")

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from typing import Any
 
 import pulumi
 import pulumi_aws as aws
 
 from infrastructure import iam
+from infrastructure.component import Component, StackContext
 from infrastructure.config import StackSettings
-from infrastructure.naming import Names
 
 # Services that instances and functions in the VPC call.
 INTERFACE_ENDPOINTS = ("secretsmanager", "logs", "monitoring", "autoscaling")
@@ -42,22 +43,13 @@ def find_gpu_zones(settings: StackSettings, *, opts: pulumi.InvokeOptions) -> li
     return zones[: settings.availability_zone_count]
 
 
-class Network(pulumi.ComponentResource):
+class Network(Component):
     """VPC, subnets, routes and endpoints."""
 
-    def __init__(
-        self,
-        name: str,
-        names: Names,
-        settings: StackSettings,
-        zones: Sequence[str],
-        key_arn: pulumi.Input[str],
-        opts: pulumi.ResourceOptions | None = None,
-    ) -> None:
-        super().__init__("gorggle:network:Network", name, None, opts)
-        self._name, self._names, self._settings = name, names, settings
-        self._child = pulumi.ResourceOptions(parent=self)
-        self._cidr_blocks = list(ipaddress.ip_network(settings.vpc_cidr).subnets(new_prefix=SUBNET_PREFIX))
+    def __init__(self, name: str, context: StackContext, zones: Sequence[str]) -> None:
+        super().__init__("network:Network", name, context)
+        names, settings = context.names, context.settings
+        self._cidr_blocks = list(ipaddress.IPv4Network(settings.vpc_cidr).subnets(new_prefix=SUBNET_PREFIX))
         self.vpc = aws.ec2.Vpc(
             f"{name}-vpc",
             cidr_block=settings.vpc_cidr,
@@ -68,20 +60,21 @@ class Network(pulumi.ComponentResource):
         )
         # Remove all rules from the default security group.
         aws.ec2.DefaultSecurityGroup(f"{name}-default-group", vpc_id=self.vpc.id, opts=self._child)
-        self.subnets = [self._create_subnet(index, zone) for index, zone in enumerate(zones)]
-        self.subnet_ids = [subnet.id for subnet in self.subnets]
+        subnets = [
+            self._create_subnet(f"subnet-{index}", f"private-{zone}", zone, self._cidr_blocks[index])
+            for index, zone in enumerate(zones)
+        ]
+        self.subnet_ids = [subnet.id for subnet in subnets]
         self.route_table = aws.ec2.RouteTable(
             f"{name}-routes", vpc_id=self.vpc.id, tags={"Name": f"{names.prefix}-private"}, opts=self._child
         )
-        for index, subnet in enumerate(self.subnets):
-            aws.ec2.RouteTableAssociation(
-                f"{name}-route-{index}",
-                subnet_id=subnet.id,
-                route_table_id=self.route_table.id,
-                opts=self._child,
-            )
+        for index, subnet_id in enumerate(self.subnet_ids):
+            self._associate_routes(f"route-{index}", subnet_id, self.route_table.id)
         self.gateway_endpoints = {
-            service: self._create_gateway_endpoint(service) for service in GATEWAY_ENDPOINTS
+            service: self._create_endpoint(
+                service, "gateway", vpc_endpoint_type="Gateway", route_table_ids=[self.route_table.id]
+            )
+            for service in GATEWAY_ENDPOINTS
         }
         self.endpoint_group: aws.ec2.SecurityGroup | None = None
         if settings.nat_gateway:
@@ -89,29 +82,35 @@ class Network(pulumi.ComponentResource):
         else:
             self._add_interface_endpoints()
         if settings.flow_logs:
-            self._add_flow_logs(key_arn)
+            self._add_flow_logs()
         self.register_outputs({"vpc_id": self.vpc.id})
 
-    def _create_subnet(self, index: int, zone: str) -> aws.ec2.Subnet:
+    def _create_subnet(
+        self, role: str, label: str, zone: str, cidr_block: ipaddress.IPv4Network
+    ) -> aws.ec2.Subnet:
         return aws.ec2.Subnet(
-            f"{self._name}-subnet-{index}",
+            f"{self._name}-{role}",
             vpc_id=self.vpc.id,
             availability_zone=zone,
-            cidr_block=str(self._cidr_blocks[index]),
+            cidr_block=str(cidr_block),
             map_public_ip_on_launch=False,
-            tags={"Name": f"{self._names.prefix}-private-{zone}"},
+            tags={"Name": f"{self._names.prefix}-{label}"},
             opts=self._child,
         )
 
-    def _create_gateway_endpoint(self, service: str) -> aws.ec2.VpcEndpoint:
+    def _associate_routes(self, role: str, subnet: pulumi.Input[str], table: pulumi.Input[str]) -> None:
+        aws.ec2.RouteTableAssociation(
+            f"{self._name}-{role}", subnet_id=subnet, route_table_id=table, opts=self._child
+        )
+
+    def _create_endpoint(self, service: str, role: str, **options: Any) -> aws.ec2.VpcEndpoint:
         return aws.ec2.VpcEndpoint(
-            f"{self._name}-{service}-gateway",
+            f"{self._name}-{service}-{role}",
             vpc_id=self.vpc.id,
             service_name=f"com.amazonaws.{self._names.region}.{service}",
-            vpc_endpoint_type="Gateway",
-            route_table_ids=[self.route_table.id],
             tags={"Name": f"{self._names.prefix}-{service}"},
             opts=self._child,
+            **options,
         )
 
     def _add_interface_endpoints(self) -> None:
@@ -123,23 +122,18 @@ class Network(pulumi.ComponentResource):
             security_group_id=self.endpoint_group.id,
             description="HTTPS from the VPC",
             cidr_ipv4=self._settings.vpc_cidr,
-            ip_protocol="tcp",
-            from_port=HTTPS_PORT,
-            to_port=HTTPS_PORT,
             opts=self._child,
+            **_tcp(HTTPS_PORT),
         )
         services = INTERFACE_ENDPOINTS + (SESSION_MANAGER_ENDPOINTS if self._settings.session_manager else ())
         for service in services:
-            aws.ec2.VpcEndpoint(
-                f"{self._name}-{service}-endpoint",
-                vpc_id=self.vpc.id,
-                service_name=f"com.amazonaws.{self._names.region}.{service}",
+            self._create_endpoint(
+                service,
+                "endpoint",
                 vpc_endpoint_type="Interface",
                 private_dns_enabled=True,
                 subnet_ids=self.subnet_ids[: self._settings.endpoint_zone_count],
                 security_group_ids=[self.endpoint_group.id],
-                tags={"Name": f"{self._names.prefix}-{service}"},
-                opts=self._child,
             )
 
     def _add_nat(self, zone: str) -> None:
@@ -150,27 +144,14 @@ class Network(pulumi.ComponentResource):
             tags={"Name": self._names.prefix},
             opts=self._child,
         )
-        public = aws.ec2.Subnet(
-            f"{self._name}-public",
-            vpc_id=self.vpc.id,
-            availability_zone=zone,
-            cidr_block=str(self._cidr_blocks[-1]),
-            map_public_ip_on_launch=False,
-            tags={"Name": f"{self._names.prefix}-public-{zone}"},
-            opts=self._child,
-        )
+        public = self._create_subnet("public", f"public-{zone}", zone, self._cidr_blocks[-1])
         public_routes = aws.ec2.RouteTable(
             f"{self._name}-public-routes",
             vpc_id=self.vpc.id,
             tags={"Name": f"{self._names.prefix}-public"},
             opts=self._child,
         )
-        aws.ec2.RouteTableAssociation(
-            f"{self._name}-public-route",
-            subnet_id=public.id,
-            route_table_id=public_routes.id,
-            opts=self._child,
-        )
+        self._associate_routes("public-route", public.id, public_routes.id)
         self._add_default_route("public-out", public_routes.id, gateway_id=internet.id)
         address = aws.ec2.Eip(
             f"{self._name}-nat-address",
@@ -196,14 +177,8 @@ class Network(pulumi.ComponentResource):
             **target,
         )
 
-    def _add_flow_logs(self, key_arn: pulumi.Input[str]) -> None:
-        group = aws.cloudwatch.LogGroup(
-            f"{self._name}-refused",
-            name=f"/gorggle/{self._names.stack}/network",
-            retention_in_days=self._settings.log_retention_days,
-            kms_key_id=key_arn,
-            opts=self._child,
-        )
+    def _add_flow_logs(self) -> None:
+        group = self._create_log_group("refused", f"/gorggle/{self._names.stack}/network")
         writer = iam.ServiceRole(
             f"{self._names.prefix}-flow-logs",
             "vpc-flow-logs.amazonaws.com",
@@ -239,26 +214,18 @@ def allow_traffic(
     opts: pulumi.ResourceOptions,
 ) -> None:
     """Allow TCP connections between two security groups on one port: egress and ingress."""
-    aws.vpc.SecurityGroupEgressRule(
-        f"{name}-out",
-        security_group_id=source.id,
-        referenced_security_group_id=target.id,
-        description=description,
-        ip_protocol="tcp",
-        from_port=port,
-        to_port=port,
-        opts=opts,
-    )
-    aws.vpc.SecurityGroupIngressRule(
-        f"{name}-in",
-        security_group_id=target.id,
-        referenced_security_group_id=source.id,
-        description=description,
-        ip_protocol="tcp",
-        from_port=port,
-        to_port=port,
-        opts=opts,
-    )
+    for rule, role, group, other in (
+        (aws.vpc.SecurityGroupEgressRule, "out", source, target),
+        (aws.vpc.SecurityGroupIngressRule, "in", target, source),
+    ):
+        rule(
+            f"{name}-{role}",
+            security_group_id=group.id,
+            referenced_security_group_id=other.id,
+            description=description,
+            opts=opts,
+            **_tcp(port),
+        )
 
 
 def allow_aws_apis(
@@ -279,9 +246,11 @@ def allow_aws_apis(
             f"{name}-to-{role}",
             security_group_id=source.id,
             description=f"HTTPS to {role}",
-            ip_protocol="tcp",
-            from_port=HTTPS_PORT,
-            to_port=HTTPS_PORT,
             opts=opts,
+            **_tcp(HTTPS_PORT),
             **target,
         )
+
+
+def _tcp(port: int) -> dict[str, Any]:
+    return {"ip_protocol": "tcp", "from_port": port, "to_port": port}

@@ -83,14 +83,16 @@ class ResourceReferences:
             raise KeyError(f"{reference!r} is referenced, but the stack has no such resource")
         return [self.arns[reference]]
 
-    def to_grant(self, statement: Statement) -> Grant:
-        """Return a statement with ARNs instead of references."""
-        resources = [arn for each in statement.resources for arn in self.resolve_arns(each)]
-        return Grant(statement.actions, resources, reason=statement.reason)
-
     def to_grants(self, statements: Iterable[Statement]) -> list[Grant]:
         """Return statements with ARNs instead of references."""
-        return [self.to_grant(statement) for statement in statements]
+        return [
+            Grant(
+                one.actions,
+                [arn for each in one.resources for arn in self.resolve_arns(each)],
+                reason=one.reason,
+            )
+            for one in statements
+        ]
 
     def resolve_environment(self, function: FunctionSpec) -> Mapping[str, Text]:
         """Return a function's environment variables."""

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import pulumi
 import pulumi_aws as aws
 
-from infrastructure.naming import Names
+from infrastructure.component import Component, StackContext
 
 RECOVERY_DAYS = 7
 
 
-class Credentials(pulumi.ComponentResource):
+class Credentials(Component):
     """Secrets without values, by role."""
 
-    def __init__(
-        self, name: str, names: Names, roles: Iterable[str], opts: pulumi.ResourceOptions | None = None
-    ) -> None:
-        super().__init__("gorggle:credentials:Credentials", name, None, opts)
+    def __init__(self, name: str, context: StackContext, roles: Iterable[str]) -> None:
+        super().__init__("credentials:Credentials", name, context)
         # With Secrets Manager's own key: free of charge, and IAM policies alone decide who may read.
         self.secrets = {
             role: aws.secretsmanager.Secret(
                 f"{name}-{role}",
-                name=names.secret(role),
+                name=context.names.secret(role),
                 description=DESCRIPTIONS[role],
                 recovery_window_in_days=RECOVERY_DAYS,
-                opts=pulumi.ResourceOptions(parent=self),
+                opts=self._child,
             )
             for role in roles
         }

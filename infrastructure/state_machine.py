@@ -11,37 +11,27 @@ import pulumi_aws as aws
 
 from gorggle_lambdas.state_machine import build_definition
 from infrastructure import iam
-from infrastructure.config import StackSettings
+from infrastructure.component import Component, StackContext
 from infrastructure.function_manifest import StateMachineSpec
 from infrastructure.lambda_function import LambdaFunction
-from infrastructure.naming import Names
 from infrastructure.resource_references import ResourceReferences
 
 
-class Pipeline(pulumi.ComponentResource):
+class Pipeline(Component):
     """State machine with its role and log group; ``arn`` is its output."""
 
     def __init__(
         self,
         name: str,
-        names: Names,
-        settings: StackSettings,
+        context: StackContext,
         machine: StateMachineSpec,
         functions: Mapping[str, LambdaFunction],
         references: ResourceReferences,
-        key_arn: pulumi.Input[str],
-        opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        super().__init__("gorggle:pipeline:Pipeline", name, None, opts)
-        child = pulumi.ResourceOptions(parent=self)
-        self.log_group = aws.cloudwatch.LogGroup(
-            f"{name}-logs",
-            # Log groups with this prefix need no entry in CloudWatch Logs' resource policy, which is limited to 5120 bytes.
-            name=f"/aws/vendedlogs/states/{names.state_machine}",
-            retention_in_days=settings.log_retention_days,
-            kms_key_id=key_arn,
-            opts=child,
-        )
+        super().__init__("pipeline:Pipeline", name, context)
+        names = context.names
+        # Log groups with this prefix need no entry in CloudWatch Logs' resource policy, which is limited to 5120 bytes.
+        log_group = self._create_log_group("logs", f"/aws/vendedlogs/states/{names.state_machine}")
         callees = [functions[each] for each in machine.calls]
         grants = references.to_grants(machine.statements)
         grants.append(iam.Grant(("lambda:InvokeFunction",), [each.arn for each in callees]))
@@ -50,7 +40,7 @@ class Pipeline(pulumi.ComponentResource):
             "states.amazonaws.com",
             grants,
             conditions=iam.source_account_condition(names.account),
-            opts=child,
+            opts=self._child,
         )
         values: dict[str, pulumi.Input[Any]] = {each.spec.name: each.arn for each in callees}
         for key, reference in machine.parameters.items():
@@ -64,12 +54,12 @@ class Pipeline(pulumi.ComponentResource):
             definition=pulumi.Output.all(**values).apply(
                 lambda resolved: json.dumps(build_definition(resolved), indent=1)
             ),
-            tracing_configuration={"enabled": settings.tracing},
+            tracing_configuration={"enabled": context.settings.tracing},
             # Without execution data: transcripts must not be logged.
             logging_configuration={
                 "level": "ERROR",
                 "include_execution_data": False,
-                "log_destination": pulumi.Output.concat(self.log_group.arn, ":*"),
+                "log_destination": pulumi.Output.concat(log_group.arn, ":*"),
             },
             opts=pulumi.ResourceOptions(parent=self, depends_on=[self.role.policy]),
         )

@@ -10,9 +10,8 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
-from infrastructure.config import StackSettings
-from infrastructure.iam import POLICY_VERSION
-from infrastructure.naming import Names
+from infrastructure.component import Component, StackContext
+from infrastructure.iam import POLICY_VERSION, deny_plain_http
 
 UNFINISHED_UPLOAD_DAYS = 1
 OLD_VERSION_DAYS = 7
@@ -37,20 +36,20 @@ class BucketSpec:
     has_custom_policy: bool = False
 
 
-class Bucket(pulumi.ComponentResource):
+class Bucket(Component):
     """A private, encrypted bucket; ``name`` and ``arn`` are its outputs."""
 
     def __init__(
-        self, name: str, names: Names, spec: BucketSpec, opts: pulumi.ResourceOptions | None = None
+        self, name: str, context: StackContext, spec: BucketSpec, opts: pulumi.ResourceOptions | None = None
     ) -> None:
-        super().__init__("gorggle:storage:Bucket", name, None, opts)
-        self._name, self._spec = name, spec
-        self._child = pulumi.ResourceOptions(parent=self)
+        super().__init__("storage:Bucket", name, context, opts)
+        self._spec = spec
+        full_name = context.names.bucket(spec.role)
         self.bucket = aws.s3.Bucket(
             f"{name}-bucket",
-            bucket=names.bucket(spec.role),
+            bucket=full_name,
             force_destroy=not spec.retain,
-            tags={"Name": names.bucket(spec.role)},
+            tags={"Name": full_name},
             opts=self._child,
         )
         self.name, self.arn = self.bucket.bucket, self.bucket.arn
@@ -114,34 +113,23 @@ class Bucket(pulumi.ComponentResource):
         )
 
     def _add_lifecycle_rules(self) -> None:
-        rules: list[dict[str, Any]] = [
-            {
-                "id": "unfinished-uploads",
-                "status": "Enabled",
-                "filter": {"prefix": ""},
-                "abort_incomplete_multipart_upload": {"days_after_initiation": UNFINISHED_UPLOAD_DAYS},
+        actions: dict[str, dict[str, Any]] = {
+            "unfinished-uploads": {
+                "abort_incomplete_multipart_upload": {"days_after_initiation": UNFINISHED_UPLOAD_DAYS}
             }
-        ]
+        }
         if self._spec.expire_days is not None:
-            rules.append(
-                {
-                    "id": "age",
-                    "status": "Enabled",
-                    "filter": {"prefix": ""},
-                    "expiration": {"days": self._spec.expire_days},
-                }
-            )
+            actions["age"] = {"expiration": {"days": self._spec.expire_days}}
         if self._spec.versioned:
-            rules.append(
-                {
-                    "id": "old-versions",
-                    "status": "Enabled",
-                    "filter": {"prefix": ""},
-                    "noncurrent_version_expiration": {"noncurrent_days": OLD_VERSION_DAYS},
-                }
-            )
+            actions["old-versions"] = {"noncurrent_version_expiration": {"noncurrent_days": OLD_VERSION_DAYS}}
         aws.s3.BucketLifecycleConfiguration(
-            f"{self._name}-lifecycle", bucket=self.name, rules=rules, opts=self._child
+            f"{self._name}-lifecycle",
+            bucket=self.name,
+            rules=[
+                {"id": name, "status": "Enabled", "filter": {"prefix": ""}, **action}
+                for name, action in actions.items()
+            ],
+            opts=self._child,
         )
 
     def set_cors_rules(self, rules: Sequence[Mapping[str, Any]]) -> None:
@@ -156,36 +144,20 @@ class Bucket(pulumi.ComponentResource):
 
 def build_bucket_policy(arn: str, statements: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
     """Return a policy that requires TLS, with further statements."""
-    refuse_plain = {
-        "Sid": "TlsOnly",
-        "Effect": "Deny",
-        "Principal": "*",
-        "Action": "s3:*",
-        "Resource": [arn, f"{arn}/*"],
-        "Condition": {"Bool": {"aws:SecureTransport": "false"}},
-    }
-    return {"Version": POLICY_VERSION, "Statement": [refuse_plain, *statements]}
+    tls_only = deny_plain_http("s3:*", [arn, f"{arn}/*"])
+    return {"Version": POLICY_VERSION, "Statement": [tls_only, *statements]}
 
 
-class Table(pulumi.ComponentResource):
+class Table(Component):
     """A table with on-demand billing; ``name`` and ``arn`` are its outputs."""
 
-    def __init__(
-        self,
-        name: str,
-        names: Names,
-        role: str,
-        spec: Mapping[str, Any],
-        settings: StackSettings,
-        key_arn: pulumi.Input[str],
-        opts: pulumi.ResourceOptions | None = None,
-    ) -> None:
-        super().__init__("gorggle:storage:Table", name, None, opts)
+    def __init__(self, name: str, context: StackContext, role: str, spec: Mapping[str, Any]) -> None:
+        super().__init__("storage:Table", name, context)
         indexes = spec.get("indexes", {})
         has_recovery = bool(spec.get("point_in_time_recovery"))
         self.table = aws.dynamodb.Table(
             f"{name}-table",
-            name=names.table(role),
+            name=context.names.resource(role),
             billing_mode="PAY_PER_REQUEST",
             hash_key=spec["hash_key"],
             range_key=spec.get("range_key"),
@@ -193,9 +165,9 @@ class Table(pulumi.ComponentResource):
             global_secondary_indexes=[_build_index(index, keys) for index, keys in indexes.items()] or None,
             ttl={"attribute_name": spec["time_to_live"], "enabled": True},
             point_in_time_recovery={"enabled": has_recovery},
-            server_side_encryption={"enabled": True, "kms_key_arn": key_arn},
-            deletion_protection_enabled=has_recovery and settings.deletion_protection,
-            opts=pulumi.ResourceOptions(parent=self),
+            server_side_encryption={"enabled": True, "kms_key_arn": context.key_arn},
+            deletion_protection_enabled=has_recovery and context.settings.deletion_protection,
+            opts=self._child,
         )
         self.name, self.arn = self.table.name, self.table.arn
         self.register_outputs({"name": self.name})

@@ -9,8 +9,8 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
+from infrastructure.component import Component, StackContext
 from infrastructure.cors import build_content_security_policy
-from infrastructure.naming import Names
 from infrastructure.storage import Bucket, BucketSpec
 
 # AWS managed cache policies. The first forwards no cookies, headers or query strings.
@@ -38,23 +38,17 @@ CONTENT_TYPES = {
 }
 
 
-class Website(pulumi.ComponentResource):
+class Website(Component):
     """Bucket, distribution and security headers; ``origin`` is the website's URL."""
 
     def __init__(
-        self,
-        name: str,
-        names: Names,
-        buckets: Mapping[str, Bucket],
-        sign_in_url: str = "",
-        opts: pulumi.ResourceOptions | None = None,
+        self, name: str, context: StackContext, buckets: Mapping[str, Bucket], sign_in_url: str
     ) -> None:
         """``buckets``: ``uploads`` and ``results``, which pages access; ``sign_in_url``: of the user pool, if any."""
-        super().__init__("gorggle:website:Website", name, None, opts)
-        self._name, self._names, self._sign_in_url = name, names, sign_in_url
-        self._child = pulumi.ResourceOptions(parent=self)
+        super().__init__("website:Website", name, context)
+        self._sign_in_url = sign_in_url
         self.bucket = Bucket(
-            f"{name}-store", names, BucketSpec("website", has_custom_policy=True), self._child
+            f"{name}-store", context, BucketSpec("website", has_custom_policy=True), self._child
         )
         self.distribution = self._create_distribution(buckets)
         self.origin = pulumi.Output.concat("https://", self.distribution.domain_name)

@@ -185,11 +185,6 @@ def build_dashboard() -> dict[str, Any]:
     }
 
 
-def list_queries() -> list[str]:
-    """Return all PromQL expressions of the dashboard."""
-    return [query for row in ROWS.values() for panel in row for query in panel.queries.values()]
-
-
 def _build_panel(panel: Panel) -> dict[str, Any]:
     custom = {"stacking": {"mode": "normal"}, "fillOpacity": 30} if panel.stacked else {}
     return {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,19 @@ from moto.awslambda.models import LambdaFunction, LayerVersion
 from moto.core.config import default_user_config
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
-from gorggle_local.aws import api_gateway, lambda_packages, moto_patches, python_discovery
-from gorggle_local.aws.fake_services import GroundTruth
-from gorggle_local.aws.fault_injection import Fault, Faults
-from gorggle_local.aws.lambda_runtime import FunctionPool, FunctionVersion, Outcome, error_outcome
+from gorggle_local.aws import api_gateway, lambda_packages, moto_patches
+from gorggle_local.aws.lambda_runtime import (
+    FunctionPool,
+    FunctionVersion,
+    Interpreter,
+    Outcome,
+    current_interpreter,
+)
 from gorggle_local.aws.persistence import PersistenceConfig, StatePersister
-from gorggle_local.aws.python_discovery import Interpreter
 from gorggle_local.aws.sqs_poller import SqsPoller
 from gorggle_local.aws.state_store import StateStoreError
 
 ACCOUNT, REGION = "123456789012", "us-east-1"
-MAX_LOG_ENTRIES = 5000
 
 
 @dataclass(frozen=True)
@@ -34,18 +35,14 @@ class EmulatorSettings:
 
     Attributes:
         cache_dir: folder for unzipped packages.
-        truth_dirs: folders with reference transcripts for the fake Transcribe and Rekognition.
         aws_port, api_port: 0 for a free port.
-        time_scale: factor for the delays of the state machine's retries.
         interpreter: Python for the functions; None: the current one.
         runtime: zip with the Lambda runtime's packages; None: those of the current environment.
     """
 
     cache_dir: Path
-    truth_dirs: tuple[Path, ...] = ()
     aws_port: int = 0
     api_port: int = 0
-    time_scale: float = 1.0
     interpreter: Interpreter | None = None
     runtime: Path | None = None
 
@@ -55,9 +52,7 @@ class AwsEmulator:
 
     def __init__(self, settings: EmulatorSettings) -> None:
         self._settings = settings
-        self.interpreter = settings.interpreter or python_discovery.current_interpreter()
-        self.faults = Faults()
-        self.logs: list[dict[str, Any]] = []
+        self.interpreter = settings.interpreter or current_interpreter()
         self._folders: dict[str, Path] = {}
         os.environ |= {
             "AWS_ACCESS_KEY_ID": "local",
@@ -73,11 +68,7 @@ class AwsEmulator:
     def start(self) -> None:
         """Start all servers."""
         default_user_config["stepfunctions"] = {"execute_state_machine": True}
-        moto_patches.apply_patches(
-            moto_patches.PatchConfig(
-                self._invoke, GroundTruth(self._settings.truth_dirs), self._settings.time_scale
-            )
-        )
+        moto_patches.apply_patches(self._invoke)
         self._server.start()
         port = self._server.get_host_and_port()[1]
         self.endpoint_url = f"http://127.0.0.1:{port}"
@@ -116,37 +107,13 @@ class AwsEmulator:
         return None if answer.get("FunctionError") else payload
 
     def _invoke(self, function: LambdaFunction, payload: str, _request_headers: Any, headers: Any) -> str:
-        outcome = self._run_with_faults(function, payload)
+        outcome = self._run_function(function, payload)
         if outcome.is_error:
             headers["x-amz-function-error"] = "Unhandled"
-        self.logs.append(
-            {
-                "function": function.function_name,
-                "is_error": outcome.is_error,
-                "payload": outcome.payload[:2000],
-                "log": outcome.log,
-            }
-        )
-        del self.logs[:-MAX_LOG_ENTRIES]
         return outcome.payload
 
-    def _run_with_faults(self, function: LambdaFunction, payload: str) -> Outcome:
-        version = self._resolve_version(function)
-        fault = self.faults.take(version.name)
-        if fault is None:
-            return self._functions.invoke(version, payload)
-        match fault.kind:
-            case "error":
-                return error_outcome(fault.error, fault.message)
-            case "unreachable":
-                return error_outcome("Lambda.ServiceException", fault.message)
-            case "timeout":
-                return self._functions.invoke(version, payload, timeout_s=fault.after_s)
-            case "exit":
-                return self._functions.invoke(version, payload, kill_after_s=fault.after_s)
-            case "twice":
-                self._functions.invoke(version, payload)
-                return self._functions.invoke(version, payload)
+    def _run_function(self, function: LambdaFunction, payload: str) -> Outcome:
+        return self._functions.invoke(self._resolve_version(function), payload)
 
     def _resolve_version(self, function: LambdaFunction) -> FunctionVersion:
         from moto.awslambda.models import lambda_backends
@@ -179,13 +146,6 @@ class AwsEmulator:
 
     def _handle_control(self, path: str, body: bytes) -> Any:
         """Handle a request to control the emulator."""
-        if path == "faults":
-            self.faults.clear()
-            for fault in json.loads(body):
-                self.faults.add(Fault(**fault))
-            return {}
-        if path == "logs":
-            return _serialize_logs(self.logs)
         if path == "persist":
             return self._start_persistence(**json.loads(body))
         return {"interpreter": str(self.interpreter), "endpoint_url": self.endpoint_url}
@@ -203,7 +163,3 @@ class AwsEmulator:
             return {"error": str(error)}
         self._persister = persister
         return result
-
-
-def _serialize_logs(logs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{**entry, "log": list(entry["log"])} for entry in logs]

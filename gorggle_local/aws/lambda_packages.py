@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,12 +44,10 @@ _EXCLUDED = (
 
 def build_code_zip(target: Path) -> Path:
     """Write the functions' code: the handlers and the SDK."""
-    sources = [
-        source
-        for name in ("gorggle_lambdas", "gorggle")
-        for source in _list_files(_find_package(name), Path(name))
-    ]
-    return _zip_files(sources, target)
+    files = (
+        file for name in ("gorggle_lambdas", "gorggle") for file in _list_files(_find_package(name), name)
+    )
+    return _write_zip(((name, path.read_bytes()) for path, name in files), target)
 
 
 def _find_package(name: str) -> Path:
@@ -60,20 +58,15 @@ def _find_package(name: str) -> Path:
     return Path(spec.origin).parent
 
 
-def build_layer_zip(layer: str, target: Path) -> Path:
-    """Write a layer with this environment's distributions, in ``python/``."""
-    sources = [(path, Path("python") / name) for path, name in _list_distribution_files(LAYERS[layer])]
-    return _zip_files(sources, target)
+def build_reference_zip(reference: Sequence[str] | Path, target: Path) -> Path:
+    """Write a layer that refers to its content, so that a hundred megabytes need not go through moto.
 
-
-def build_distributions_layer_zip(layer: str, target: Path) -> Path:
-    """Write a layer that only lists its distributions, so that a hundred megabytes need not go through moto."""
-    return _zip_texts({REFERENCE_FILE: json.dumps(LAYERS[layer])}, target)
-
-
-def build_path_layer_zip(built: Path, target: Path) -> Path:
-    """Write a layer that only contains the path of a built layer."""
-    return _zip_texts({REFERENCE_FILE: json.dumps(str(built.resolve()))}, target)
+    Args:
+        reference: names of distributions, or path of a built layer.
+        target: of the zip.
+    """
+    content = str(reference.resolve()) if isinstance(reference, Path) else reference
+    return _write_zip([(REFERENCE_FILE, json.dumps(content).encode())], target)
 
 
 def prepare_runtime(cache: Path, built: Path | None = None) -> Path:
@@ -129,10 +122,10 @@ def _move_into_place(draft: Path, folder: Path) -> None:
         shutil.rmtree(draft)
 
 
-def _list_files(folder: Path, below: Path) -> Iterator[tuple[Path, Path]]:
+def _list_files(folder: Path, below: str) -> Iterator[tuple[Path, str]]:
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not _is_excluded(path.as_posix()):
-            yield path, below / path.relative_to(folder)
+            yield path, f"{below}/{path.relative_to(folder).as_posix()}"
 
 
 def _list_distribution_files(names: Sequence[str]) -> Iterator[tuple[Path, Path]]:
@@ -146,15 +139,6 @@ def _list_distribution_files(names: Sequence[str]) -> Iterator[tuple[Path, Path]
 
 def _is_excluded(path: str) -> bool:
     return any(part in path for part in _EXCLUDED)
-
-
-def _zip_files(sources: Sequence[tuple[Path, Path]], target: Path) -> Path:
-    ordered = sorted(sources, key=lambda source: source[1].as_posix())
-    return _write_zip(((name.as_posix(), path.read_bytes()) for path, name in ordered), target)
-
-
-def _zip_texts(texts: Mapping[str, str], target: Path) -> Path:
-    return _write_zip(((name, text.encode()) for name, text in sorted(texts.items())), target)
 
 
 def _write_zip(contents: Iterable[tuple[str, bytes]], target: Path) -> Path:

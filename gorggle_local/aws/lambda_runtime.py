@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import queue
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -21,8 +23,6 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-
-from gorggle_local.aws.python_discovery import Interpreter, current_interpreter
 
 _API = "/2018-06-01/runtime"
 # Importing runtime and handler. (Lambda allows 10 s; after that it counts as part of the invocation.)
@@ -36,6 +36,27 @@ _START = (
     "from awslambdaric.__main__ import main; main(['bootstrap', sys.argv[1]])"
 )
 _PAGE_SIZE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """A CPython.
+
+    Attributes:
+        executable: the interpreter itself, not a shim.
+        version: such as "3.12.1".
+    """
+
+    executable: Path
+    version: str
+
+    def __str__(self) -> str:
+        return f"CPython {self.version} ({self.executable})"
+
+
+def current_interpreter() -> Interpreter:
+    """Return the current interpreter."""
+    return Interpreter(Path(sys.executable), platform.python_version())
 
 
 @dataclass(frozen=True)
@@ -90,21 +111,12 @@ class FunctionPool:
         self._lock = threading.Lock()
         self._is_closed = False
 
-    def invoke(
-        self, version: FunctionVersion, payload: str, *, timeout_s: float = 0.0, kill_after_s: float = 0.0
-    ) -> Outcome:
-        """Run an invocation.
-
-        Args:
-            version: of the function.
-            payload: JSON.
-            timeout_s: overrides the function's timeout unless 0.
-            kill_after_s: kill the process after this time unless 0.
-        """
+    def invoke(self, version: FunctionVersion, payload: str) -> Outcome:
+        """Run an invocation with a payload in JSON."""
         if self._is_closed:
             return error_outcome("Sandbox.Closed", "the emulator is shutting down")
         process = self._acquire_process(version)
-        outcome = process.invoke(payload, timeout_s or version.timeout_s, kill_after_s)
+        outcome = process.invoke(payload)
         with self._lock:
             if process.is_alive and not self._is_closed:
                 self._idle[version].append(process)
@@ -175,8 +187,9 @@ class _Process:
         self._api.server_close()
         self._tmp.cleanup()
 
-    def invoke(self, payload: str, timeout_s: float, kill_after_s: float) -> Outcome:
+    def invoke(self, payload: str) -> Outcome:
         self._lines.clear()
+        timeout_s = self._version.timeout_s
         started = time.monotonic()
         while not self._is_ready.wait(POLL_INTERVAL_S):
             if not self.is_alive:
@@ -191,11 +204,7 @@ class _Process:
         while True:
             outcome = self._poll_outcome(min(POLL_INTERVAL_S, timeout_s))
             # Checked first: a result that arrives too late does not count, however late this thread runs.
-            elapsed_s = time.monotonic() - started
-            if kill_after_s and elapsed_s > kill_after_s:
-                self._process.kill()
-                return self._error_outcome("Runtime.ExitError", "Runtime exited with signal: killed")
-            if elapsed_s > timeout_s:
+            if time.monotonic() - started > timeout_s:
                 self._process.kill()
                 return self._error_outcome(
                     "Sandbox.Timedout", f"Task timed out after {timeout_s:.2f} seconds"
@@ -224,11 +233,8 @@ class _Process:
         return Outcome(outcome.payload, outcome.is_error, list(self._lines))
 
     def _exit_outcome(self) -> Outcome:
-        code = self._process.wait()
-        try:
-            return self._outcomes.get_nowait()
-        except queue.Empty:
-            return self._error_outcome("Runtime.ExitError", f"Runtime exited with status {code}")
+        message = f"Runtime exited with status {self._process.wait()}"
+        return self._poll_outcome(0) or self._error_outcome("Runtime.ExitError", message)
 
     def _error_outcome(self, kind: str, message: str) -> Outcome:
         return error_outcome(kind, message, self._lines)

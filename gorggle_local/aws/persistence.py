@@ -53,6 +53,7 @@ class StatePersister:
     ) -> None:
         self._folder = StateFolder(folder)
         self._config = config
+        self._buckets = (config.uploads_bucket, config.results_bucket)
         self._s3 = s3_backends[account]["aws"]
         self._tables = dynamodb_backends[account][region]
         self._dynamodb = dynamodb
@@ -104,10 +105,7 @@ class StatePersister:
         jobs = plan_recovery(state.tables.get(self._config.jobs_table, []), videos)
         expired = {f"{folder}/{job_id}/" for job_id in jobs.expired for folder in ("uploads", "jobs")}
         for each in state.objects:
-            if each.bucket in (
-                self._config.uploads_bucket,
-                self._config.results_bucket,
-            ) and not each.key.startswith(tuple(expired)):
+            if each.bucket in self._buckets and not each.key.startswith(tuple(expired)):
                 self._restore_object(each)
         for item in jobs.items:
             self._dynamodb.put_item(TableName=self._config.jobs_table, Item=item)
@@ -125,7 +123,7 @@ class StatePersister:
         """Return a value that differs if anything has changed; much faster than serializing the state."""
         items: list[Any] = list(self._tables.tables[self._config.jobs_table].items.values())
         changed = [item.attrs["updated_at"].value for item in items if "updated_at" in item.attrs]
-        keys = self._list_keys((self._config.uploads_bucket, self._config.results_bucket))
+        keys = self._list_keys(self._buckets)
         return len(items), changed, [(key.name, id(key)) for key in keys]
 
     def _save(self) -> None:
@@ -133,10 +131,7 @@ class StatePersister:
         current: list[Any] = list(self._tables.tables[self._config.jobs_table].items.values())
         items = [item.to_json()["Attributes"] for item in current]
         self._enforce_disk_limit(items)
-        objects = [
-            self._store_object(key)
-            for key in self._list_keys((self._config.uploads_bucket, self._config.results_bucket))
-        ]
+        objects = [self._store_object(key) for key in self._list_keys(self._buckets)]
         if self._folder.save(SavedState(objects, {self._config.jobs_table: items})):
             self._folder.remove_unused(each.file for each in objects)
 
@@ -168,10 +163,7 @@ class StatePersister:
 
     def _enforce_disk_limit(self, items: Sequence[dict[str, Any]]) -> None:
         """Delete the oldest videos of finished jobs above the size limit; transcripts are kept."""
-        size_bytes = sum(
-            key.contentsize
-            for key in self._list_keys((self._config.uploads_bucket, self._config.results_bucket))
-        )
+        size_bytes = sum(key.contentsize for key in self._list_keys(self._buckets))
         if size_bytes <= self._config.max_bytes:
             return
         ended = {item["key"]["S"] for item in items if "ended_at" in item and "key" in item}

@@ -141,25 +141,23 @@ def _create_table(stack: Stack, name: str, table: Mapping[str, Any]) -> str:
         table["hash_key"],
         *(key for index in indexes.values() for key in (index["hash_key"], index["range_key"])),
     }
-    extra = {
-        "GlobalSecondaryIndexes": [
-            {
-                "IndexName": key,
-                "KeySchema": [
-                    {"AttributeName": index["hash_key"], "KeyType": "HASH"},
-                    {"AttributeName": index["range_key"], "KeyType": "RANGE"},
-                ],
-                "Projection": {"ProjectionType": index["projection"]},
-            }
-            for key, index in indexes.items()
-        ]
-    }
+    global_indexes = [
+        {
+            "IndexName": key,
+            "KeySchema": [
+                {"AttributeName": index["hash_key"], "KeyType": "HASH"},
+                {"AttributeName": index["range_key"], "KeyType": "RANGE"},
+            ],
+            "Projection": {"ProjectionType": index["projection"]},
+        }
+        for key, index in indexes.items()
+    ]
     stack.client("dynamodb").create_table(
         TableName=name,
         KeySchema=[{"AttributeName": table["hash_key"], "KeyType": "HASH"}],
         AttributeDefinitions=[{"AttributeName": one, "AttributeType": "S"} for one in sorted(names)],
         BillingMode="PAY_PER_REQUEST",
-        **(extra if indexes else {}),
+        **({"GlobalSecondaryIndexes": global_indexes} if indexes else {}),
     )
     return name
 
@@ -211,12 +209,9 @@ def _create_functions(stack: Stack, manifest: Mapping[str, Any], built: Mapping[
         code = lambda_packages.build_code_zip(Path(folder) / "code.zip")
         _put_artifact(stack, code)
         layers = {}
-        for layer in lambda_packages.LAYERS:
+        for layer, distributions in lambda_packages.LAYERS.items():
             path = Path(folder) / f"{layer}.zip"
-            if layer in built:
-                _put_artifact(stack, lambda_packages.build_path_layer_zip(built[layer], path))
-            else:
-                _put_artifact(stack, lambda_packages.build_distributions_layer_zip(layer, path))
+            _put_artifact(stack, lambda_packages.build_reference_zip(built.get(layer, distributions), path))
             answer = client.publish_layer_version(
                 LayerName=f"{stack.name}-{layer}",
                 Content={"S3Bucket": stack["bucket:artifacts"], "S3Key": f"{layer}.zip"},
@@ -262,14 +257,10 @@ def _create_triggers(stack: Stack, manifest: Mapping[str, Any]) -> None:
     for key, rule in manifest["rules"].items():
         _create_rule(stack, f"{stack.name}-{key}", rule)
     api = stack.client("apigatewayv2").create_api(Name=stack.name, ProtocolType="HTTP")
-    authorizers = {
-        key: _create_authorizer(stack, api["ApiId"], key, one["trigger"])
-        for key, one in manifest["functions"].items()
-        if one["trigger"]["kind"] == "authorizer"
-    }
-    authorizer_id = next(iter(authorizers.values()))
-    for key, one in manifest["functions"].items():
-        trigger = one["trigger"]
+    triggers = {key: one["trigger"] for key, one in manifest["functions"].items()}
+    authorizer = next(key for key, trigger in triggers.items() if trigger["kind"] == "authorizer")
+    authorizer_id = _create_authorizer(stack, api["ApiId"], authorizer, triggers[authorizer])
+    for key, trigger in triggers.items():
         if trigger["kind"] == "route":
             _create_route(stack, api["ApiId"], key, trigger, authorizer_id)
         elif trigger["kind"] == "queue":

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import pwd
 import shutil
 import time
 from pathlib import Path
@@ -60,14 +60,8 @@ def _write_private(path: Path, text: str) -> None:
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
-    if os.geteuid() == 0 and _user_exists(OWNER):
-        shutil.chown(draft, OWNER, OWNER)
+    if os.geteuid() == 0:
+        # bootstrap.sh creates the user; it does not exist elsewhere.
+        with contextlib.suppress(LookupError):
+            shutil.chown(draft, OWNER, OWNER)
     draft.replace(path)
-
-
-def _user_exists(user: str) -> bool:
-    try:
-        pwd.getpwnam(user)
-    except KeyError:
-        return False
-    return True

@@ -84,9 +84,7 @@ class InstanceMetadataClient:
     @property
     def is_terminating(self) -> bool:
         """Whether the Auto Scaling group terminates this instance, or EC2 reclaims it (spot)."""
-        return self.get("autoscaling/target-lifecycle-state") == "Terminated" or self.is_reclaimed
-
-    @property
-    def is_reclaimed(self) -> bool:
-        """Whether EC2 reclaims this spot instance, two minutes after the notice."""
+        if self.get("autoscaling/target-lifecycle-state") == "Terminated":
+            return True
+        # The notice comes two minutes before.
         return self.get("spot/instance-action") is not None

@@ -66,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--prices",
         type=_parse_prices,
-        default=prices.Prices(),
+        default=prices.LIST_PRICES,
         metavar="FILE",
         help="file with unit prices as JSON",
     )
@@ -107,8 +107,7 @@ def _format_json(estimates: dict[str, cost_model.Estimate], unit_prices: prices.
         }
         for title, estimate in estimates.items()
     }
-    used = {name: getattr(unit_prices, name) for name, _ in prices.list_sources()}
-    used["instances"] = dict(unit_prices.instances)
+    used = {**vars(unit_prices), "instances": dict(unit_prices.instances)}
     return json.dumps(
         {
             "currency": "USD",
@@ -116,8 +115,8 @@ def _format_json(estimates: dict[str, cost_model.Estimate], unit_prices: prices.
             "list_prices": {
                 "region": prices.REGION,
                 "as_of": prices.AS_OF,
-                "sources": dict(prices.list_sources()),
-                "compared": {"on": prices.COMPARED_ON, **dict(prices.list_comparisons())},
+                "sources": prices.list_metadata("source"),
+                "compared": {"on": prices.COMPARED_ON, **prices.list_metadata("compared")},
             },
             "prices": used,
         },

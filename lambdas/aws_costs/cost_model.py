@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gorggle_lambdas.aws_costs.prices import Prices
+from gorggle_lambdas.aws_costs.prices import LIST_PRICES, Prices
 
 HOURS_PER_MONTH = 730.0
 SECONDS_PER_HOUR = 3600.0
@@ -71,6 +71,9 @@ class StackConfig:
     retention_days: int = 30
 
 
+DEFAULT_STACK = StackConfig()
+
+
 @dataclass(frozen=True)
 class JobUsage:
     """Billed amounts of one video: estimated before, measured after.
@@ -117,10 +120,9 @@ def estimate_usage(
     face_engine: str = "rekognition",
     window_duration_s: float = 60.0,
     gib_months: float = 0.0,
-    prices: Prices | None = None,
+    prices: Prices = LIST_PRICES,
 ) -> JobUsage:
     """Estimate the billed amounts of a video; engines as in ``StackConfig``."""
-    prices = prices or Prices()
     transcriptions = reads_lips + (audio_engine == "server")
     return JobUsage(
         transcribed_s=duration_s if audio_engine == "transcribe" else 0.0,
@@ -132,9 +134,8 @@ def estimate_usage(
     )
 
 
-def compute_usage_cost(usage: JobUsage, gpu_per_h: float, prices: Prices | None = None) -> Estimate:
+def compute_usage_cost(usage: JobUsage, gpu_per_h: float, prices: Prices = LIST_PRICES) -> Estimate:
     """Return the cost of the processing of one video; ``gpu_per_h`` is ``compute_gpu_hourly_cost``."""
-    prices = prices or Prices()
     billed_s = max(usage.transcribed_s, MIN_BILLED_TRANSCRIPTION_S) if usage.transcribed_s else 0.0
     transitions = TRANSITIONS_PER_JOB + TRANSITIONS_PER_WINDOW * usage.windows
     return Estimate(
@@ -149,13 +150,12 @@ def compute_usage_cost(usage: JobUsage, gpu_per_h: float, prices: Prices | None 
     )
 
 
-def compute_gpu_hourly_cost(stack: StackConfig | None = None, prices: Prices | None = None) -> float:
+def compute_gpu_hourly_cost(stack: StackConfig = DEFAULT_STACK, prices: Prices = LIST_PRICES) -> float:
     """Return the cost of one instance with its volume per hour, at the stack's mix of on-demand and spot.
 
     Raises:
         ValueError: the instance type has no price.
     """
-    stack, prices = stack or StackConfig(), prices or Prices()
     if prices.gpu_per_h is not None:
         return prices.gpu_per_h
     if stack.gpu_instance_type not in prices.instances:
@@ -170,9 +170,8 @@ def compute_gpu_hourly_cost(stack: StackConfig | None = None, prices: Prices | N
     return instance + stack.gpu_volume_size_gib * prices.disk_per_gib_month / HOURS_PER_MONTH
 
 
-def estimate_idle_month(stack: StackConfig | None = None, prices: Prices | None = None) -> Estimate:
+def estimate_idle_month(stack: StackConfig = DEFAULT_STACK, prices: Prices = LIST_PRICES) -> Estimate:
     """Estimate a month without jobs."""
-    stack, prices = stack or StackConfig(), prices or Prices()
     endpoints = stack.endpoints * stack.endpoint_zone_count * prices.endpoint_per_h * HOURS_PER_MONTH
     nat = (prices.nat_per_h + prices.address_per_h) * HOURS_PER_MONTH
     return Estimate(
@@ -187,10 +186,9 @@ def estimate_idle_month(stack: StackConfig | None = None, prices: Prices | None 
 
 
 def estimate_video_hours(
-    hours: float, stack: StackConfig | None = None, prices: Prices | None = None
+    hours: float, stack: StackConfig = DEFAULT_STACK, prices: Prices = LIST_PRICES
 ) -> Estimate:
     """Estimate hours of video as one job on an idle fleet, including its start and idle time."""
-    stack, prices = stack or StackConfig(), prices or Prices()
     work = estimate_usage(
         hours * SECONDS_PER_HOUR,
         audio_engine=stack.audio_engine,

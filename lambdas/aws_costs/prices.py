@@ -10,7 +10,7 @@ AWS's price list, named in its metadata. Override prices as JSON by ``gorggle co
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
@@ -118,6 +118,9 @@ class Prices:
     lambda_gb_s_per_video_s: float = _make_price_field(0.6, _ASSUMED, _NOTHING)
 
 
+LIST_PRICES = Prices()
+
+
 def parse_prices(text: str) -> Prices:
     """Parse prices from JSON; missing ones are list prices. Empty: the list prices.
 
@@ -129,7 +132,7 @@ def parse_prices(text: str) -> Prices:
         PricesError: the document is invalid.
     """
     if not text.strip():
-        return Prices()
+        return LIST_PRICES
     try:
         document = json.loads(text)
     except ValueError as error:
@@ -158,13 +161,6 @@ def _parse_usd(name: str, value: Any) -> float:
     return float(value)
 
 
-def list_comparisons() -> Iterator[tuple[str, str]]:
-    """Yield each price's name, and what it was compared with."""
-    for price in fields(Prices):
-        yield price.name, str(price.metadata["compared"])
-
-
-def list_sources() -> Iterator[tuple[str, str]]:
-    """Yield each price's name, and its source."""
-    for price in fields(Prices):
-        yield price.name, str(price.metadata["source"])
+def list_metadata(kind: str) -> dict[str, str]:
+    """Return each price's source ("source"), or what it was compared with ("compared"), by its name."""
+    return {price.name: str(price.metadata[kind]) for price in fields(Prices)}

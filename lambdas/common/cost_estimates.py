@@ -12,7 +12,7 @@ from gorggle_lambdas.aws_costs.cost_model import (
     compute_usage_cost,
     estimate_usage,
 )
-from gorggle_lambdas.aws_costs.prices import parse_prices
+from gorggle_lambdas.aws_costs.prices import Prices, parse_prices
 from gorggle_lambdas.common.task_events import JobEvent
 
 # Setting that disables costs, such as on a local machine.
@@ -46,7 +46,7 @@ def estimate_job_cost(
         gib_months=_compute_gib_months(job, retention_days),
         prices=unit_prices,
     )
-    return compute_usage_cost(usage, compute_gpu_hourly_cost(prices=unit_prices), unit_prices).to_document()
+    return _compute_cost(usage, unit_prices)
 
 
 def compute_job_cost(
@@ -61,9 +61,11 @@ def compute_job_cost(
         lambda_gb_s=usage["gpu_s"] * TRANSCRIPTION_LAMBDA_GB,
         gib_months=_compute_gib_months(job, retention_days),
     )
-    return compute_usage_cost(
-        job_usage, compute_gpu_hourly_cost(prices=unit_prices), unit_prices
-    ).to_document()
+    return _compute_cost(job_usage, unit_prices)
+
+
+def _compute_cost(usage: JobUsage, prices: Prices) -> dict[str, Any]:
+    return compute_usage_cost(usage, compute_gpu_hourly_cost(prices=prices), prices).to_document()
 
 
 def _compute_gib_months(job: JobEvent, retention_days: int) -> float:

@@ -13,20 +13,9 @@ MAX_TEXT_CHARS = 1000
 # Errors whose message may be shown to users: ours, and the SDK's.
 USER_FACING_ERRORS = frozenset(
     {
-        *(
-            "InvalidMediaError",
-            "ObjectNotFoundError",
-            "JobNotFoundError",
-            "SourceFailedError",
-            "SourceTimeoutError",
-        ),
-        *(
-            "FleetTimeoutError",
-            "ServerStalledError",
-            "NoTranscriptError",
-            "AwsUnavailableError",
-            "FusionInputError",
-        ),
+        *("InvalidMediaError", "ObjectNotFoundError", "JobNotFoundError", "SourceFailedError"),
+        *("SourceTimeoutError", "FleetTimeoutError", "ServerStalledError", "NoTranscriptError"),
+        *("AwsUnavailableError", "FusionInputError"),
         *("InvalidRequestError", "NoFaceError", "NotFoundError", "OverloadedError", "UnavailableError"),
         *("DeadlineError", "DataLossError", "AuthenticationError", "CallCancelledError", "PreconditionError"),
     }

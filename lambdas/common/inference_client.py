@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from aws_lambda_powertools.utilities.parameters import SecretsProvider
 
 from gorggle import Client, errors
@@ -30,24 +32,34 @@ SERVER_ERRORS = (
 )
 
 
-def connect_to_server(address: str, name: str, secret_arn: str) -> Client:
+@dataclass(frozen=True)
+class ServerSettings:
+    """Settings of the functions that call the server, see ``functions.toml``.
+
+    Attributes:
+        server_address: HOST:PORT of the load balancer.
+        server_name: the name in the server's certificate.
+        server_client_secret: ARN; holds {"ca", "certificate", "key"}, PEM.
+    """
+
+    server_address: str
+    server_name: str
+    server_client_secret: str
+
+
+def connect_to_server(settings: ServerSettings) -> Client:
     """Connect to the server, once per invocation.
 
     A frozen Lambda loses idle connections, and each new connection is balanced over the fleet.
-
-    Args:
-        address: HOST:PORT of the load balancer.
-        name: the name in the server's certificate.
-        secret_arn: holds {"ca", "certificate", "key"}, PEM.
     """
     provider = SecretsProvider(boto3_client=aws_clients.client("secretsmanager"))
-    secret = provider.get(secret_arn, max_age=SECRET_MAX_AGE_S, transform="json")
+    secret = provider.get(settings.server_client_secret, max_age=SECRET_MAX_AGE_S, transform="json")
     assert isinstance(secret, dict), "the secret holds a JSON object"
     return Client(
-        address,
+        settings.server_address,
         root_certificates=secret["ca"].encode(),
         client_certificate=secret["certificate"].encode(),
         client_key=secret["key"].encode(),
-        server_name=name or None,
+        server_name=settings.server_name or None,
         connect_timeout_s=CONNECT_TIMEOUT_S,
     )

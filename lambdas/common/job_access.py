@@ -1,4 +1,4 @@
-"""Access to the caller's own jobs."""
+"""Access to the caller's own jobs and their results."""
 
 from __future__ import annotations
 
@@ -22,3 +22,9 @@ def get_owned_job(request: Request, table: JobTable) -> dict[str, Any]:
     if job is None or job.get("owner") != owner:
         raise not_found(f"there is no job {job_id!r}")
     return job
+
+
+def find_result_folder(job: dict[str, Any], version: int) -> str:
+    """Return the folder of a version of the job's result."""
+    folder: str = next(one["folder"] for one in job["versions"] if one["version"] == version)
+    return folder

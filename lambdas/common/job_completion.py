@@ -9,18 +9,23 @@ from typing import Any
 
 from gorggle_lambdas.common import aws_clients, job_table
 from gorggle_lambdas.common.failure_reasons import FailureReason
-from gorggle_lambdas.common.job_slots import JobSlots, SlotSettings
-from gorggle_lambdas.common.job_table import JobTable
+from gorggle_lambdas.common.job_slots import JobSlots, SlotSettings, release_slot
 from gorggle_lambdas.common.observability import count, logger
 
 
 @dataclass(frozen=True)
+class CompletionSettings(SlotSettings):
+    """Settings of the functions that end jobs, see ``functions.toml``."""
+
+    jobs_topic: str
+
+
 class JobCompletion:
     """Ends jobs, each once."""
 
-    table: JobTable
-    slots: JobSlots
-    topic_arn: str
+    def __init__(self, settings: CompletionSettings) -> None:
+        self.slots, self._topic_arn = JobSlots(settings), settings.jobs_topic
+        self.table = self.slots.table
 
     def mark_done(self, job_id: str, attempt: int, values: Mapping[str, Any]) -> bool:
         """Mark a job done; return False if it had ended before, or another attempt is current."""
@@ -43,7 +48,7 @@ class JobCompletion:
         # Unconditionally: this may be a retry after a failure between the two steps.
         job = self.table.get(job_id)
         if job is None or job["attempt"] == attempt:
-            self.slots.release(job_id)
+            release_slot(self.table, job_id)
         self.slots.start_waiting_jobs()
         return ended
 
@@ -51,7 +56,7 @@ class JobCompletion:
         message = {"job_id": job_id, "state": values["state"], "failure": values.get("failure")}
         try:
             aws_clients.client("sns").publish(
-                TopicArn=self.topic_arn,
+                TopicArn=self._topic_arn,
                 Subject=f"Gorggle: job {values['state']}",
                 Message=json.dumps(message),
                 MessageAttributes={"state": {"DataType": "String", "StringValue": values["state"]}},
@@ -60,15 +65,3 @@ class JobCompletion:
             # The job's state is already stored; a failed notification only raises an alarm.
             count("NotificationFailures")
             logger.exception("subscribers could not be notified")
-
-
-@dataclass(frozen=True)
-class CompletionSettings(SlotSettings):
-    """Settings of the functions that end jobs, see ``functions.toml``."""
-
-    jobs_topic: str
-
-    def create_completion(self) -> JobCompletion:
-        """Return the object that ends jobs."""
-        slots = self.create_slots()
-        return JobCompletion(slots.table, slots, self.jobs_topic)

@@ -52,6 +52,21 @@ class JobOptions:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class OptionSettings:
+    """Settings of the functions that create jobs: the default options, see ``functions.toml``."""
+
+    lip_modality: str
+    audio_engine: str
+    face_engine: str
+    language: str
+
+    @property
+    def default_options(self) -> JobOptions:
+        """The options of a job that specifies none."""
+        return JobOptions(self.lip_modality, self.audio_engine, self.face_engine, self.language)
+
+
 def parse_options(document: Any, defaults: JobOptions) -> JobOptions:
     """Parse a caller's options; missing ones are taken from ``defaults``.
 

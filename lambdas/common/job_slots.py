@@ -23,22 +23,21 @@ BATCH_SIZE = 25
 
 
 @dataclass(frozen=True)
-class JobSlots:
-    """The limit of concurrent jobs, and the state machine that runs them."""
+class SlotSettings:
+    """Settings of the functions that start jobs, see ``functions.toml``."""
 
-    table: JobTable
+    jobs_table: str
     state_machine_arn: str
     max_concurrent_jobs: int
     poll_interval_s: int
 
-    def list_running(self) -> list[str]:
-        """Return the IDs of jobs that hold a slot."""
-        item = self.table.get(SLOTS_KEY)
-        return list(item.get("running", [])) if item else []
 
-    def release(self, job_id: str) -> None:
-        """Release a job's slot."""
-        release_slot(self.table, job_id)
+class JobSlots:
+    """The limit of concurrent jobs, and the state machine that runs them."""
+
+    def __init__(self, settings: SlotSettings) -> None:
+        self._settings = settings
+        self.table = JobTable(settings.jobs_table)
 
     def start_waiting_jobs(self, new_job: Mapping[str, Any] | None = None) -> list[str]:
         """Start waiting jobs, oldest first, while slots are free.
@@ -63,42 +62,34 @@ class JobSlots:
         return started
 
     def _acquire(self, job_id: str) -> bool:
-        try:
-            self.table.table.update_item(
-                Key={"job_id": SLOTS_KEY},
-                UpdateExpression="ADD running :one",
-                ConditionExpression="attribute_not_exists(running) OR size(running) < :limit OR contains(running, :id)",
-                ExpressionAttributeValues={
-                    ":one": {job_id},
-                    ":limit": self.max_concurrent_jobs,
-                    ":id": job_id,
-                },
-            )
-        except ClientError as error:
-            if aws_clients.get_error_code(error) == "ConditionalCheckFailedException":
-                return False
-            raise
-        return True
+        limit = self._settings.max_concurrent_jobs
+        return job_table.run_conditionally(
+            self.table.table.update_item,
+            Key={"job_id": SLOTS_KEY},
+            UpdateExpression="ADD running :one",
+            ConditionExpression="attribute_not_exists(running) OR size(running) < :limit OR contains(running, :id)",
+            ExpressionAttributeValues={":one": {job_id}, ":limit": limit, ":id": job_id},
+        )
 
     def _start(self, job_id: str) -> bool:
         """Start a job's execution; return False if it is not waiting any more."""
         job = self.table.get(job_id)
         if job is None or job["state"] != job_table.WAITING:
             return False
-        name = job_table.execution_name(job)
+        name, machine_arn = job_table.execution_name(job), self._settings.state_machine_arn
         try:
             response = aws_clients.client("stepfunctions").start_execution(
-                stateMachineArn=self.state_machine_arn,
+                stateMachineArn=machine_arn,
                 name=name,
-                input=build_execution_input(job, self.poll_interval_s),
+                input=_build_execution_input(job, self._settings.poll_interval_s),
             )
             arn = response["executionArn"]
         except ClientError as error:
             # An execution of this name has already ended: the event was delivered again after it.
             if aws_clients.get_error_code(error) != "ExecutionAlreadyExists":
-                self.release(job_id)
+                release_slot(self.table, job_id)
                 raise
-            arn = self.state_machine_arn.replace(":stateMachine:", ":execution:") + f":{name}"
+            arn = machine_arn.replace(":stateMachine:", ":execution:") + f":{name}"
         # Only from waiting: a very short execution may have ended the job by now.
         self.table.update(
             job_id,
@@ -110,22 +101,13 @@ class JobSlots:
     def _release_unless_active(self, job_id: str) -> None:
         job = self.table.get(job_id)
         if job is None or job["state"] not in (job_table.WAITING, job_table.RUNNING):
-            self.release(job_id)
+            release_slot(self.table, job_id)
 
 
-@dataclass(frozen=True)
-class SlotSettings:
-    """Settings of the functions that start jobs, see ``functions.toml``."""
-
-    jobs_table: str
-    state_machine_arn: str
-    max_concurrent_jobs: int
-    poll_interval_s: int
-
-    def create_slots(self) -> JobSlots:
-        """Return the job slots."""
-        table = JobTable(self.jobs_table)
-        return JobSlots(table, self.state_machine_arn, self.max_concurrent_jobs, self.poll_interval_s)
+def list_running_jobs(table: JobTable) -> list[str]:
+    """Return the IDs of jobs that hold a slot."""
+    item = table.get(SLOTS_KEY)
+    return list(item.get("running", [])) if item else []
 
 
 def release_slot(table: JobTable, job_id: str) -> None:
@@ -137,7 +119,7 @@ def release_slot(table: JobTable, job_id: str) -> None:
     )
 
 
-def build_execution_input(job: Mapping[str, Any], poll_interval_s: int) -> str:
+def _build_execution_input(job: Mapping[str, Any], poll_interval_s: int) -> str:
     """Return the input of the state machine: references to the job's objects only."""
     job_input = {
         name: job[name]

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from boto3.dynamodb.conditions import Attr, Key
 from botocore.exceptions import ClientError
 
 from gorggle_lambdas.common import aws_clients, dynamodb_numbers
@@ -83,15 +84,11 @@ class JobTable:
     def create(self, item: Mapping[str, Any]) -> bool:
         """Store a new job; return False if its ID exists."""
         created = {**item, "created_at": now(), "updated_at": now(), "attempt": 1}
-        try:
-            self.table.put_item(
-                Item=dynamodb_numbers.to_dynamodb(created), ConditionExpression="attribute_not_exists(job_id)"
-            )
-        except ClientError as error:
-            if _is_condition_failure(error):
-                return False
-            raise
-        return True
+        return run_conditionally(
+            self.table.put_item,
+            Item=dynamodb_numbers.to_dynamodb(created),
+            ConditionExpression="attribute_not_exists(job_id)",
+        )
 
     def update(
         self,
@@ -112,31 +109,21 @@ class JobTable:
         Returns:
             False if the job does not exist or a condition is not met: then nothing is changed.
         """
-        condition = "attribute_exists(job_id)"
-        names, parameters = {"#updated": "updated_at"}, {":updated": now()}
+        condition = Attr("job_id").exists()
         if allowed_states:
-            placeholders = {f":in{index}": state for index, state in enumerate(allowed_states)}
-            condition += f" AND #state IN ({', '.join(placeholders)})"
-            parameters |= placeholders
-            names["#state"] = "state"
-        for index, (name, value) in enumerate((expected or {}).items()):
-            condition += f" AND #e{index} = :e{index}"
-            names[f"#e{index}"], parameters[f":e{index}"] = name, dynamodb_numbers.to_dynamodb(value)
-        sets = ["#updated = :updated"]
-        for index, (name, value) in enumerate(values.items()):
-            if name == "state":
-                names["#state"] = "state"
-                sets.append("#state = :to")
-                parameters[":to"] = value
-            else:
-                names[f"#n{index}"], parameters[f":v{index}"] = name, dynamodb_numbers.to_dynamodb(value)
-                sets.append(f"#n{index} = :v{index}")
-        return self._update_item(
-            job_id,
-            UpdateExpression=f"SET {', '.join(sets)}",
+            condition &= Attr("state").is_in(allowed_states)
+        for name, value in (expected or {}).items():
+            condition &= Attr(name).eq(dynamodb_numbers.to_dynamodb(value))
+        changed = {**values, "updated_at": now()}
+        parameters = {f":set{index}": value for index, value in enumerate(changed.values())}
+        return run_conditionally(
+            self.table.update_item,
+            Key={"job_id": job_id},
+            UpdateExpression="SET "
+            + ", ".join(f"#set{index} = :set{index}" for index in range(len(changed))),
             ConditionExpression=condition,
-            ExpressionAttributeNames=names,
-            ExpressionAttributeValues=parameters,
+            ExpressionAttributeNames={f"#set{index}": name for index, name in enumerate(changed)},
+            ExpressionAttributeValues=dynamodb_numbers.to_dynamodb(parameters),
         )
 
     def advance(self, job_id: str, attempt: int, values: Mapping[str, Any]) -> None:
@@ -150,8 +137,9 @@ class JobTable:
 
     def record_progress(self, job_id: str, attempt: int, window: str, processed_s: float) -> None:
         """Store how much of a window is processed. Ignored if the job does not exist; the next step detects that."""
-        self._update_item(
-            job_id,
+        run_conditionally(
+            self.table.update_item,
+            Key={"job_id": job_id},
             UpdateExpression="SET windows.#window = :processed, #updated = :now",
             ConditionExpression="attempt = :attempt AND attribute_exists(windows)",
             ExpressionAttributeNames={"#window": window, "#updated": "updated_at"},
@@ -168,44 +156,36 @@ class JobTable:
         self, owner: str, limit: int, start: Mapping[str, Any] | None
     ) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
         """Return a page of an owner's jobs, newest first, and the next start key (None at the end)."""
-        return self._query("by_owner", "owner", owner, limit, start, newest_first=True)
+        return self._query("owner", owner, limit, start, newest_first=True)
 
     def list_by_state(self, state: str, limit: int) -> list[dict[str, Any]]:
         """Return jobs in a state, oldest first."""
-        return self._query("by_state", "state", state, limit, None, newest_first=False)[0]
+        return self._query("state", state, limit, None, newest_first=False)[0]
 
     def _query(
-        self,
-        index: str,
-        name: str,
-        value: str,
-        limit: int,
-        start: Mapping[str, Any] | None,
-        *,
-        newest_first: bool,
+        self, name: str, value: str, limit: int, start: Mapping[str, Any] | None, *, newest_first: bool
     ) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
         extra: dict[str, Any] = {"ExclusiveStartKey": dict(start)} if start else {}
         response = self.table.query(
-            IndexName=index,
-            KeyConditionExpression="#name = :value",
-            ExpressionAttributeNames={"#name": name},
-            ExpressionAttributeValues={":value": value},
+            IndexName=f"by_{name}",
+            KeyConditionExpression=Key(name).eq(value),
             ScanIndexForward=not newest_first,
             Limit=limit,
             **extra,
         )
-        return [dynamodb_numbers.from_dynamodb(item) for item in response["Items"]], response.get(
-            "LastEvaluatedKey"
-        )
+        jobs = [dynamodb_numbers.from_dynamodb(item) for item in response["Items"]]
+        return jobs, response.get("LastEvaluatedKey")
 
-    def _update_item(self, job_id: str, **update: Any) -> bool:
-        try:
-            self.table.update_item(Key={"job_id": job_id}, **update)
-        except ClientError as error:
-            if _is_condition_failure(error):
-                return False
+
+def run_conditionally(write: Callable[..., Any], **arguments: Any) -> bool:
+    """Call a write operation of DynamoDB; return False if its condition is not met."""
+    try:
+        write(**arguments)
+    except ClientError as error:
+        if aws_clients.get_error_code(error) != "ConditionalCheckFailedException":
             raise
-        return True
+        return False
+    return True
 
 
 def to_api(item: Mapping[str, Any]) -> dict[str, Any]:
@@ -217,7 +197,3 @@ def to_api(item: Mapping[str, Any]) -> dict[str, Any]:
         processed_s = min(sum(map(float, windows.values())), float(fields["progress"].get("total_s", 0)))
         fields["progress"] = {**fields["progress"], "processed_s": round(processed_s, 1)}
     return fields | compute_progress(fields)
-
-
-def _is_condition_failure(error: ClientError) -> bool:
-    return aws_clients.get_error_code(error) == "ConditionalCheckFailedException"

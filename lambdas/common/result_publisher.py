@@ -4,31 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from gorggle.captions import to_plain_text, to_srt, to_ttml, to_vtt
 from gorggle.results import Segment, Word
 from gorggle_lambdas.common import s3_objects
 
-
-@dataclass(frozen=True)
-class ResultFormat:
-    """A format of a result."""
-
-    extension: str
-    content_type: str
-
-
+# Content types of the formats, by file extension.
 RESULT_FORMATS = {
-    result_format.extension: result_format
-    for result_format in (
-        ResultFormat("json", "application/json"),
-        ResultFormat("vtt", "text/vtt; charset=utf-8"),
-        ResultFormat("srt", "application/x-subrip; charset=utf-8"),
-        ResultFormat("ttml", "application/ttml+xml; charset=utf-8"),
-        ResultFormat("txt", "text/plain; charset=utf-8"),
-    )
+    "json": "application/json",
+    "vtt": "text/vtt; charset=utf-8",
+    "srt": "application/x-subrip; charset=utf-8",
+    "ttml": "application/ttml+xml; charset=utf-8",
+    "txt": "text/plain; charset=utf-8",
 }
 
 
@@ -37,7 +25,7 @@ def publish(bucket: str, job_id: str, folder: str, document: Mapping[str, Any]) 
     texts = render_formats(document)
     for extension in sorted(texts, key="json".__eq__):
         key = s3_objects.result_key(job_id, folder, extension)
-        s3_objects.write_text(bucket, key, texts[extension], RESULT_FORMATS[extension].content_type)
+        s3_objects.write_text(bucket, key, texts[extension], RESULT_FORMATS[extension])
 
 
 def render_formats(document: Mapping[str, Any]) -> dict[str, str]:

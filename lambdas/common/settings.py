@@ -12,6 +12,25 @@ from typing import Any, TypeVar, get_type_hints
 T = TypeVar("T")
 
 
+@dataclasses.dataclass(frozen=True)
+class JobsSettings:
+    """Settings of the functions that use the jobs table only."""
+
+    jobs_table: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ResultsSettings:
+    """Settings of the functions that use the results bucket only."""
+
+    results_bucket: str
+
+
+@dataclasses.dataclass(frozen=True)
+class JobResultsSettings(JobsSettings, ResultsSettings):
+    """Settings of the functions that use both."""
+
+
 class SettingsError(Exception):
     """An environment variable is missing or invalid: the deployment is wrong."""
 
@@ -31,11 +50,6 @@ def load_settings(settings_class: type[T]) -> T:
             raise SettingsError(f"the environment variable {name} is not set")
         values[field.name] = _parse_value(name, text, types[field.name])
     return settings_class(**values)
-
-
-def list_variables(settings_class: type[Any]) -> set[str]:
-    """Return the names of the variables of a settings class."""
-    return {field.name.upper() for field in dataclasses.fields(settings_class)}
 
 
 def _parse_value(name: str, text: str, kind: Any) -> Any:

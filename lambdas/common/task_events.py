@@ -9,6 +9,7 @@ from typing import Any
 
 from gorggle_lambdas.common import s3_objects
 from gorggle_lambdas.common.job_options import JobOptions
+from gorggle_lambdas.media.window_planning import Window
 
 # Version ID of an object in an unversioned bucket.
 UNVERSIONED = "null"
@@ -56,19 +57,10 @@ class JobEvent:
         return s3_objects.work_key(self.job_id, self.attempt, name)
 
 
-@dataclass(frozen=True)
-class WindowEvent:
-    """A window of the video, from ``start_s`` to ``end_s``."""
-
-    index: int
-    start_s: float
-    end_s: float
-
-    @classmethod
-    def parse(cls, event: Mapping[str, Any]) -> WindowEvent:
-        """Parse ``event["window"]``."""
-        window = event["window"]
-        return cls(int(window["index"]), float(window["start_s"]), float(window["end_s"]))
+def parse_window(event: Mapping[str, Any]) -> Window:
+    """Parse ``event["window"]``."""
+    window = event["window"]
+    return Window(int(window["index"]), float(window["start_s"]), float(window["end_s"]))
 
 
 def compute_deadline(timeout_s: float) -> str:

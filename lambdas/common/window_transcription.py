@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,13 +11,14 @@ from typing import Any, Self
 
 from gorggle import Client, Event, Progress, Segment
 from gorggle.errors import CallCancelledError
-from gorggle.results import Modality
+from gorggle.results import Modality, to_json
 from gorggle_lambdas.common import s3_objects
 from gorggle_lambdas.common.errors import ServerStalledError
-from gorggle_lambdas.common.inference_client import connect_to_server
+from gorggle_lambdas.common.inference_client import ServerSettings, connect_to_server
 from gorggle_lambdas.common.job_table import JobTable
-from gorggle_lambdas.common.task_events import JobEvent, WindowEvent
+from gorggle_lambdas.common.task_events import JobEvent
 from gorggle_lambdas.fusion.types import SourceName
+from gorggle_lambdas.media.window_planning import Window
 
 # Minimum time between progress reports.
 PROGRESS_INTERVAL_S = 3.0
@@ -25,14 +27,11 @@ SHUTDOWN_MARGIN_S = 20.0
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(ServerSettings):
     """See ``functions.toml``."""
 
     jobs_table: str
     results_bucket: str
-    server_address: str
-    server_name: str
-    server_client_secret: str
     server_stall_timeout_s: int
 
 
@@ -56,7 +55,7 @@ class WindowRequest:
 def transcribe_and_store(
     source: SourceName,
     job: JobEvent,
-    window: WindowEvent,
+    window: Window,
     request: WindowRequest,
     settings: Settings,
     context: Any,
@@ -75,9 +74,7 @@ def transcribe_and_store(
         table.record_progress(job.job_id, job.attempt, f"{source}-{window.index}", in_window_s)
 
     timeout_s = context.get_remaining_time_in_millis() / 1000 - SHUTDOWN_MARGIN_S
-    with connect_to_server(
-        settings.server_address, settings.server_name, settings.server_client_secret
-    ) as client:
+    with connect_to_server(settings) as client:
         document = transcribe_window(
             client, request, settings.server_stall_timeout_s, timeout_s, record_progress
         )
@@ -110,12 +107,15 @@ def transcribe_window(
         GorggleError: an error of the server.
     """
     started = time.monotonic()
-    progress = _ProgressReporter(on_progress)
+    reported_at = 0.0
     with _StallTimer(stall_timeout_s) as timer:
 
         def on_event(event: Event) -> None:
+            nonlocal reported_at
             timer.record_activity()
-            progress.handle_event(event)
+            if isinstance(event, Progress) and time.monotonic() - reported_at >= PROGRESS_INTERVAL_S:
+                reported_at = time.monotonic()
+                on_progress(event.processed_s)
 
         transcription = client.transcribe(
             _watch_chunks(request.chunks, timer) if request.chunks is not None else None,
@@ -162,22 +162,10 @@ def get_model_document(client: Client, name: str) -> dict[str, str]:
 
 def _to_segment_document(segment: Segment) -> dict[str, Any]:
     # The SDK's JSON lacks the modality and face boxes, which fusion requires.
+    (document,) = json.loads(to_json([segment]))["segments"]
     return {
-        "start": round(segment.start_s, 3),
-        "end": round(segment.end_s, 3),
-        "text": segment.text,
-        "speaker": segment.speaker,
-        "confidence": round(segment.confidence, 4),
+        **document,
         "modality": segment.modality,
-        "words": [
-            {
-                "start": round(word.start_s, 3),
-                "end": round(word.end_s, 3),
-                "text": word.text,
-                "confidence": round(word.confidence, 4),
-            }
-            for word in segment.words
-        ],
         "face_boxes": [
             {
                 "time": round(max(0.0, box.time_s), 3),
@@ -195,19 +183,6 @@ def _watch_chunks(chunks: Iterator[bytes], timer: _StallTimer) -> Iterator[bytes
     for chunk in chunks:
         timer.record_activity()
         yield chunk
-
-
-class _ProgressReporter:
-    """Reports progress at a limited rate."""
-
-    def __init__(self, on_progress: Callable[[float], None]) -> None:
-        self._on_progress = on_progress
-        self._reported_at = 0.0
-
-    def handle_event(self, event: Event) -> None:
-        if isinstance(event, Progress) and time.monotonic() - self._reported_at >= PROGRESS_INTERVAL_S:
-            self._reported_at = time.monotonic()
-            self._on_progress(event.processed_s)
 
 
 class _StallTimer:

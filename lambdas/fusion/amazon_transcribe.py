@@ -7,7 +7,8 @@ punctuation marks are items without times; a word's speaker is in the item or, i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 from gorggle_lambdas.fusion.errors import FusionInputError
 from gorggle_lambdas.fusion.json_fields import JsonReader
@@ -50,7 +51,8 @@ def parse_transcribe_result(document: object, duration_s: float) -> Window:
         elif content in OPENING_MARKS:
             opening += content
         elif spoken:
-            spoken[-1] = _append_mark(spoken[-1], content)
+            word = spoken[-1].word
+            spoken[-1] = replace(spoken[-1], word=replace(word, text=word.text + content))
     segments = _group_by_speaker(sorted(spoken, key=lambda s: (s.word.start_s, s.word.end_s)))
     last_s = max((segment.end_s for segment in segments), default=0.0)
     return Window(0.0, max(duration_s, last_s), segments)
@@ -109,27 +111,11 @@ def _make_time_key(time_s: float) -> str:
     return f"{time_s:.3f}"
 
 
-def _append_mark(spoken: _SpokenWord, mark: str) -> _SpokenWord:
-    word = spoken.word
-    marked = Word(word.text + mark, word.start_s, word.end_s, word.confidence, word.alternatives)
-    return _SpokenWord(marked, spoken.speaker)
-
-
 def _group_by_speaker(spoken: list[_SpokenWord]) -> tuple[Segment, ...]:
     """Return one segment per run of words by one speaker."""
-    runs: list[list[_SpokenWord]] = []
-    for one in spoken:
-        if runs and runs[-1][-1].speaker == one.speaker:
-            runs[-1].append(one)
-        else:
-            runs.append([one])
-    return tuple(
-        Segment(
-            run[0].word.start_s,
-            max(one.word.end_s for one in run),
-            run[0].speaker,
-            "audio",
-            tuple(one.word for one in run),
-        )
-        for run in runs
-    )
+    segments = []
+    for speaker, run in groupby(spoken, key=lambda one: one.speaker):
+        words = tuple(one.word for one in run)
+        end_s = max(word.end_s for word in words)
+        segments.append(Segment(words[0].start_s, end_s, speaker, "audio", words))
+    return tuple(segments)

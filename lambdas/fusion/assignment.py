@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 Weights = Sequence[Sequence[int]]
@@ -48,7 +49,9 @@ def _break_ties(weights: Weights) -> list[list[int]]:
 def _find_min_cost_matching(costs: list[list[int]]) -> list[tuple[int, int]]:
     """Match every row at the least total cost; there are at least as many columns as rows."""
     rows, columns = len(costs), len(costs[0])
-    row_potential, column_potential = [0] * (rows + 1), [0] * (columns + 1)
+    # Integers, although ``math.inf`` makes the type float: exact.
+    row_potential: list[float] = [0] * (rows + 1)
+    column_potential: list[float] = [0] * (columns + 1)
     row_of = [0] * (columns + 1)  # counted from 1; 0: unmatched
     for row in range(1, rows + 1):
         row_of[0] = row
@@ -61,48 +64,29 @@ def _find_min_cost_matching(costs: list[list[int]]) -> list[tuple[int, int]]:
 
 
 def _find_shortest_path(
-    costs: list[list[int]], row_of: list[int], row_potential: list[int], column_potential: list[int]
+    costs: list[list[int]], row_of: list[int], row_potential: list[float], column_potential: list[float]
 ) -> dict[int, int]:
     """Return the cheapest path from the row at column 0 to a free column, as each column's predecessor; -1: the end."""
-    columns = len(column_potential) - 1
-    distance: list[int | None] = [None] * (columns + 1)
+    distance = [math.inf] * len(column_potential)
     came_from: dict[int, int] = {}
-    done = [False] * (columns + 1)
+    done: list[int] = []
+    left = list(range(1, len(column_potential)))
     column = 0
     while row_of[column]:
-        done[column] = True
+        done.append(column)
         row = row_of[column]
-        step: int | None = None
-        nearest = 0
-        for other in range(1, columns + 1):
-            if done[other]:
-                continue
+        for other in left:
             reduced = costs[row - 1][other - 1] - row_potential[row] - column_potential[other]
-            known = distance[other]
-            if known is None or reduced < known:
-                distance[other] = known = reduced
-                came_from[other] = column
-            if step is None or known < step:
-                step, nearest = known, other
-        assert step is not None, "there are at least as many columns as rows"
-        _update_potentials(step, done, row_of, row_potential, column_potential, distance)
+            if reduced < distance[other]:
+                distance[other], came_from[other] = reduced, column
+        nearest = min(left, key=distance.__getitem__)
+        step = distance[nearest]
+        for other in done:
+            row_potential[row_of[other]] += step
+            column_potential[other] -= step
+        for other in left:
+            distance[other] -= step
+        left.remove(nearest)
         column = nearest
     came_from[-1] = column
     return came_from
-
-
-def _update_potentials(
-    step: int,
-    done: list[bool],
-    row_of: list[int],
-    row_potential: list[int],
-    column_potential: list[int],
-    distance: list[int | None],
-) -> None:
-    for column, is_done in enumerate(done):
-        known = distance[column]
-        if is_done:
-            row_potential[row_of[column]] += step
-            column_potential[column] -= step
-        elif known is not None:
-            distance[column] = known - step

@@ -103,10 +103,6 @@ class Result:
             ],
         }
 
-    def to_json(self, indent: int | None = None) -> str:
-        """The result as a JSON text."""
-        return json.dumps(self.to_document(), ensure_ascii=False, allow_nan=False, indent=indent)
-
 
 def load_result_schema() -> dict[str, Any]:
     """Return the JSON schema (draft 2020-12) of ``Result.to_document``."""
@@ -175,15 +171,12 @@ def _to_segment(number: int, segment: FusedSegment) -> dict[str, Any]:
 
 def _to_word(word: FusedWord) -> dict[str, Any]:
     return {
-        "text": word.text,
-        **_to_times(word.start_s, word.end_s),
-        "confidence": _round_confidence(word.confidence),
-        "source": word.source,
+        **_to_alternative(word),
         "alternatives": [_to_alternative(alternative) for alternative in word.alternatives],
     }
 
 
-def _to_alternative(alternative: AlternativeWord) -> dict[str, Any]:
+def _to_alternative(alternative: AlternativeWord | FusedWord) -> dict[str, Any]:
     return {
         "text": alternative.text,
         **_to_times(alternative.start_s, alternative.end_s),

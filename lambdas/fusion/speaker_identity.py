@@ -113,11 +113,10 @@ class _Cluster:
         """Return whether nothing proves that the two are different people."""
         if (self.voices and other.voices) or self.windows & other.windows:
             return False
-        seen = [merge_spans([_get_visible_span(track)]) for track in self.tracks.values()]
         return not any(
-            compute_overlap_ms(span, [_get_visible_span(track)]) > SIMULTANEOUS_MS
-            for span in seen
-            for track in other.tracks.values()
+            compute_overlap_ms([_get_visible_span(track)], [_get_visible_span(seen)]) > SIMULTANEOUS_MS
+            for track in self.tracks.values()
+            for seen in other.tracks.values()
         )
 
     def to_person(self, name: str) -> Person:
@@ -220,7 +219,9 @@ def _merge_clusters(
     loose_tracks = _merge_until_stable(faces, loose_tracks, _compute_box_agreement)
     faces = _merge_by_window(voices, faces, lambda face: not face.voices, _compute_shared_speech_ms)
     unseen_voices = [voice for voice in voices if not (voice.lips or voice.tracks)]
-    exclusive = _find_exclusive_visibility(_collect_tracks([*faces, *voices, *loose_tracks]))
+    exclusive = _find_exclusive_visibility(
+        [track for cluster in (*faces, *voices, *loose_tracks) for track in cluster.tracks.values()]
+    )
     loose_tracks = _merge_until_stable(
         unseen_voices, loose_tracks, lambda voice, face: _compute_exclusive_speech_ms(voice, face, exclusive)
     )
@@ -239,11 +240,6 @@ def _merge_by_window(
         merged = _merge_best_pairs(seeds, candidates, weight)
         faces = [face for face in faces if face not in merged]
     return faces
-
-
-def _collect_tracks(clusters: Iterable[_Cluster]) -> list[FaceTrack]:
-    """Return all tracks of some clusters."""
-    return [track for cluster in clusters for track in cluster.tracks.values()]
 
 
 def _merge_until_stable(

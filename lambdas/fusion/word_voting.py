@@ -190,21 +190,13 @@ def select_words(
             words += _merge_agreeing(slot, evidence) if slot.is_agreed else _resolve_conflict(slot, evidence)
         else:
             reason = _explain_rejection(slot.hypotheses[0], evidence)
-            alone = [
-                _build_word(hypothesis, evidence.compute_probability(hypothesis), [], evidence)
-                for hypothesis in slot.hypotheses
-            ]
-            if reason:
-                omitted += [
-                    RejectedWord(alternative, person, reason)
-                    for hypothesis in slot.hypotheses
-                    for alternative in (
-                        evidence.to_alternative(hypothesis),
-                        *map(evidence.to_alternative, hypothesis.alternatives),
-                    )
-                ]
-            else:
-                words += alone
+            for hypothesis in slot.hypotheses:
+                if reason:
+                    rejected = map(evidence.to_alternative, (hypothesis, *hypothesis.alternatives))
+                    omitted += [RejectedWord(word, person, reason) for word in rejected]
+                else:
+                    chance = evidence.compute_probability(hypothesis)
+                    words.append(_build_word(hypothesis, chance, [], evidence))
     return _remove_overlaps(words), omitted
 
 
@@ -319,19 +311,13 @@ def _explain_rejection(hypothesis: WordHypothesis, evidence: Evidence) -> str:
     middle_s = (hypothesis.start_s + hypothesis.end_s) / 2
     if hypothesis.origin == "lips" and evidence.audio_covers(middle_s):
         threshold = rules.min_lips_only_probability * evidence.compute_audio_weight(hypothesis)
-        return (
-            f"not in the audio, and the lip reading probability {chance:.2f} is below {threshold:.2f}"
-            if chance < threshold
-            else ""
-        )
-    if hypothesis.origin == "audio" and evidence.lips_cover(middle_s):
+        reason = "not in the audio, and the lip reading"
+    elif hypothesis.origin == "audio" and evidence.lips_cover(middle_s):
         threshold = rules.min_audio_only_probability
-        return (
-            f"not in the lip reading, and the audio probability {chance:.2f} is below {threshold:.2f}"
-            if chance < threshold
-            else ""
-        )
-    return ""
+        reason = "not in the lip reading, and the audio"
+    else:
+        return ""
+    return f"{reason} probability {chance:.2f} is below {threshold:.2f}" if chance < threshold else ""
 
 
 def _remove_overlaps(words: Sequence[FusedWord]) -> list[FusedWord]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from gorggle_lambdas.common import aws_clients, s3_objects
 from gorggle_lambdas.common.errors import AwsUnavailableError, SourceFailedError, SourceTimeoutError
 from gorggle_lambdas.common.observability import task
+from gorggle_lambdas.common.settings import ResultsSettings as Settings
 from gorggle_lambdas.common.settings import load_settings
 from gorggle_lambdas.common.task_events import JobEvent, has_expired
 
@@ -16,13 +16,6 @@ RAISES = (SourceFailedError, SourceTimeoutError, AwsUnavailableError)
 MAX_FACES_PER_PAGE = 1000
 # Two samples a second with ten faces for four hours are 290 pages.
 MAX_PAGES = 2000
-
-
-@dataclass(frozen=True)
-class Settings:
-    """See ``functions.toml``."""
-
-    results_bucket: str
 
 
 @task

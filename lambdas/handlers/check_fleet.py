@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from gorggle.errors import AuthenticationError, ConfigurationError, DeadlineError, UnavailableError
 from gorggle_lambdas.common.errors import AwsUnavailableError, FleetTimeoutError
+from gorggle_lambdas.common.inference_client import ServerSettings as Settings
 from gorggle_lambdas.common.inference_client import connect_to_server
 from gorggle_lambdas.common.observability import count, logger, task
 from gorggle_lambdas.common.settings import load_settings
@@ -18,22 +18,12 @@ RAISES = (FleetTimeoutError, AuthenticationError, ConfigurationError, AwsUnavail
 READY_TIMEOUT_S = 8.0
 
 
-@dataclass(frozen=True)
-class Settings:
-    """See ``functions.toml``."""
-
-    server_address: str
-    server_name: str
-    server_client_secret: str
-
-
 @task
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     """Return the output of ``scale_up_fleet`` with ``is_ready`` updated."""
-    settings, fleet = load_settings(Settings), event["fleet"]
-    client = connect_to_server(settings.server_address, settings.server_name, settings.server_client_secret)
+    fleet = event["fleet"]
     try:
-        with client:
+        with connect_to_server(load_settings(Settings)) as client:
             info = client.wait_until_ready(READY_TIMEOUT_S)
     except (UnavailableError, DeadlineError) as error:
         count("FleetNotReadyChecks")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gorggle_lambdas.common.api_gateway import Request, Response, route
-from gorggle_lambdas.common.job_slots import SLOTS_KEY
+from gorggle_lambdas.common.job_slots import list_running_jobs
 from gorggle_lambdas.common.job_table import JobTable
 from gorggle_lambdas.common.settings import load_settings
 
@@ -22,8 +22,7 @@ class Settings:
 def handler(_request: Request) -> Response:
     """Answer ``GET /health``; a problem if the table cannot be read."""
     settings = load_settings(Settings)
-    item = JobTable(settings.jobs_table).get(SLOTS_KEY)
-    running = len(item.get("running", [])) if item else 0
+    running = len(list_running_jobs(JobTable(settings.jobs_table)))
     return Response(
         body={"status": "ok", "running_jobs": running, "max_concurrent_jobs": settings.max_concurrent_jobs}
     )

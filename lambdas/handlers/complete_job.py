@@ -7,7 +7,7 @@ from typing import Any
 
 from gorggle_lambdas.common.cost_estimates import compute_job_cost
 from gorggle_lambdas.common.errors import AwsUnavailableError
-from gorggle_lambdas.common.job_completion import CompletionSettings
+from gorggle_lambdas.common.job_completion import CompletionSettings, JobCompletion
 from gorggle_lambdas.common.observability import count, task
 from gorggle_lambdas.common.settings import load_settings
 from gorggle_lambdas.common.task_events import JobEvent
@@ -36,6 +36,6 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     }
     if cost := compute_job_cost(job, result["usage"], retention_days=retention_days, prices=prices):
         values["cost"] = cost
-    if settings.create_completion().mark_done(job.job_id, job.attempt, values):
+    if JobCompletion(settings).mark_done(job.job_id, job.attempt, values):
         count("SucceededJobs")
     return {"job_id": job.job_id, "state": "done"}

@@ -20,7 +20,7 @@ from aws_lambda_powertools.utilities.idempotency.exceptions import (
 
 from gorggle_lambdas.common import aws_clients, job_table, s3_objects
 from gorggle_lambdas.common.api_gateway import Request, Response, bad_request, conflict, require_owner, route
-from gorggle_lambdas.common.job_options import JobOptions, OptionsError, parse_options
+from gorggle_lambdas.common.job_options import JobOptions, OptionsError, OptionSettings, parse_options
 from gorggle_lambdas.common.job_table import JobTable
 from gorggle_lambdas.common.observability import count
 from gorggle_lambdas.common.settings import load_settings
@@ -32,7 +32,7 @@ _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(OptionSettings):
     """See ``functions.toml``."""
 
     jobs_table: str
@@ -41,10 +41,6 @@ class Settings:
     max_upload_bytes: int
     upload_url_expiry_s: int
     job_retention_days: int
-    lip_modality: str
-    audio_engine: str
-    face_engine: str
-    language: str
 
 
 @dataclass(frozen=True)
@@ -153,11 +149,8 @@ def _parse_upload(document: dict[str, Any], settings: Settings) -> Upload:
         raise bad_request(
             f"size_bytes is {size!r}: expected a whole number from 1 to {settings.max_upload_bytes}"
         )
-    defaults = JobOptions(
-        settings.lip_modality, settings.audio_engine, settings.face_engine, settings.language
-    )
     try:
-        options = parse_options(document.get("options"), defaults)
+        options = parse_options(document.get("options"), settings.default_options)
     except OptionsError as error:
         raise bad_request(str(error)) from error
     return Upload(sanitize_name(document.get("name", "video")), content_type, size, options)

@@ -7,6 +7,7 @@ from typing import Any
 from gorggle_lambdas.common.errors import AwsUnavailableError
 from gorggle_lambdas.common.failure_reasons import parse_failure
 from gorggle_lambdas.common.job_completion import CompletionSettings as Settings
+from gorggle_lambdas.common.job_completion import JobCompletion
 from gorggle_lambdas.common.observability import count, logger, task
 from gorggle_lambdas.common.settings import load_settings
 from gorggle_lambdas.common.task_events import JobEvent
@@ -19,6 +20,6 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     """End a failed job."""
     job, settings, reason = JobEvent.parse(event), load_settings(Settings), parse_failure(event["error"])
     logger.error("the job failed", error=reason.error, reason=reason.text, cause=event["error"].get("Cause"))
-    if settings.create_completion().mark_failed(job.job_id, job.attempt, reason):
+    if JobCompletion(settings).mark_failed(job.job_id, job.attempt, reason):
         count("FailedJobs")
     return {"job_id": job.job_id, "error": reason.error, "reason": reason.text}

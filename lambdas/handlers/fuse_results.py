@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from gorggle_lambdas.common import job_table
@@ -16,19 +15,12 @@ from gorggle_lambdas.common.errors import (
 from gorggle_lambdas.common.job_table import JobTable
 from gorggle_lambdas.common.observability import count, task
 from gorggle_lambdas.common.result_publisher import publish
+from gorggle_lambdas.common.settings import JobResultsSettings as Settings
 from gorggle_lambdas.common.settings import load_settings
 from gorggle_lambdas.common.task_events import JobEvent
 from gorggle_lambdas.fusion import FusionInputError, Result, fuse
 
 RAISES = (NoTranscriptError, WindowMissingError, JobNotFoundError, FusionInputError, AwsUnavailableError)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """See ``functions.toml``."""
-
-    jobs_table: str
-    results_bucket: str
 
 
 @task

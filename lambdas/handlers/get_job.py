@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from gorggle_lambdas.common.api_gateway import Request, Response, route
 from gorggle_lambdas.common.job_access import get_owned_job
 from gorggle_lambdas.common.job_table import JobTable, to_api
+from gorggle_lambdas.common.settings import JobsSettings as Settings
 from gorggle_lambdas.common.settings import load_settings
-
-
-@dataclass(frozen=True)
-class Settings:
-    """See ``functions.toml``."""
-
-    jobs_table: str
 
 
 @route

@@ -24,9 +24,9 @@ from gorggle_lambdas.common.api_gateway import (
     not_found,
     route,
 )
-from gorggle_lambdas.common.job_access import get_owned_job
+from gorggle_lambdas.common.job_access import find_result_folder, get_owned_job
 from gorggle_lambdas.common.job_table import JobTable
-from gorggle_lambdas.common.result_publisher import RESULT_FORMATS, ResultFormat
+from gorggle_lambdas.common.result_publisher import RESULT_FORMATS
 from gorggle_lambdas.common.settings import load_settings
 
 
@@ -46,20 +46,21 @@ def handler(request: Request) -> Response:
     job = get_owned_job(request, JobTable(settings.jobs_table))
     if job["state"] != job_table.DONE:
         raise conflict(_explain_missing_result(job))
-    result_format, folder = _parse_format(request.query), _find_folder(request.query, job)
-    key = s3_objects.result_key(job["job_id"], folder, result_format.extension)
+    extension, folder = _parse_extension(request.query), _find_folder(request.query, job)
+    content_type = RESULT_FORMATS[extension]
+    key = s3_objects.result_key(job["job_id"], folder, extension)
     is_inline = request.query.get("inline", "false").lower() == "true"
     text = _read_text(settings.results_bucket, key) if is_inline else None
     if text is not None:
-        return Response(body=text, content_type=result_format.content_type)
+        return Response(body=text, content_type=content_type)
     # The name of an object uploaded directly may contain anything, and S3 rejects an invalid header.
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", str(job.get("name", "")).rpartition(".")[0]).strip("-") or "video"
     url = s3_objects.create_presigned_url(
         settings.results_bucket,
         key,
         settings.presigned_url_expiry_s,
-        ResponseContentType=result_format.content_type,
-        ResponseContentDisposition=f'inline; filename="{stem}.{result_format.extension}"',
+        ResponseContentType=content_type,
+        ResponseContentDisposition=f'inline; filename="{stem}.{extension}"',
     )
     if is_inline:
         document = s3_objects.to_url_document(url, settings.presigned_url_expiry_s)
@@ -76,14 +77,14 @@ def _read_text(bucket: str, key: str) -> str | None:
     return None if is_too_large(text) else text
 
 
-def _parse_format(query: Mapping[str, str]) -> ResultFormat:
+def _parse_extension(query: Mapping[str, str]) -> str:
     name = query.get("format", "json")
     if name not in RESULT_FORMATS:
         raise bad_request(f"format is {name!r}: expected one of {', '.join(RESULT_FORMATS)}")
-    return RESULT_FORMATS[name]
+    return name
 
 
-def _find_folder(query: Mapping[str, str], job: Mapping[str, Any]) -> str:
+def _find_folder(query: Mapping[str, str], job: dict[str, Any]) -> str:
     """Return the folder of the requested version; the latest by default."""
     latest = int(job["result_version"])
     text = query.get("version", str(latest))
@@ -91,8 +92,7 @@ def _find_folder(query: Mapping[str, str], job: Mapping[str, Any]) -> str:
         raise bad_request(f"version is {text!r}: expected an integer of 1 or more")
     if int(text) > latest:
         raise not_found(f"there is no version {text}: the latest is {latest}")
-    folder: str = next(one["folder"] for one in job["versions"] if one["version"] == int(text))
-    return folder
+    return find_result_folder(job, int(text))
 
 
 def _explain_missing_result(job: Mapping[str, Any]) -> str:

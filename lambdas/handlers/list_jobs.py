@@ -5,22 +5,15 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from gorggle_lambdas.common.api_gateway import Request, Response, bad_request, require_owner, route
 from gorggle_lambdas.common.job_table import JobTable, to_api
+from gorggle_lambdas.common.settings import JobsSettings as Settings
 from gorggle_lambdas.common.settings import load_settings
 
 DEFAULT_LIMIT, MAX_LIMIT = 25, 100
 _CURSOR_FIELDS = frozenset({"job_id", "created_at"})
-
-
-@dataclass(frozen=True)
-class Settings:
-    """See ``functions.toml``."""
-
-    jobs_table: str
 
 
 @route

@@ -15,7 +15,7 @@ from gorggle_lambdas.common.errors import (
 from gorggle_lambdas.common.inference_client import SERVER_ERRORS
 from gorggle_lambdas.common.observability import count, task
 from gorggle_lambdas.common.settings import load_settings
-from gorggle_lambdas.common.task_events import JobEvent, WindowEvent
+from gorggle_lambdas.common.task_events import JobEvent, parse_window
 from gorggle_lambdas.common.window_transcription import Settings, WindowRequest, transcribe_and_store
 from gorggle_lambdas.media.clip_extraction import extract_clip
 from gorggle_lambdas.media.s3_file import S3File
@@ -26,7 +26,7 @@ RAISES = (InvalidMediaError, ObjectNotFoundError, ServerStalledError, AwsUnavail
 @task
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Stream the window's clip to the server, and store the transcript in S3."""
-    job, window = JobEvent.parse(event), WindowEvent.parse(event)
+    job, window = JobEvent.parse(event), parse_window(event)
     modality = cast("Modality", job.options.lips)
     file = S3File(aws_clients.client("s3"), job.bucket, job.key, job.s3_version_id)
     clip = extract_clip(file, window.start_s, window.end_s, video=True, audio=modality == "av")

@@ -14,6 +14,7 @@ from gorggle_lambdas.common import aws_clients, job_table
 from gorggle_lambdas.common.failure_reasons import parse_failure
 from gorggle_lambdas.common.job_completion import CompletionSettings as Settings
 from gorggle_lambdas.common.job_completion import JobCompletion
+from gorggle_lambdas.common.job_slots import list_running_jobs, release_slot
 from gorggle_lambdas.common.observability import count, task
 from gorggle_lambdas.common.settings import load_settings
 
@@ -23,12 +24,12 @@ FAILURE_STATUSES = ("FAILED", "TIMED_OUT", "ABORTED")
 @task
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     """Handle an "Execution Status Change" event, or the schedule's."""
-    completion = load_settings(Settings).create_completion()
+    completion = JobCompletion(load_settings(Settings))
     detail = event.get("detail") or {}
     if event.get("detail-type") == "Step Functions Execution Status Change":
         reconciled = reconcile_execution(completion, detail)
     else:
-        reconciled = sum(_reconcile_job(completion, job_id) for job_id in completion.slots.list_running())
+        reconciled = sum(_reconcile_job(completion, job_id) for job_id in list_running_jobs(completion.table))
     started = completion.slots.start_waiting_jobs()
     return {"reconciled": reconciled, "started": len(started)}
 
@@ -45,7 +46,7 @@ def reconcile_execution(completion: JobCompletion, execution: dict[str, Any]) ->
     job = completion.table.get(job_id)
     # Deleting a job stops its execution: no one is notified.
     if job is None:
-        completion.slots.release(job_id)
+        release_slot(completion.table, job_id)
         return 0
     failure = {"Error": execution.get("error") or execution["status"], "Cause": execution.get("cause")}
     ended = completion.mark_failed(job_id, attempt, parse_failure(failure))
@@ -57,7 +58,7 @@ def reconcile_execution(completion: JobCompletion, execution: dict[str, Any]) ->
 def _reconcile_job(completion: JobCompletion, job_id: str) -> int:
     job = completion.table.get(job_id)
     if job is None or job["state"] in job_table.ENDED:
-        completion.slots.release(job_id)
+        release_slot(completion.table, job_id)
         return 0
     if not job.get("execution_arn"):
         return 0

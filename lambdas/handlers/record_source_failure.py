@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from gorggle_lambdas.common import s3_objects
 from gorggle_lambdas.common.errors import AwsUnavailableError
 from gorggle_lambdas.common.failure_reasons import parse_failure
 from gorggle_lambdas.common.observability import count, logger, task
+from gorggle_lambdas.common.settings import ResultsSettings as Settings
 from gorggle_lambdas.common.settings import load_settings
-from gorggle_lambdas.common.task_events import JobEvent, WindowEvent
+from gorggle_lambdas.common.task_events import JobEvent, parse_window
 
 RAISES = (AwsUnavailableError,)
 SOURCES = ("lips", "audio", "faces")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """See ``functions.toml``."""
-
-    results_bucket: str
 
 
 @task
@@ -33,7 +26,7 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     failure: dict[str, Any] = {"source": source, "reason": reason.text, "error": reason.error}
     name = f"failures/{source}.json"
     if "window" in event:
-        window = WindowEvent.parse(event)
+        window = parse_window(event)
         failure |= {"start": window.start_s, "end": window.end_s, "index": window.index}
         name = f"failures/{s3_objects.window_name(source, window.index)}"
     s3_objects.write_json(load_settings(Settings).results_bucket, job.work_key(name), failure)

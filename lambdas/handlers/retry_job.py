@@ -7,6 +7,7 @@ from http import HTTPStatus
 from gorggle_lambdas.common import job_table
 from gorggle_lambdas.common.api_gateway import Request, Response, conflict, route
 from gorggle_lambdas.common.job_access import get_owned_job
+from gorggle_lambdas.common.job_slots import JobSlots
 from gorggle_lambdas.common.job_slots import SlotSettings as Settings
 from gorggle_lambdas.common.job_table import to_api
 from gorggle_lambdas.common.settings import load_settings
@@ -17,7 +18,7 @@ MAX_ATTEMPTS = 20
 @route
 def handler(request: Request) -> Response:
     """Answer ``POST /jobs/{job_id}/retry``."""
-    slots = load_settings(Settings).create_slots()
+    slots = JobSlots(load_settings(Settings))
     table = slots.table
     job = get_owned_job(request, table)
     if job["state"] != job_table.FAILED:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -19,22 +18,15 @@ from gorggle_lambdas.common.api_gateway import (
     route,
 )
 from gorggle_lambdas.common.corrections import CorrectionError, apply_corrections, parse_corrections
-from gorggle_lambdas.common.job_access import get_owned_job
+from gorggle_lambdas.common.job_access import find_result_folder, get_owned_job
 from gorggle_lambdas.common.job_table import JobTable
 from gorggle_lambdas.common.observability import count
 from gorggle_lambdas.common.result_publisher import publish
+from gorggle_lambdas.common.settings import JobResultsSettings as Settings
 from gorggle_lambdas.common.settings import load_settings
 
 # A job's item has to stay below DynamoDB's 400 kB.
 MAX_VERSIONS = 200
-
-
-@dataclass(frozen=True)
-class Settings:
-    """See ``functions.toml``."""
-
-    jobs_table: str
-    results_bucket: str
 
 
 @route
@@ -46,7 +38,7 @@ def handler(request: Request) -> Response:
     document = request.json()
     base = _parse_base_version(document, job)
     current = s3_objects.read_json(
-        settings.results_bucket, s3_objects.result_key(job["job_id"], _find_folder(job, base), "json")
+        settings.results_bucket, s3_objects.result_key(job["job_id"], find_result_folder(job, base), "json")
     )
     try:
         result = apply_corrections(current, parse_corrections(document))
@@ -72,11 +64,6 @@ def handler(request: Request) -> Response:
     response = json.dumps({"version": base + 1, "result": result}, ensure_ascii=False)
     # A result too large for the response is fetched like any version.
     return Response(HTTPStatus.OK, {"version": base + 1} if is_too_large(response) else response)
-
-
-def _find_folder(job: dict[str, Any], version: int) -> str:
-    folder: str = next(entry["folder"] for entry in job["versions"] if entry["version"] == version)
-    return folder
 
 
 def _parse_base_version(document: dict[str, Any], job: dict[str, Any]) -> int:

@@ -12,8 +12,8 @@ from aws_lambda_powertools.utilities.data_classes import S3EventBridgeNotificati
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 
 from gorggle_lambdas.common import job_table, s3_objects
-from gorggle_lambdas.common.job_options import JobOptions
-from gorggle_lambdas.common.job_slots import SlotSettings
+from gorggle_lambdas.common.job_options import OptionSettings
+from gorggle_lambdas.common.job_slots import JobSlots, SlotSettings
 from gorggle_lambdas.common.job_table import JobTable, VideoVersion
 from gorggle_lambdas.common.observability import count, instrument, logger
 from gorggle_lambdas.common.settings import load_settings
@@ -21,15 +21,10 @@ from gorggle_lambdas.common.task_events import UNVERSIONED
 
 
 @dataclass(frozen=True)
-class Settings(SlotSettings):
+class Settings(SlotSettings, OptionSettings):
     """See ``functions.toml``."""
 
-    max_upload_bytes: int
     job_retention_days: int
-    lip_modality: str
-    audio_engine: str
-    face_engine: str
-    language: str
 
 
 @instrument
@@ -47,7 +42,7 @@ def process_record(record: SQSRecord) -> None:
     """Create the job of one event, and start it if a slot is free."""
     version = parse_video_version(json.loads(record.body))
     settings = load_settings(Settings)
-    slots = settings.create_slots()
+    slots = JobSlots(settings)
     job = find_or_create_job(version, slots.table, settings)
     if job is None:
         count("DuplicateEvents")
@@ -88,9 +83,9 @@ def find_or_create_job(version: VideoVersion, table: JobTable, settings: Setting
         if existing is not None and existing.get("version_id") == version.version_id:
             return existing if existing["state"] == job_table.WAITING else None
         owner = existing["owner"] if existing is not None else job_table.DIRECT_OWNER
-        options = existing["options"] if existing is not None else _get_default_options(settings)
+        options = existing["options"] if existing is not None else settings.default_options.to_document()
     else:
-        owner, options = job_table.DIRECT_OWNER, _get_default_options(settings)
+        owner, options = job_table.DIRECT_OWNER, settings.default_options.to_document()
     return _create_direct_job(version, owner, options, table, settings)
 
 
@@ -123,10 +118,3 @@ def _parse_job_id(key: str) -> str | None:
     """Return the job ID in an upload's key: ``uploads/JOB/NAME``."""
     parts = key.removeprefix(s3_objects.UPLOADS_PREFIX).split("/")
     return parts[0] if key.startswith(s3_objects.UPLOADS_PREFIX) and len(parts) == 2 and parts[0] else None
-
-
-def _get_default_options(settings: Settings) -> dict[str, str]:
-    options = JobOptions(
-        settings.lip_modality, settings.audio_engine, settings.face_engine, settings.language
-    )
-    return options.to_document()

@@ -11,7 +11,7 @@ from gorggle_lambdas.common.errors import AwsUnavailableError, ServerStalledErro
 from gorggle_lambdas.common.inference_client import SERVER_ERRORS
 from gorggle_lambdas.common.observability import count, task
 from gorggle_lambdas.common.settings import load_settings
-from gorggle_lambdas.common.task_events import JobEvent, WindowEvent
+from gorggle_lambdas.common.task_events import JobEvent, parse_window
 from gorggle_lambdas.common.window_transcription import Settings, WindowRequest, transcribe_and_store
 from gorggle_lambdas.media.wav_writer import compute_byte_range
 
@@ -21,7 +21,7 @@ RAISES = (ServerStalledError, AwsUnavailableError, *SERVER_ERRORS)
 @task
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Stream the window's samples to the server, and store the transcript in S3."""
-    job, window, settings = JobEvent.parse(event), WindowEvent.parse(event), load_settings(Settings)
+    job, window, settings = JobEvent.parse(event), parse_window(event), load_settings(Settings)
     response = aws_clients.client("s3").get_object(
         Bucket=settings.results_bucket,
         Key=job.work_key("audio.wav"),

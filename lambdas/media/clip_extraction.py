@@ -82,9 +82,6 @@ def _remux(
         yield round(max(0.0, base_s - media_start_s), 6)
         is_mpeg_ts = container.format.name == _MPEG_TS
         yield from _mux(streams, itertools.chain([first], packets), base_s, is_mpeg_ts=is_mpeg_ts)
-    failure = getattr(file, "failure", None)
-    if failure is not None:
-        raise failure
 
 
 def _read_packets(container: Any, streams: list[Any], from_s: float, to_s: float) -> Iterator[Any]:

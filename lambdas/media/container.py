@@ -26,17 +26,17 @@ def open_media(file: IO[bytes] | Any) -> Iterator[InputContainer]:
 
     Raises:
         InvalidMediaError: unknown format or damaged; raised here or while the block decodes.
+        Exception: ``S3File.failure``, if the file has one.
     """
     try:
         with av.open(file, "r", options=_build_options(), metadata_errors="replace") as container:
             yield container
     except av.FFmpegError as error:
-        raise_failure = getattr(file, "raise_failure", None)
-        if raise_failure is not None:
-            raise_failure()
+        _raise_failure(file)
         raise InvalidMediaError(
             f"the video cannot be decoded ({_get_error_text(error)}): expected a complete file in {formats.CONTAINER_NAMES}"
         ) from error
+    _raise_failure(file)
 
 
 def find_video_stream(container: InputContainer) -> Any | None:
@@ -85,6 +85,13 @@ def _is_supported(decoder: str) -> bool:
         return Codec(decoder, "r").canonical_name in formats.VIDEO_CODECS | formats.AUDIO_CODECS
     except ValueError:  # PyAV's UnknownCodecError: only an encoder has this name
         return False
+
+
+def _raise_failure(file: Any) -> None:
+    """Raise the error that occurred while FFmpeg read, if any."""
+    failure = getattr(file, "failure", None)
+    if failure is not None:
+        raise failure
 
 
 def _get_codec_name(stream: Any) -> str:

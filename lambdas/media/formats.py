@@ -57,56 +57,16 @@ _NAMES = [name for container in CONTAINERS for name in container.names]
 CONTAINER_NAMES = f"{', '.join(_NAMES[:-1])} or {_NAMES[-1]}"
 
 VIDEO_CODECS = frozenset(
-    {
-        # current
-        *("h264", "hevc", "vvc", "av1", "vp8", "vp9"),
-        # legacy
-        *(
-            "mpeg1video",
-            "mpeg2video",
-            "mpeg4",
-            "msmpeg4v1",
-            "msmpeg4v2",
-            "msmpeg4v3",
-            "h261",
-            "h263",
-            "h263p",
-        ),
-        *("flv1", "vp6", "vp6a", "vp6f", "theora", "wmv1", "wmv2", "wmv3", "vc1", "svq1", "svq3", "cinepak"),
-        # cameras, editors and archives
-        *("mjpeg", "prores", "dnxhd", "cfhd", "dvvideo", "jpeg2000", "ffv1", "huffyuv", "ffvhuff", "utvideo"),
-        *("magicyuv", "rawvideo", "v210", "qtrle", "png"),
-    }
+    "h264 hevc vvc av1 vp8 vp9 "  # noqa: SIM905  current
+    "mpeg1video mpeg2video mpeg4 msmpeg4v1 msmpeg4v2 msmpeg4v3 h261 h263 h263p "  # older
+    "flv1 vp6 vp6a vp6f theora wmv1 wmv2 wmv3 vc1 svq1 svq3 cinepak "
+    "mjpeg prores dnxhd cfhd dvvideo jpeg2000 ffv1 huffyuv ffvhuff utvideo "  # cameras, editors and archives
+    "magicyuv rawvideo v210 qtrle png".split()
 )
 AUDIO_CODECS = frozenset(
-    {
-        *(
-            "aac",
-            "aac_latm",
-            "mp1",
-            "mp2",
-            "mp3",
-            "opus",
-            "vorbis",
-            "speex",
-            "flac",
-            "alac",
-            "wavpack",
-            "tta",
-        ),
-        *("ac3", "eac3", "dts", "truehd", "mlp", "amr_nb", "amr_wb", "gsm", "gsm_ms", "nellymoser"),
-        *(
-            "wmav1",
-            "wmav2",
-            "wmapro",
-            "wmalossless",
-            "adpcm_ms",
-            "adpcm_ima_wav",
-            "adpcm_ima_qt",
-            "adpcm_swf",
-        ),
-        *("adpcm_g722", "adpcm_g726", "pcm_alaw", "pcm_mulaw", "pcm_bluray", "pcm_dvd", "pcm_u8", "pcm_s8"),
-        *("pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be", "pcm_s32le", "pcm_s32be"),
-        *("pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be"),
-    }
+    "aac aac_latm mp1 mp2 mp3 opus vorbis speex flac alac wavpack tta "  # noqa: SIM905
+    "ac3 eac3 dts truehd mlp amr_nb amr_wb gsm gsm_ms nellymoser "
+    "wmav1 wmav2 wmapro wmalossless adpcm_ms adpcm_ima_wav adpcm_ima_qt adpcm_swf "
+    "adpcm_g722 adpcm_g726 pcm_alaw pcm_mulaw pcm_bluray pcm_dvd pcm_u8 pcm_s8 pcm_s16le pcm_s16be "
+    "pcm_s24le pcm_s24be pcm_s32le pcm_s32be pcm_f32le pcm_f32be pcm_f64le pcm_f64be".split()
 )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gorggle_lambdas.fusion.types import NoiseSpan
 from gorggle_lambdas.media.wav_writer import SAMPLE_RATE_HZ, Samples
 
 FRAME_S = 0.02
@@ -24,15 +24,6 @@ MAX_SNR_DB, MIN_SNR_DB = 60.0, -10.0
 Powers = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class NoiseEstimate:
-    """Signal-to-noise ratio from ``start_s`` to ``end_s``."""
-
-    start_s: float
-    end_s: float
-    snr_db: float
-
-
 def compute_frame_powers(samples: Samples) -> Powers:
     """Return the mean power of each 20 ms frame: (S // 320,). An incomplete frame is dropped."""
     frames = len(samples) // FRAME_SAMPLES
@@ -45,7 +36,7 @@ def compute_frame_powers(samples: Samples) -> Powers:
     return powers
 
 
-def estimate_noise(powers: Powers) -> list[NoiseEstimate]:
+def estimate_noise(powers: Powers) -> list[NoiseSpan]:
     """Estimate the signal-to-noise ratio of each span.
 
     The quietest frames are taken as noise, the loudest as speech with noise. The estimate is too low without a pause in ten
@@ -64,7 +55,7 @@ def estimate_noise(powers: Powers) -> list[NoiseEstimate]:
         quiet = max(float(np.percentile(part, QUIET_PERCENTILE)), FLOOR_POWER)
         speech = max(loud - quiet, quiet * 10 ** (MIN_SNR_DB / 10))
         snr_db = float(np.clip(10 * np.log10(speech / quiet), MIN_SNR_DB, MAX_SNR_DB))
-        estimates.append(NoiseEstimate(round(first * FRAME_S, 3), round(last * FRAME_S, 3), round(snr_db, 2)))
+        estimates.append(NoiseSpan(round(first * FRAME_S, 3), round(last * FRAME_S, 3), round(snr_db, 2)))
     return estimates
 
 

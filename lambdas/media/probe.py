@@ -77,9 +77,6 @@ def probe(file: IO[bytes] | Any, wav: Path, max_duration_s: float) -> Probe:
                 _scan_packets(container, video, audio, waveform, probe_result, media_start_s, max_duration_s)
                 waveform.flush()
                 probe_result.audio_duration_s = waveform.samples / SAMPLE_RATE_HZ
-    failure = getattr(file, "failure", None)
-    if failure is not None:
-        raise failure
     probe_result.duration_s = round(max(probe_result.duration_s, probe_result.audio_duration_s), 3)
     if probe_result.duration_s <= 0:
         raise InvalidMediaError("the file has no video frames and no audio: it is empty or truncated")

@@ -69,11 +69,6 @@ class S3File(io.RawIOBase):
         self._position += len(data)
         return data
 
-    def raise_failure(self) -> None:
-        """Raise the error that occurred while FFmpeg read, if any."""
-        if self.failure is not None:
-            raise self.failure
-
     def _block(self, index: int) -> bytes:
         if index in self._blocks:
             self._blocks.move_to_end(index)

@@ -107,7 +107,7 @@ def local_aws(
     command = [
         sys.executable,
         "-m",
-        "gorggle_local.aws",
+        "tests.e2e.emulator",
         "--truth",
         str(truths),
         "--time-scale",

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import functools
 import platform
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gorggle_local.aws import python_discovery
+from gorggle_local.aws import lambda_packages
+from gorggle_local.aws.lambda_runtime import current_interpreter
 from infrastructure.config import StackSettings
 from infrastructure.packaging import build, lock
 from infrastructure.packaging.wheels import Target
+from tests.e2e.emulator import python_discovery
 
 CACHE = Path(__file__).resolve().parents[2] / ".build" / "packages"
 ARCHITECTURES = {"x86_64": "x86_64", "aarch64": "arm64"}
@@ -26,7 +29,7 @@ class LambdaPython:
 
     Attributes:
         description: for reports.
-        options: for ``python -m gorggle_local.aws``.
+        options: for ``python -m tests.e2e.emulator``.
         layers: built layers by name; None: layers of this environment.
     """
 
@@ -35,10 +38,16 @@ class LambdaPython:
     layers: Mapping[str, Path] | None = None
 
 
+def build_layer_zip(layer: str, target: Path) -> Path:
+    """Write a layer with this environment's distributions, in ``python/``."""
+    with zipfile.ZipFile(target, "w") as archive:
+        for path, name in lambda_packages._list_distribution_files(lambda_packages.LAYERS[layer]):
+            archive.write(path, Path("python") / name)
+    return target
+
+
 def use_current_environment(reason: str) -> LambdaPython:
-    return LambdaPython(
-        f"{python_discovery.current_interpreter()}, with the packages of this environment: {reason}"
-    )
+    return LambdaPython(f"{current_interpreter()}, with the packages of this environment: {reason}")
 
 
 @functools.cache

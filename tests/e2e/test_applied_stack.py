@@ -19,7 +19,7 @@ from gorggle_local.aws import lambda_packages
 from gorggle_local.aws.pipeline import Stack
 from infrastructure.packaging import build
 from tests.e2e.pipeline import Certificates, GpuServer, Pipeline, local_aws, reference_words, words
-from tests.e2e.runtime import lambda_python
+from tests.e2e.runtime import build_layer_zip, lambda_python
 
 pytestmark = pytest.mark.timeout(1200)
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,10 +45,10 @@ class AppliedPipeline(Pipeline):
 
 
 def build_packages(folder: Path) -> Path:
-    """Build the packages; return the list of them for ``gorggle_local.aws.deploy``."""
+    """Build the packages; return the list of them for ``tests.infrastructure.moto_deploy.deploy``."""
     code = {kind: package.path for kind, package in build.build_code(ROOT, folder).items()}
     layers = lambda_python().layers or {
-        name: lambda_packages.build_layer_zip(name, folder / f"{name}.zip") for name in lambda_packages.LAYERS
+        name: build_layer_zip(name, folder / f"{name}.zip") for name in lambda_packages.LAYERS
     }
     server = folder / "server.zip"
     with zipfile.ZipFile(server, "w") as empty:
@@ -87,7 +87,13 @@ def fetch_certificates(stack: Stack, folder: Path) -> Certificates:
 def applied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppliedPipeline]:
     folder, port = tmp_path_factory.mktemp("applied"), free_port()
     with local_aws(time_scale=0.1, python=lambda_python()) as addresses:
-        command = [sys.executable, "-m", "gorggle_local.aws.deploy", "--endpoint", addresses["endpoint_url"]]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.infrastructure.moto_deploy.deploy",
+            "--endpoint",
+            addresses["endpoint_url"],
+        ]
         command += ["--packages", str(build_packages(folder)), "--settings", json.dumps(SETTINGS)]
         command += ["--variables", json.dumps({"SERVER_ADDRESS": f"127.0.0.1:{port}"})]
         result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

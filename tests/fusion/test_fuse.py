@@ -62,7 +62,7 @@ def texts_and_sources(found: Result) -> list[tuple[str, str]]:
 
 def valid(found: Result) -> Result:
     """The result, once its JSON keeps the schema."""
-    VALIDATOR.validate(json.loads(found.to_json()))
+    VALIDATOR.validate(json.loads(json.dumps(found.to_document(), allow_nan=False)))
     return found
 
 
@@ -320,7 +320,7 @@ def test_every_hypothesis_of_two_people_is_accounted_for(
     found = fuse(
         Inputs(Media(600), lips=(Window(0, 600, tuple(lips)),), audio=(Window(0, 600, tuple(audio)),))
     )
-    VALIDATOR.validate(json.loads(found.to_json()))
+    VALIDATOR.validate(json.loads(json.dumps(found.to_document(), allow_nan=False)))
     assert accounted(found) == Counter(normalize(w.text) for side in (*one, *other) for w in side)
 
 

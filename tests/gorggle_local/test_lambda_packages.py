@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gorggle_local.aws import lambda_packages
+from tests.e2e.runtime import build_layer_zip
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -14,8 +15,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_layer_with_a_list_of_distributions_unzips_to_the_same_files(tmp_path: Path) -> None:
-    whole = lambda_packages.build_layer_zip("base", tmp_path / "whole.zip").read_bytes()
-    listed = lambda_packages.build_distributions_layer_zip("base", tmp_path / "listed.zip").read_bytes()
+    whole = build_layer_zip("base", tmp_path / "whole.zip").read_bytes()
+    listed = lambda_packages.build_reference_zip(
+        lambda_packages.LAYERS["base"], tmp_path / "listed.zip"
+    ).read_bytes()
     assert len(listed) < 1000 < len(whole)
     found = contents(lambda_packages.unzip(listed, tmp_path / "cache"))
     assert "python/aws_lambda_powertools/__init__.py" in found
@@ -23,22 +26,24 @@ def test_a_layer_with_a_list_of_distributions_unzips_to_the_same_files(tmp_path:
 
 
 def test_unzipped_packages_are_cached(tmp_path: Path) -> None:
-    listed = lambda_packages.build_distributions_layer_zip("base", tmp_path / "listed.zip").read_bytes()
+    listed = lambda_packages.build_reference_zip(
+        lambda_packages.LAYERS["base"], tmp_path / "listed.zip"
+    ).read_bytes()
     assert lambda_packages.unzip(listed, tmp_path / "cache") == lambda_packages.unzip(
         listed, tmp_path / "cache"
     )
 
 
 def test_a_layer_with_a_path_unzips_to_the_built_layer(tmp_path: Path) -> None:
-    built = lambda_packages.build_layer_zip("base", tmp_path / "built.zip")
-    pointing = lambda_packages.build_path_layer_zip(built, tmp_path / "pointing.zip").read_bytes()
+    built = build_layer_zip("base", tmp_path / "built.zip")
+    pointing = lambda_packages.build_reference_zip(built, tmp_path / "pointing.zip").read_bytes()
     assert len(pointing) < 1000
     found = contents(lambda_packages.unzip(pointing, tmp_path / "cache"))
     assert found == contents(lambda_packages.unzip(built.read_bytes(), tmp_path / "cache"))
 
 
 def test_a_built_runtime_is_used_unchanged(tmp_path: Path) -> None:
-    built = lambda_packages.build_layer_zip("base", tmp_path / "built.zip")
+    built = build_layer_zip("base", tmp_path / "built.zip")
     folder = lambda_packages.prepare_runtime(tmp_path / "cache", built)
     assert (folder / "aws_lambda_powertools" / "__init__.py").is_file()
     assert not (folder / "boto3").exists(), "nothing of this environment"

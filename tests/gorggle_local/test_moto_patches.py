@@ -19,7 +19,8 @@ import boto3
 from pathlib import Path
 from moto import mock_aws
 from gorggle_local.aws import moto_patches
-from gorggle_local.aws.fake_services import GroundTruth
+from tests.e2e.emulator import service_patches
+from tests.e2e.emulator.fake_services import GroundTruth
 called = []
 def invoke(function, payload, given, headers):
     called.append((function.function_name, payload))
@@ -156,13 +157,13 @@ print(json.dumps([job["TranscriptionJobStatus"], text[:8], job.get("FailureReaso
 
 
 def test_a_transcription_is_written_from_the_reference_transcript() -> None:
-    patched = "moto_patches.patch_transcribe(TRUTHS)\n"
+    patched = "service_patches.patch_transcribe(TRUTHS)\n"
     assert json.loads(run(patched + TRANSCRIPTION.format(clip="demo"))) == ["COMPLETED", "bin blue", ""]
 
 
 def test_fake_transcribe_fails_without_a_reference_transcript() -> None:
     status, text, reason = json.loads(
-        run("moto_patches.patch_transcribe(TRUTHS)\n" + TRANSCRIPTION.format(clip="other"))
+        run("service_patches.patch_transcribe(TRUTHS)\n" + TRANSCRIPTION.format(clip="other"))
     )
     assert (status, text) == ("FAILED", "")
     assert "fake service" in reason
@@ -184,7 +185,7 @@ except NotImplementedError:
 
 
 def test_faces_are_detected_from_the_reference_transcript() -> None:
-    assert run("moto_patches.patch_rekognition(TRUTHS)\n" + FACES) == "10"
+    assert run("service_patches.patch_rekognition(TRUTHS)\n" + FACES) == "10"
 
 
 def test_moto_without_the_patch_detects_no_faces() -> None:
@@ -205,7 +206,7 @@ print(time.time() - started)
 
 
 def test_retry_delays_are_scaled() -> None:
-    assert float(run("moto_patches.patch_retry_delays(0.01)\n" + RETRY)) < 2.5
+    assert float(run("service_patches.patch_retry_delays(0.01)\n" + RETRY)) < 2.5
 
 
 def test_moto_without_the_patch_waits_in_full() -> None:
@@ -219,9 +220,6 @@ def test_moto_without_the_patch_waits_in_full() -> None:
         "patch_event_rules",
         "patch_execution_events",
         "patch_queues",
-        "patch_retry_delays",
-        "patch_transcribe",
-        "patch_rekognition",
     ],
 )
 def test_every_patch_is_applied(name: str) -> None:

@@ -25,7 +25,7 @@ STACK = "test"
 
 def record_stack(settings: dict[str, Any]) -> Any:
     """The stack with these settings."""
-    from gorggle_local.aws.pulumi_engine import ProgramResult, Resource
+    from tests.infrastructure.moto_deploy.pulumi_engine import ProgramResult, Resource
 
     worker = _worker()
     assert worker.stdin is not None
@@ -62,9 +62,9 @@ def _serve() -> None:
 
 
 def _record(program: Any, given: dict[str, Any]) -> dict[str, Any]:
-    from gorggle_local.aws import data_sources, provider_outputs, pulumi_engine
     from infrastructure.config import StackSettings
     from infrastructure.packaging.package import Package, Packages
+    from tests.infrastructure.moto_deploy import data_sources, provider_outputs, pulumi_engine
 
     def package(name: str) -> Package:
         path = Path(folder) / f"{name}.zip"

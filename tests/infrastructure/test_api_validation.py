@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from gorggle_local.aws import api_validation
-from gorggle_local.aws.resource_handlers import create_calls
+from tests.infrastructure.moto_deploy import api_validation
+from tests.infrastructure.moto_deploy.resource_handlers import create_calls
 
 # Each stack takes seconds to build, and minutes on a busy machine.
 pytestmark = pytest.mark.timeout(1200)

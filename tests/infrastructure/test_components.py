@@ -10,10 +10,11 @@ from typing import Any, Literal, get_args, get_origin
 
 import pytest
 from conftest import VARIANTS
+from pydantic.alias_generators import to_camel
 
 from gorggle_gateway import static_files
 from infrastructure import network, quota_check
-from infrastructure.config import GPU_INSTANCE, StackSettings, option_name
+from infrastructure.config import GPU_INSTANCE, StackSettings
 from infrastructure.cors import build_content_security_policy, download_cors_rule, upload_cors_rule
 from infrastructure.dashboard import build_dashboard_body
 from infrastructure.naming import Names
@@ -34,7 +35,7 @@ def values_of(field: str) -> set[Any]:
 @pytest.mark.parametrize("field", [each for each in StackSettings.model_fields if each != "log_level"])
 def test_every_value_that_a_setting_can_have_is_tried_in_a_stack(field: str) -> None:
     default = StackSettings.model_fields[field].get_default(call_default_factory=True)
-    tried = {json.dumps(each[option_name(field)]) for each in VARIANTS.values() if option_name(field) in each}
+    tried = {json.dumps(each[to_camel(field)]) for each in VARIANTS.values() if to_camel(field) in each}
     assert {json.dumps(each) for each in values_of(field)} <= tried | {json.dumps(default)}
 
 

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import yaml
 from pydantic import ValidationError
+from pydantic.alias_generators import to_camel
 
 from gorggle_lambdas.state_machine import build_definition
 from infrastructure import function_manifest
 from infrastructure.config import (
     EVENTS_PER_POLL,
     StackSettings,
-    option_name,
     read_settings,
     validate_stack_name,
 )
@@ -33,19 +33,19 @@ def default_of(field: str) -> Any:
 
 def test_pulumi_yaml_lists_every_setting_with_its_default_and_description() -> None:
     listed = {name: body for name, body in PROJECT["config"].items() if ":" not in name}
-    assert set(listed) == {option_name(field) for field in StackSettings.model_fields}
+    assert set(listed) == {to_camel(field) for field in StackSettings.model_fields}
     for field, info in StackSettings.model_fields.items():
-        entry = listed[option_name(field)]
+        entry = listed[to_camel(field)]
         assert entry["description"] == info.description, field
         text = json.dumps(entry["default"])
-        found = StackSettings.model_validate({option_name(field): json.loads(text)})
+        found = StackSettings.model_validate({to_camel(field): json.loads(text)})
         assert getattr(found, field) == default_of(field), field
 
 
 def test_the_manual_lists_every_setting() -> None:
     manual = (ROOT / "docs" / "aws.md").read_text()
     for field in StackSettings.model_fields:
-        assert f"`{option_name(field)}`" in manual, field
+        assert f"`{to_camel(field)}`" in manual, field
 
 
 def test_settings_of_the_functions_have_the_same_defaults() -> None:

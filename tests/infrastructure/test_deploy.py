@@ -17,9 +17,9 @@ from botocore.exceptions import ClientError
 from moto.core.config import default_user_config
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
-from gorggle_local.aws import api_validation, deploy
 from infrastructure import quota_check
 from infrastructure.config import GPU_AMI_PARAMETER
+from tests.infrastructure.moto_deploy import api_validation, deploy
 
 # Some five hundred calls to moto.
 pytestmark = pytest.mark.timeout(1200)
@@ -64,7 +64,7 @@ def applied(endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     command = [
         sys.executable,
         "-m",
-        "gorggle_local.aws.deploy",
+        "tests.infrastructure.moto_deploy.deploy",
         "--endpoint",
         endpoint,
         "--packages",
@@ -193,7 +193,7 @@ def test_the_default_security_group_has_no_rules(applied: dict[str, Any], endpoi
 
 
 def test_a_resource_without_a_handler_fails_the_deployment(endpoint: str) -> None:
-    from gorggle_local.aws.pulumi_engine import Resource
+    from tests.infrastructure.moto_deploy.pulumi_engine import Resource
 
     resource = Resource("aws:braket/job:Job", "job", "urn", "", "", {}, [], [])
     with pytest.raises(deploy.ApplyError, match="no handler"):

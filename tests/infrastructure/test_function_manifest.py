@@ -49,8 +49,8 @@ def test_a_function_is_named_in_the_state_machine_as_it_is_written_there(tmp_pat
     [
         ('kind = "state_machine"', 'kind = "carrier_pigeon"', "trigger"),
         ('kind = "state_machine"', 'kind = "state_machine", speed = 9', "trigger"),
-        ("memory_mb = 128", "memory_mb = 64", "128 to 10240"),
-        ("timeout_s = 10", "timeout_s = 901", "1 to 900"),
+        ("memory_mb = 128", "memory_mb = 64", r"do_it.memory_mb\n.*greater than or equal to 128"),
+        ("timeout_s = 10", "timeout_s = 901", r"do_it.timeout_s\n.*less than or equal to 900"),
         ("environment = {}", "environment = {}\ncolour = 'blue'", "colour"),
         (
             "statements = []",
@@ -170,4 +170,4 @@ def test_buckets_names_are_as_long_as_s3_takes() -> None:
         *function_manifest.read_manifest(ROOT / "lambdas/functions.toml").functions,
         *function_manifest.read_manifest(ROOT / "lambdas/operations/functions.toml").functions,
     ]
-    assert all(len(longest.function(name)) + len("-role") <= 64 for name in functions)
+    assert all(len(longest.resource(name)) + len("-role") <= 64 for name in functions)

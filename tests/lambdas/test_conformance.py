@@ -80,7 +80,7 @@ class Api:
                 Bucket=self.stack["bucket:results"],
                 Key=s3_objects.result_key(JOB_ID, "1", extension),
                 Body=text.encode(),
-                ContentType=RESULT_FORMATS[extension].content_type,
+                ContentType=RESULT_FORMATS[extension],
             )
         at = "2026-01-02T03:04:05.000000Z"
         item = {

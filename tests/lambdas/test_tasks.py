@@ -34,8 +34,8 @@ from gorggle_lambdas.common.errors import (
 )
 from gorggle_lambdas.common.task_events import compute_deadline
 from gorggle_lambdas.fusion.result import load_result_schema
-from gorggle_local.aws import fake_services
 from gorggle_local.aws.pipeline import Server
+from tests.e2e.emulator import fake_services
 from tests.lambdas.moto_environment import JOB_ID, SERVER_NAME, Cloud, Context, create_cloud, job_event
 from tests.sdk import fake_service
 from tests.sdk.fake_service import FakeLipReading

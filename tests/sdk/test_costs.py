@@ -16,8 +16,7 @@ from gorggle_lambdas.aws_costs.prices import (
     INSTANCES,
     Prices,
     PricesError,
-    list_comparisons,
-    list_sources,
+    list_metadata,
     parse_prices,
 )
 
@@ -127,8 +126,8 @@ def test_invalid_prices_are_rejected(text: str, said: str) -> None:
 def test_every_price_has_a_source_and_date() -> None:
     assert re.fullmatch(r"20\d\d-\d\d", AS_OF)
     assert AS_OF < COMPARED_ON
-    assert all(compared for _, compared in list_comparisons())
-    for name, source in list_sources():
+    assert all(list_metadata("compared").values())
+    for name, source in list_metadata("source").items():
         assert source.startswith(("https://aws.amazon.com/", "an assumption")), name
     assert AS_OF in (ROOT / "docs" / "aws.md").read_text()
 

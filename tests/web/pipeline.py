@@ -179,21 +179,21 @@ class Pipeline:
     async def get_result(self, request: web.Request) -> web.StreamResponse:
         job = self._job(request)
         version = int(request.query.get("version", len(job.results)))
-        form = RESULT_FORMATS[request.query.get("format", "json")]
-        text = render_formats(job.results[version - 1])[form.extension]
+        extension = request.query.get("format", "json")
+        text = render_formats(job.results[version - 1])[extension]
         if len(text) > self.response_limit_bytes:
             origin = self.results_origin or request.url.origin()
             location = {
-                "url": f"{origin}/results/{job.job_id}/{version}/{form.extension}",
+                "url": f"{origin}/results/{job.job_id}/{version}/{extension}",
                 "expires_in_s": 900,
             }
             return web.json_response(location, content_type=PRESIGNED_URL_TYPE)
-        return web.Response(text=text, content_type=form.content_type.split(";")[0])
+        return web.Response(text=text, content_type=RESULT_FORMATS[extension].split(";")[0])
 
     async def send_result(self, request: web.Request) -> web.StreamResponse:
-        job, form = self._job(request), RESULT_FORMATS[request.match_info["format"]]
-        text = render_formats(job.results[int(request.match_info["version"]) - 1])[form.extension]
-        return web.Response(text=text, content_type=form.content_type.split(";")[0])
+        job, extension = self._job(request), request.match_info["format"]
+        text = render_formats(job.results[int(request.match_info["version"]) - 1])[extension]
+        return web.Response(text=text, content_type=RESULT_FORMATS[extension].split(";")[0])
 
     async def save_corrections(self, request: web.Request) -> web.StreamResponse:
         job, document = self._job(request), await request.json()

@@ -1,7 +1,7 @@
 """Runs a Pulumi program without Pulumi's engine and passes every resource to a callback.
 
-Tests record the resources; ``gorggle_local.aws.deploy`` creates them on the local AWS. Run one program per process: the state
-of Pulumi's SDK is global.
+``recording_engine`` records the resources; ``deploy`` creates them on moto. Run one program per process: the state of
+Pulumi's SDK is global.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pulumi.runtime import mocks, set_all_config
 from pulumi.runtime.stack import run_pulumi_func
 
 # Pulumi's marker of secrets in serialized values.
-SECRET_MARK = "4dabf18193072939515e22adb298388d"  # noqa: S105 - a marker, not a secret
-SECRET = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 - a marker, not a secret
+SECRET_MARK = "4dabf18193072939515e22adb298388d"
+SECRET = "1b47061264138c4ac30d75fd1eb44270"
 
 
 @dataclass
@@ -82,7 +82,7 @@ class _Monitor(mocks.MockMonitor):
         self._lock = threading.Lock()
         self.declared: list[Resource] = []
 
-    def RegisterResource(self, request: Any) -> Any:  # noqa: N802 - name of the RPC
+    def RegisterResource(self, request: Any) -> Any:
         if request.type == "pulumi:pulumi:Stack":
             return super().RegisterResource(request)  # type: ignore[no-untyped-call]
         with self._lock:

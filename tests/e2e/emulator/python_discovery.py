@@ -12,8 +12,9 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from gorggle_local.aws.lambda_runtime import Interpreter
 
 TIMEOUT_S = 10.0
 # Imports optional modules of the standard library that boto3 and numpy need.
@@ -33,27 +34,6 @@ _VERSION_FOLDERS = (
     ("/opt/python", "cp{tag}-cp{tag}/bin"),
 )
 _SYSTEM_FOLDERS = ("/usr/local/bin", "/usr/bin", "/opt/homebrew/bin")
-
-
-@dataclass(frozen=True)
-class Interpreter:
-    """A CPython.
-
-    Attributes:
-        executable: the interpreter itself, not a shim.
-        version: such as "3.12.1".
-    """
-
-    executable: Path
-    version: str
-
-    def __str__(self) -> str:
-        return f"CPython {self.version} ({self.executable})"
-
-
-def current_interpreter() -> Interpreter:
-    """Return the current interpreter."""
-    return Interpreter(Path(sys.executable), platform.python_version())
 
 
 def find_interpreter(

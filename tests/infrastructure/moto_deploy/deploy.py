@@ -1,10 +1,10 @@
-"""Deploy the Pulumi program to the local AWS with boto3, without Pulumi's engine.
+"""Deploy the Pulumi program to moto with boto3, without Pulumi's engine.
 
 It verifies names, references, policies and shapes, but not permissions (moto does not enforce them), quotas or updates.
 
 Runs as a command, because the state of Pulumi's SDK is global::
 
-    python -m gorggle_local.aws.deploy --endpoint http://127.0.0.1:5000 --packages packages.json --settings '{"face_engine": "server"}'
+    python -m tests.infrastructure.moto_deploy.deploy --endpoint http://127.0.0.1:5000 --packages packages.json --settings '{"face_engine": "server"}'
 
 It prints the stack's outputs as JSON, and fails if a resource cannot be created.
 """
@@ -25,11 +25,17 @@ import boto3
 from botocore import xform_name
 from botocore.exceptions import ClientError
 
-from gorggle_local.aws import api_validation, data_sources, provider_outputs, pulumi_engine, resource_handlers
 from infrastructure.config import StackSettings
 from infrastructure.packaging.package import Package, Packages
+from tests.infrastructure.moto_deploy import (
+    api_validation,
+    data_sources,
+    provider_outputs,
+    pulumi_engine,
+    resource_handlers,
+)
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 STACK = "local"
 # Operations that moto 5.2.5 lacks; they are skipped. A test fails once moto has one of them.
 UNSUPPORTED_BY_MOTO = frozenset({"cloudfront.CreateResponseHeadersPolicy", "budgets.CreateBudgetAction"})
@@ -98,7 +104,7 @@ class LocalAccount:
                 endpoint_url=self._endpoint,
                 region_name=provider_outputs.REGION,
                 aws_access_key_id="local",
-                aws_secret_access_key="local",  # noqa: S106 - not checked by moto
+                aws_secret_access_key="local",
             )
         return self._clients[service]
 
@@ -197,7 +203,7 @@ def read_packages(path: Path) -> Packages:
 
 def _main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m gorggle_local.aws.deploy", description="Deploy the stack to moto."
+        prog="python -m tests.infrastructure.moto_deploy.deploy", description="Deploy the stack to moto."
     )
     parser.add_argument("--endpoint", required=True, help="URL of the moto server")
     parser.add_argument(

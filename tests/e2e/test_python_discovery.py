@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gorggle_local.aws import python_discovery
+from gorggle_local.aws.lambda_runtime import Interpreter
+from tests.e2e.emulator import python_discovery
 
 MACHINE = platform.machine()
 ABI = f"cpython-999-{MACHINE}-linux-gnu"
@@ -28,7 +29,7 @@ def speaking(path: Path, version: str = "9.99.1", abi: str = ABI) -> Path:
     return script(path, f"cat <<'ANSWER'\n{answer}\nANSWER")
 
 
-def found(tmp_path: Path, **environment: str) -> python_discovery.Interpreter | None:
+def found(tmp_path: Path, **environment: str) -> Interpreter | None:
     environment = {"PATH": str(tmp_path / "path"), **environment}
     return python_discovery.find_interpreter("9.99", environment, tmp_path / "home", tmp_path / "root")
 
@@ -46,7 +47,7 @@ def test_a_shim_that_fails_is_skipped(tmp_path: Path) -> None:
     script(tmp_path / "path/python9.99", "echo 'python9.99: command not found' >&2; exit 127")
     assert found(tmp_path) is None
     real = speaking(tmp_path / "home/.pyenv/versions/9.99.1/bin/python9.99")
-    assert found(tmp_path) == python_discovery.Interpreter(real, "9.99.1")
+    assert found(tmp_path) == Interpreter(real, "9.99.1")
 
 
 def test_a_shim_resolves_to_its_interpreter(tmp_path: Path) -> None:
@@ -72,13 +73,13 @@ def test_a_shim_resolves_to_its_interpreter(tmp_path: Path) -> None:
 )
 def test_folders_of_version_managers_are_searched(tmp_path: Path, place: str) -> None:
     real = speaking(tmp_path / place / "python9.99")
-    assert found(tmp_path) == python_discovery.Interpreter(real, "9.99.1")
+    assert found(tmp_path) == Interpreter(real, "9.99.1")
 
 
 def test_pyenv_root_is_searched(tmp_path: Path) -> None:
     real = speaking(tmp_path / "pyenv/versions/9.99.1/bin/python9.99")
     assert found(tmp_path) is None
-    assert found(tmp_path, PYENV_ROOT=str(tmp_path / "pyenv")) == python_discovery.Interpreter(real, "9.99.1")
+    assert found(tmp_path, PYENV_ROOT=str(tmp_path / "pyenv")) == Interpreter(real, "9.99.1")
 
 
 def test_the_newest_version_is_selected(tmp_path: Path) -> None:

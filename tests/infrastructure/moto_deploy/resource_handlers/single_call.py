@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from gorggle_local.aws.provider_outputs import ACCOUNT
-from gorggle_local.aws.resource_handlers.registry import ec2_tags, handle_with_call, list_tags, map_tags
+from tests.infrastructure.moto_deploy.provider_outputs import ACCOUNT
+from tests.infrastructure.moto_deploy.resource_handlers.registry import (
+    ec2_tags,
+    handle_with_call,
+    list_tags,
+    map_tags,
+)
 
 # API Gateway and CloudFront
 handle_with_call(

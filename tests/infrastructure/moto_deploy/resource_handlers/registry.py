@@ -7,9 +7,9 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gorggle_local.aws import api_validation
-from gorggle_local.aws.provider_outputs import ACCOUNT, REGION
-from gorggle_local.aws.pulumi_engine import Resource
+from tests.infrastructure.moto_deploy import api_validation
+from tests.infrastructure.moto_deploy.provider_outputs import ACCOUNT, REGION
+from tests.infrastructure.moto_deploy.pulumi_engine import Resource
 
 Inputs = dict[str, Any]
 ConvertTags = Callable[[Mapping[str, str]], Mapping[str, Any]]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from gorggle_local.aws.pulumi_engine import Resource
-from gorggle_local.aws.resource_handlers.registry import (
+from tests.infrastructure.moto_deploy.pulumi_engine import Resource
+from tests.infrastructure.moto_deploy.resource_handlers.registry import (
     CallGenerator,
     Inputs,
     assert_consumed,

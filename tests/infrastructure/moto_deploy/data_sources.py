@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gorggle_local.aws.provider_outputs import ACCOUNT, REGION
+from tests.infrastructure.moto_deploy.provider_outputs import ACCOUNT, REGION
 
 GPU_ZONES = [f"{REGION}{letter}" for letter in "abcd"]
 # Enough for every setting.

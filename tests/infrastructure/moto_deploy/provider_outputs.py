@@ -13,7 +13,7 @@ from typing import Any
 
 import pulumi_aws
 
-from gorggle_local.aws.pulumi_engine import Resource
+from tests.infrastructure.moto_deploy.pulumi_engine import Resource
 
 ACCOUNT, REGION = "123456789012", "us-east-1"
 # Modules whose names are Python keywords.

@@ -1,13 +1,12 @@
 """The AWS API calls that create each kind of resource, from the inputs of Pulumi's provider.
 
 A handler is a generator: it yields its calls, is sent their results, and returns the resource's id and computed outputs.
-The same handlers run against the local AWS (``gorggle_local.aws.deploy``) and, in tests, against botocore's service models
-alone.
+The same handlers run against moto (``deploy``) and against botocore's service models alone (``test_api_validation``).
 """
 
 from __future__ import annotations
 
-from gorggle_local.aws.resource_handlers import (
+from tests.infrastructure.moto_deploy.resource_handlers import (
     apigateway_cloudfront,
     autoscaling,
     cloudwatch,
@@ -18,7 +17,7 @@ from gorggle_local.aws.resource_handlers import (
     single_call,
     sqs_sns,
 )
-from gorggle_local.aws.resource_handlers.registry import Call, CallGenerator, create_calls
+from tests.infrastructure.moto_deploy.resource_handlers.registry import Call, CallGenerator, create_calls
 
 # Importing the modules registers their handlers.
 _MODULES = (

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from gorggle_local.aws.provider_outputs import REGION
-from gorggle_local.aws.pulumi_engine import Resource
-from gorggle_local.aws.resource_handlers.registry import (
+from tests.infrastructure.moto_deploy.provider_outputs import REGION
+from tests.infrastructure.moto_deploy.pulumi_engine import Resource
+from tests.infrastructure.moto_deploy.resource_handlers.registry import (
     CallGenerator,
     Inputs,
     assert_consumed,

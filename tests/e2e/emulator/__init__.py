@@ -1,0 +1,1 @@
+"""The local AWS with fake Amazon Transcribe and Rekognition, injected faults and faster retries."""
