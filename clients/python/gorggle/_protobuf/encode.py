@@ -54,12 +54,7 @@ class RecognitionOptions:
         _check_count("beam_size", self.beam_size, _INT32_MAX)
         if self.length_penalty is not None and not math.isfinite(self.length_penalty):
             raise InvalidRequestError(f"length_penalty is {self.length_penalty}: give a finite number")
-        if self.endpoint_silence_s is not None and not (
-            math.isfinite(self.endpoint_silence_s) and self.endpoint_silence_s > 0
-        ):
-            raise InvalidRequestError(
-                f"endpoint_silence_s is {self.endpoint_silence_s}: give seconds above 0"
-            )
+        _check_duration("endpoint_silence_s", self.endpoint_silence_s)
         for name, values in (("language_codes", self.language_codes), ("phrase_hints", self.phrase_hints)):
             if isinstance(values, str):
                 raise InvalidRequestError(f"{name} is {values!r}: give a list of strings")
@@ -70,6 +65,7 @@ class RecognitionOptions:
 def encode_recognition_config(options: RecognitionOptions) -> config_pb2.RecognitionConfig:
     """Encode recognition options."""
     silence = None if options.endpoint_silence_s is None else encode_duration(options.endpoint_silence_s)
+    phrases = [config_pb2.SpeechAdaptation.Phrase(value=phrase) for phrase in options.phrase_hints]
     return config_pb2.RecognitionConfig(
         endpointing=None if silence is None else config_pb2.EndpointingConfig(min_silence=silence),
         model=options.model or "",
@@ -82,21 +78,13 @@ def encode_recognition_config(options: RecognitionOptions) -> config_pb2.Recogni
         start_offset=encode_duration(options.start_offset_s),
         enable_face_boxes=options.face_boxes,
         language_codes=options.language_codes,
-        adaptation=_encode_adaptation(options.phrase_hints),
+        adaptation=config_pb2.SpeechAdaptation(phrases=phrases) if phrases else None,
         enable_automatic_punctuation=options.automatic_punctuation,
     )
 
 
-def _encode_adaptation(phrases: Sequence[str]) -> config_pb2.SpeechAdaptation | None:
-    if not phrases:
-        return None
-    return config_pb2.SpeechAdaptation(
-        phrases=[config_pb2.SpeechAdaptation.Phrase(value=phrase) for phrase in phrases]
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
-class StreamOptions:
+class StreamOptions(RecognitionOptions):
     """Options of a stream; see ``Client.transcribe``.
 
     Raises:
@@ -110,21 +98,20 @@ class StreamOptions:
     heartbeat_interval_s: float = 10.0
 
     def __post_init__(self) -> None:
-        silence_s = self.silence_timeout_s
-        if silence_s is not None and not (math.isfinite(silence_s) and silence_s > 0):
-            raise InvalidRequestError(f"silence_timeout_s is {silence_s}: give seconds above 0")
+        super().__post_init__()
+        _check_duration("silence_timeout_s", self.silence_timeout_s)
 
 
-def encode_first_request(options: RecognitionOptions, stream: StreamOptions) -> StreamRequest:
+def encode_first_request(options: StreamOptions) -> StreamRequest:
     """Encode the first request of a stream."""
-    silence_s = stream.silence_timeout_s
+    silence_s = options.silence_timeout_s
     config = config_pb2.StreamingConfig(
         recognition=encode_recognition_config(options),
-        interim_results=stream.interim_results,
-        enable_speech_activity_events=stream.activity_events,
-        live=stream.live,
+        interim_results=options.interim_results,
+        enable_speech_activity_events=options.activity_events,
+        live=options.live,
         silence_timeout=None if silence_s is None else encode_duration(silence_s),
-        heartbeat_interval=encode_duration(stream.heartbeat_interval_s),
+        heartbeat_interval=encode_duration(options.heartbeat_interval_s),
     )
     return StreamRequest(config=config)
 
@@ -215,6 +202,11 @@ def encode_duration(time_s: float) -> Duration:
     duration = Duration()
     duration.FromMicroseconds(round(time_s * 1e6))
     return duration
+
+
+def _check_duration(name: str, value_s: float | None) -> None:
+    if value_s is not None and not (math.isfinite(value_s) and value_s > 0):
+        raise InvalidRequestError(f"{name} is {value_s}: give seconds above 0")
 
 
 def _check_count(name: str, value: int, maximum: int) -> None:

@@ -19,16 +19,9 @@ class AsyncMediaSender(ReplayBuffer):
     """Sends one source through successive calls, in one event loop."""
 
     def __init__(self, media: Media, replay_buffer_bytes: int, heartbeat_interval_s: float) -> None:
-        super().__init__(replay_buffer_bytes)
-        self._media, self._heartbeat_interval_s = media, heartbeat_interval_s
+        super().__init__(media, replay_buffer_bytes, heartbeat_interval_s)
         self._source: AsyncGenerator[StreamRequest, None] | None = None
         self._read_task: asyncio.Task[None] | None = None
-        self._has_started = False
-
-    def check_replayable(self, acknowledged: int) -> None:
-        """Check that every request after ``acknowledged`` can be sent again; see ``ReplayBuffer``."""
-        if self._media.reopen is None:
-            super().check_replayable(acknowledged)
 
     def drop(self) -> None:
         """Stop reading the source, without waiting."""
@@ -65,10 +58,8 @@ class AsyncMediaSender(ReplayBuffer):
             call.cancel()
 
     async def _replay_source(self, acknowledged: int) -> AsyncGenerator[StreamRequest, None]:
-        source = self._media.reopen() if self._has_started and self._media.reopen else self._media.messages
-        self._has_started = True
         number = 0
-        async with contextlib.aclosing(to_async_iterator(source)) as messages:
+        async with contextlib.aclosing(to_async_iterator(self._open_source())) as messages:
             async for message in messages:
                 number += 1
                 if number > acknowledged:

@@ -7,7 +7,7 @@ import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import grpc
 
@@ -17,6 +17,7 @@ from gorggle.version import get_version
 DEFAULT_TARGET = "127.0.0.1:50051"
 Certificate: TypeAlias = "str | Path | bytes"
 """A PEM file's path, or its bytes."""
+Metadata: TypeAlias = tuple[tuple[str, str], ...]
 
 # The face boxes of a long clip can exceed gRPC's default of 4 MiB.
 MAX_RESPONSE_BYTES = 64 * 2**20
@@ -36,7 +37,13 @@ class ChannelConfig:
     target: str
     credentials: grpc.ChannelCredentials | None = field(repr=False)
     options: tuple[tuple[str, str | int], ...] = field(repr=False)
-    metadata: tuple[tuple[str, str], ...] = field(repr=False)
+    metadata: Metadata = field(repr=False)
+
+    def create_channel(self, module: Any) -> Any:
+        """Create a channel of ``module``, which is ``grpc`` or ``grpc.aio``."""
+        if self.credentials is None:
+            return module.insecure_channel(self.target, self.options)
+        return module.secure_channel(self.target, self.credentials, self.options)
 
 
 @dataclass(frozen=True, kw_only=True)
