@@ -245,12 +245,19 @@ def encode_audio_chunks(
         yield encode_pcm(audio[start : start + step], sample_rate_hz)
 
 
+def _pad_to_even(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Repeat the last row or column of odd sides: 4:2:0 has one chroma sample for 2 x 2 pixels."""
+    import numpy as np
+
+    odd = [(0, side % 2) for side in image.shape[:2]] + [(0, 0)] * (image.ndim - 2)
+    return np.pad(image, odd, mode="edge")
+
+
 def _convert_to_i420(image: npt.NDArray[np.uint8]) -> tuple[bytes, int, int]:
     """Return the planes of an image (ITU-R BT.601, limited range), its width and its height, both even."""
     import numpy as np
 
-    odd = [(0, side % 2) for side in image.shape[:2]] + [(0, 0)] * (image.ndim - 2)
-    even = np.pad(image, odd, mode="edge")
+    even = _pad_to_even(image)
     height, width = even.shape[:2]
     if even.ndim == 2:
         luma = 16 + even * np.float32(219 / 255)
@@ -310,9 +317,7 @@ def _mux_matroska(
 def _create_video_frame(av: Any, image: npt.NDArray[np.uint8], index: int, rate_hz: Fraction) -> Any:
     import numpy as np
 
-    # 4:2:0 has one chroma sample for 2 x 2 pixels: odd sides are padded by repeating the last row or column.
-    odd = [(0, side % 2) for side in image.shape[:2]] + [(0, 0)] * (image.ndim - 2)
-    even = np.ascontiguousarray(np.pad(image, odd, mode="edge"))
+    even = np.ascontiguousarray(_pad_to_even(image))
     frame = av.VideoFrame.from_ndarray(even, format="rgb24" if even.ndim == 3 else "gray")
     frame.pts, frame.time_base = index, 1 / rate_hz
     return frame

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Sequence
+from dataclasses import astuple
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -170,12 +171,10 @@ class _Annotator:
         _blend(frame, label, left, top - label.shape[0] - line)
 
     def _render_caption(self, cue: Cue) -> ImageArray:
-        name = (
-            []
-            if self._has_single_speaker or not cue.speaker
-            else [(cue.speaker, self._colours[cue.speaker], self._small)]
-        )
-        return _render_text([*name, *((line, (255, 255, 255), self._font) for line in cue.lines)])
+        lines = [(line, (255, 255, 255), self._font) for line in cue.lines]
+        if cue.speaker and not self._has_single_speaker:
+            lines.insert(0, (cue.speaker, self._colours[cue.speaker], self._small))
+        return _render_text(lines)
 
     def _render_label(self, speaker: str) -> ImageArray:
         return _render_text([(speaker, self._colours[speaker], self._small)])
@@ -227,14 +226,5 @@ def _interpolate_box(boxes: Sequence[FaceBox], time_s: float) -> FaceBox | None:
         return nearest if abs(nearest.time_s - time_s) <= MAX_BOX_GAP_S / 2 else None
     before, after = near
     share = (time_s - before.time_s) / max(1e-9, after.time_s - before.time_s)
-
-    def between(first: float, second: float) -> float:
-        return first + (second - first) * share
-
-    return FaceBox(
-        time_s,
-        between(before.left, after.left),
-        between(before.top, after.top),
-        between(before.width, after.width),
-        between(before.height, after.height),
-    )
+    fields = zip(astuple(before), astuple(after), strict=True)
+    return FaceBox(*(first + (second - first) * share for first, second in fields))
