@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gorggle_gateway.ebml import EbmlParser, MatroskaError
-from gorggle_gateway.media_buffer import BufferFullError, RetainedMedia
+from gorggle_gateway.media_buffer import RetainedMedia
+from gorggle_gateway.protocol import SessionError
 from tests.gateway.recordings import decoded, recording
 
 SIX_SECONDS = {"max_s": 6.0}
@@ -107,5 +108,5 @@ def test_all_media_is_retained_until_some_is_processed() -> None:
 
 def test_the_retained_media_is_bounded() -> None:
     kept = RetainedMedia(max_bytes=100_000)
-    with pytest.raises(BufferFullError, match="cannot keep up"):
+    with pytest.raises(SessionError, match="cannot keep up"):
         kept.add(recording(**SIX_SECONDS))

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from gorggle_gateway.ebml import Cluster, EbmlParser
+from gorggle_gateway.protocol import SessionError
 
 # The server's timestamps start at the first frame or audio packet that it decodes: tolerate one frame.
 FRAME_DURATION_S = 0.04
-
-
-class BufferFullError(Exception):
-    """The retained media exceeds its limit: the server is too far behind."""
 
 
 class RetainedMedia:
@@ -27,7 +24,7 @@ class RetainedMedia:
 
         Raises:
             MatroskaError: the bytes are not a recording.
-            BufferFullError: the retained media exceeds its limit.
+            SessionError: the retained media exceeds its limit: the server is too far behind.
         """
         sendable = []
         for cluster, raw in self._parser.feed(chunk):
@@ -39,8 +36,9 @@ class RetainedMedia:
                 self._size_bytes += len(raw)
             sendable.append(raw)
         if self._size_bytes > self._max_bytes:
-            raise BufferFullError(
-                f"{self._size_bytes >> 20} MiB of media are unprocessed: the server cannot keep up"
+            raise SessionError(
+                "overloaded",
+                f"{self._size_bytes >> 20} MiB of media are unprocessed: the server cannot keep up",
             )
         return sendable
 
