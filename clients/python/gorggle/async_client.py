@@ -8,7 +8,6 @@ import inspect
 import time
 import weakref
 from collections.abc import AsyncIterator, Coroutine
-from types import TracebackType
 from typing import Any, Self
 
 import grpc
@@ -47,9 +46,7 @@ class AsyncClient(ClientBase["AsyncTranscriptionStream", Coroutine[Any, Any, Tra
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_exception: object) -> None:
         await self.close()
 
     async def close(self) -> None:
@@ -188,9 +185,7 @@ class AsyncTranscriptionStream(StreamReceiver, AsyncIterator[Segment]):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_exception: object) -> None:
         await self.aclose()
 
     def __del__(self) -> None:

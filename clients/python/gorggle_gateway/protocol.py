@@ -145,7 +145,7 @@ def event_to_message(event: Event, offset_s: float) -> dict[str, Any] | None:
     """Return the message of an event other than a segment; None for events that browsers do not need."""
     match event:
         case Started():
-            return {"type": "started", "model": event.model, "request_id": event.request_id}
+            return {"type": "started", **_round_fields(event)}
         case MediaInfo():
             return {
                 "type": "media",
@@ -155,12 +155,7 @@ def event_to_message(event: Event, offset_s: float) -> dict[str, Any] | None:
                 "audio_codec": event.audio_codec,
             }
         case Activity():
-            return {
-                "type": "activity",
-                "kind": event.kind,
-                "time_s": _round_ms(event.time_s),
-                "speaker": event.speaker,
-            }
+            return {"type": "activity", **_round_fields(event)}
         case Progress():
             return {
                 "type": "progress",
@@ -169,7 +164,7 @@ def event_to_message(event: Event, offset_s: float) -> dict[str, Any] | None:
                 "faces": event.face_count,
             }
         case StreamWarning():
-            return {"type": "warning", "kind": event.kind, "message": event.message}
+            return {"type": "warning", **_round_fields(event)}
         case Finished():
             return {
                 "type": "finished",

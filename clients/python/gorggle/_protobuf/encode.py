@@ -26,25 +26,25 @@ _MODALITIES: dict[str, config_pb2.Modality.ValueType] = {
 
 @dataclass(frozen=True, kw_only=True)
 class RecognitionOptions:
-    """Recognition options; see ``Client.transcribe``.
+    """Recognition options; see ``Client.transcribe``, which has their defaults.
 
     Raises:
         InvalidRequestError: a value that no server accepts.
     """
 
-    modality: Modality = "av"
-    model: str | None = None
-    word_timestamps: bool = True
-    max_alternatives: int = 0
-    max_speakers: int = 0
-    beam_size: int = 0
-    length_penalty: float | None = None
-    start_offset_s: float = 0.0
-    face_boxes: bool = False
-    endpoint_silence_s: float | None = None
-    language_codes: Sequence[str] = ()
-    phrase_hints: Sequence[str] = ()
-    automatic_punctuation: bool = False
+    modality: Modality
+    model: str | None
+    word_timestamps: bool
+    max_alternatives: int
+    max_speakers: int
+    beam_size: int
+    length_penalty: float | None
+    start_offset_s: float
+    face_boxes: bool
+    endpoint_silence_s: float | None
+    language_codes: Sequence[str]
+    phrase_hints: Sequence[str]
+    automatic_punctuation: bool
 
     def __post_init__(self) -> None:
         if self.modality not in _MODALITIES:
@@ -91,11 +91,11 @@ class StreamOptions(RecognitionOptions):
         InvalidRequestError: a value that no server accepts.
     """
 
-    interim_results: bool = False
-    activity_events: bool = False
-    live: bool = False
-    silence_timeout_s: float | None = None
-    heartbeat_interval_s: float = 10.0
+    interim_results: bool
+    activity_events: bool
+    live: bool
+    silence_timeout_s: float | None
+    heartbeat_interval_s: float
 
     def __post_init__(self) -> None:
         super().__post_init__()

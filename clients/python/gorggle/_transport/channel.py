@@ -15,6 +15,7 @@ from gorggle.errors import ConfigurationError
 from gorggle.version import get_version
 
 DEFAULT_TARGET = "127.0.0.1:50051"
+CONNECT_TIMEOUT_S = 10.0
 Certificate: TypeAlias = "str | Path | bytes"
 """A PEM file's path, or its bytes."""
 Metadata: TypeAlias = tuple[tuple[str, str], ...]
@@ -57,7 +58,7 @@ class ConnectionOptions:
     server_name: str | None = None
     credentials: grpc.ChannelCredentials | None = field(default=None, repr=False)
     token: str | None = field(default=None, repr=False)
-    connect_timeout_s: float = 10.0
+    connect_timeout_s: float = CONNECT_TIMEOUT_S
 
 
 def build_channel_config(target: str, options: ConnectionOptions) -> ChannelConfig:

@@ -14,6 +14,8 @@ from gorggle.captions.line_breaking import LineBreaker, Token
 from gorggle.captions.rules import CaptionRules, Cue, SpokenSegment, SpokenWord
 from gorggle.captions.text import clean_text, display_width, find_separator, split_word
 
+# The server's label of speakers without a face.
+VOICE_LABEL = "voice"
 # Cost of each caption: fewer, fuller captions read better.
 CAPTION_COST = 6.0
 # The end of a caption weighs more than the end of a line.
@@ -40,7 +42,7 @@ def display_name(speaker: str, names: Mapping[str, str] | None = None) -> str:
     """
     if names is not None and speaker in names:
         return clean_text(names[speaker])
-    if speaker == "voice":
+    if speaker == VOICE_LABEL:
         return "Voice"
     return _NUMBERED_SPEAKER.sub(r"Person \1", clean_text(speaker))
 
