@@ -90,10 +90,10 @@ def test_unprocessed_media_is_replayed_from_a_key_frame() -> None:
     kept.discard_before(3.4)
     offset_s, again = kept.replay_from(3.4)
     assert 2.9 < offset_s <= 3.4
-    times, sound_s = decoded(b"".join(again))
+    times, audio_s = decoded(b"".join(again))
     assert times[0] == pytest.approx(offset_s, abs=0.05)
     assert times[-1] == pytest.approx(5.96, abs=0.05)
-    assert sound_s == pytest.approx(6.0 - offset_s, abs=0.1)
+    assert audio_s == pytest.approx(6.0 - offset_s, abs=0.1)
     assert sum(map(len, again)) < 0.7 * len(media), "processed media is not retained"
 
 

@@ -300,13 +300,15 @@ def _mux_matroska(
         video.options = {"crf": str(X264_CRF), "preset": "veryfast"}
         video.height, video.width = (side + side % 2 for side in frames.shape[1:3])
         video.pix_fmt = "yuv420p"
-        sound = container.add_stream("pcm_s16le", rate=sample_rate_hz, layout="mono") if audio else None
+        audio_stream = (
+            container.add_stream("pcm_s16le", rate=sample_rate_hz, layout="mono") if audio else None
+        )
         for index, image in enumerate(frames):
             container.mux(video.encode(_create_video_frame(av, image, index, rate_hz)))
-            if audio and sound is not None:
+            if audio and audio_stream is not None:
                 is_last = index + 1 == len(frames)
                 audio_end = len(audio) if is_last else _get_audio_end(index + 1, rate_hz, sample_rate_hz)
-                _mux_audio(av, container, sound, audio[sent:audio_end], sent // BYTES_PER_SAMPLE)
+                _mux_audio(av, container, audio_stream, audio[sent:audio_end], sent // BYTES_PER_SAMPLE)
                 sent = audio_end
             yield sink.pop_written()
         for stream in container.streams:
