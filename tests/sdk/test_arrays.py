@@ -101,7 +101,7 @@ def test_the_first_bytes_of_long_clips_do_not_wait_for_the_last() -> None:
 
     from gorggle import arrays
 
-    sizes = [len(chunk) for chunk in arrays.encode_matroska(smooth(300, 64, 64), Fraction(25), None)]
+    sizes = [len(chunk) for chunk in arrays.encode_matroska(smooth(300, 64, 64), Fraction(25), None, 16_000)]
     assert sum(sizes[:200]) > 0
     assert max(sizes) < sum(sizes)
 

@@ -135,9 +135,7 @@ class AsyncClient(ClientBase["AsyncTranscriptionStream", Coroutine[Any, Any, Tra
             raise self._map_error(RpcStatus.from_error(error), server=server) from None
         except asyncio.CancelledError:
             _raise_if_task_is_cancelled()
-            raise CallCancelledError(
-                "the client was closed during the call", code=grpc.StatusCode.CANCELLED
-            ) from None
+            raise _create_closed_error() from None
 
     def _create_stream(self, call: StreamCall) -> AsyncTranscriptionStream:
         return AsyncTranscriptionStream(call)
@@ -258,11 +256,7 @@ class AsyncTranscriptionStream(StreamReceiver, AsyncIterator[Segment]):
             status = await _get_server_status(self._call)
         except asyncio.CancelledError:
             _raise_if_task_is_cancelled()
-            raise self._delivery.source_error or CallCancelledError(
-                "the client was closed during the call",
-                code=grpc.StatusCode.CANCELLED,
-                request_id=self.request_id,
-            ) from None
+            raise self._delivery.source_error or _create_closed_error(self.request_id) from None
         if status.code is not grpc.StatusCode.OK:
             return await self._prepare_resume(status)
         self._check_finished()
@@ -293,6 +287,11 @@ async def _get_server_status(call: Any) -> RpcStatus:
     while await call.details() == WRITE_FAILED_DETAILS and time.monotonic() < end:  # noqa: ASYNC110
         await asyncio.sleep(0.005)
     return RpcStatus(await call.code(), await call.details(), await call.trailing_metadata())
+
+
+def _create_closed_error(request_id: str = "") -> CallCancelledError:
+    text = "the client was closed during the call"
+    return CallCancelledError(text, code=grpc.StatusCode.CANCELLED, request_id=request_id)
 
 
 def _cancel(task: asyncio.Task[None], _call: Any) -> None:

@@ -54,9 +54,7 @@ def build_security_headers(connect: tuple[str, ...]) -> dict[str, str]:
     }
 
 
-def add_static_routes(
-    application: web.Application, config: Mapping[str, object], folder: Path = PAGE_DIR
-) -> None:
+def add_static_routes(application: web.Application, config: Mapping[str, object]) -> None:
     """Serve the page at ``/``, and its configuration at ``/config.json``."""
 
     async def send_config(_request: web.Request) -> web.StreamResponse:
@@ -65,10 +63,10 @@ def add_static_routes(
     application.router.add_get("/config.json", send_config)
     revalidated = {"cache-control": "no-cache"}
     # All files are read now, so that a later build never mixes with this one.
-    index, icon = File.load(folder / "index.html"), File.load(folder / "icon.svg")
+    index, icon = File.load(PAGE_DIR / "index.html"), File.load(PAGE_DIR / "icon.svg")
     for path, file in (("/", index), ("/index.html", index), ("/icon.svg", icon)):
         application.router.add_get(path, functools.partial(file.send, revalidated))
-    for asset in (folder / "assets").iterdir():
+    for asset in (PAGE_DIR / "assets").iterdir():
         application.router.add_get(f"/assets/{asset.name}", functools.partial(File.load(asset).send, {}))
 
 
@@ -99,6 +97,6 @@ class File:
 
 
 @functools.cache
-def is_built(folder: Path = PAGE_DIR) -> bool:
+def is_built() -> bool:
     """Whether the page was built."""
-    return (folder / "index.html").is_file()
+    return (PAGE_DIR / "index.html").is_file()

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from gorggle.events import (
     Activity,
@@ -48,6 +48,10 @@ _COMMERCIAL_USE: dict[int, CommercialUse] = {
     model_pb2.COMMERCIAL_USE_PERMITTED: "permitted",
     model_pb2.COMMERCIAL_USE_FORBIDDEN: "forbidden",
 }
+_ACTIVITIES: dict[int, Literal["speech_begin", "speech_end"]] = {
+    lip_reading_pb2.SpeechActivityEvent.SPEECH_ACTIVITY_BEGIN: "speech_begin",
+    lip_reading_pb2.SpeechActivityEvent.SPEECH_ACTIVITY_END: "speech_end",
+}
 # Kinds from newer servers, unknown here, become "other" and keep their text.
 _WARNINGS: dict[int, WarningKind] = {
     number: cast(WarningKind, name.removeprefix("KIND_").lower())
@@ -66,9 +70,17 @@ def decode_response(message: lip_reading_pb2.StreamingRecognizeResponse) -> Segm
         case "media_info":
             return decode_media_info(message.media_info)
         case "progress":
-            return _decode_progress(message.progress)
+            progress = message.progress
+            return Progress(
+                bytes_received=progress.received_bytes,
+                received_s=to_seconds(progress.received_duration),
+                processed_s=to_seconds(progress.processed_duration),
+                face_count=progress.face_count,
+            )
         case "speech_activity":
-            return _decode_activity(message.speech_activity)
+            activity = message.speech_activity
+            kind = _ACTIVITIES.get(activity.type)
+            return Activity(kind, to_seconds(activity.offset), activity.speaker_id) if kind else None
         case "warning":
             return decode_warning(message.warning)
         case "finished":
@@ -172,24 +184,6 @@ def _copy_fields(kind: type[T], message: Message, **others: Any) -> T:
 def to_seconds(duration: Duration) -> float:
     """Return a protobuf Duration in seconds."""
     return duration.seconds + duration.nanos / 1e9
-
-
-def _decode_progress(message: lip_reading_pb2.Progress) -> Progress:
-    return Progress(
-        bytes_received=message.received_bytes,
-        received_s=to_seconds(message.received_duration),
-        processed_s=to_seconds(message.processed_duration),
-        face_count=message.face_count,
-    )
-
-
-def _decode_activity(message: lip_reading_pb2.SpeechActivityEvent) -> Activity | None:
-    match message.type:
-        case lip_reading_pb2.SpeechActivityEvent.SPEECH_ACTIVITY_BEGIN:
-            return Activity("speech_begin", to_seconds(message.offset), message.speaker_id)
-        case lip_reading_pb2.SpeechActivityEvent.SPEECH_ACTIVITY_END:
-            return Activity("speech_end", to_seconds(message.offset), message.speaker_id)
-    return None
 
 
 def _decode_words(messages: Iterable[transcript_pb2.Word]) -> tuple[Word, ...]:

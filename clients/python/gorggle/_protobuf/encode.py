@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -152,15 +153,10 @@ def encode_pcm(samples: bytes, sample_rate_hz: int) -> StreamRequest:
     return StreamRequest(pcm=media_pb2.Pcm(samples=samples, sample_rate_hertz=sample_rate_hz))
 
 
-def encode_jpeg_frame(jpeg: bytes, time_s: float) -> StreamRequest:
-    """Encode a video frame that is a JPEG file."""
-    return StreamRequest(frame=media_pb2.VideoFrame(offset=encode_duration(time_s), jpeg=jpeg))
-
-
-def encode_i420_frame(planes: bytes, width_px: int, height_px: int, time_s: float) -> StreamRequest:
-    """Encode an uncompressed video frame."""
-    image = media_pb2.I420Image(width_px=width_px, height_px=height_px, data=planes)
-    return StreamRequest(frame=media_pb2.VideoFrame(offset=encode_duration(time_s), i420=image))
+def encode_frame(time_s: float, image: bytes | media_pb2.I420Image) -> StreamRequest:
+    """Encode a video frame: a JPEG file, or uncompressed."""
+    content: dict[str, Any] = {"jpeg" if isinstance(image, bytes) else "i420": image}
+    return StreamRequest(frame=media_pb2.VideoFrame(offset=encode_duration(time_s), **content))
 
 
 def encode_clip_request(

@@ -231,7 +231,3 @@ def _parse_seconds(text: str) -> float:
     if not (math.isfinite(value) and value >= 0):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0")
     return value
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -160,13 +160,13 @@ class _Annotator:
         right, bottom = left + round(box.width * self._width), top + round(box.height * self._height)
         line = max(2, self._height // 240)
         colour = self._colours[speaker]
-        for rows, columns in (
-            (slice(top, top + line), slice(left, right)),
-            (slice(bottom - line, bottom), slice(left, right)),
-            (slice(top, bottom), slice(left, left + line)),
-            (slice(top, bottom), slice(right - line, right)),
+        for first, last, start, end in (
+            (top, top + line, left, right),
+            (bottom - line, bottom, left, right),
+            (top, bottom, left, left + line),
+            (top, bottom, right - line, right),
         ):
-            frame[_clamp_slice(rows, self._height), _clamp_slice(columns, self._width)] = colour
+            frame[max(0, first) : max(0, last), max(0, start) : max(0, end)] = colour
         label = self._label(speaker)
         _blend(frame, label, left, top - label.shape[0] - line)
 
@@ -204,10 +204,6 @@ def _blend(frame: ImageArray, image: ImageArray, left: int, top: int) -> None:
     region = frame[top : top + image.shape[0], left : left + image.shape[1]]
     alpha = image[..., 3:].astype(np.uint16)
     region[:] = ((image[..., :3] * alpha + region * (255 - alpha)) // 255).astype(np.uint8)
-
-
-def _clamp_slice(span: slice, size: int) -> slice:
-    return slice(min(size, max(0, span.start)), min(size, max(0, span.stop)))
 
 
 def _collect_boxes(segments: Sequence[Segment], speaker: str) -> list[FaceBox]:
