@@ -76,7 +76,7 @@ class AsyncClient(ClientBase["AsyncTranscriptionStream", Coroutine[Any, Any, Tra
 
     async def server_info(self) -> ServerInfo:
         """Return the server's version, limits and load."""
-        return await self._call_unary(calls.get_server_info_call(), self._unary_timeout_s)
+        return await self._call_unary(calls.GET_SERVER_INFO, self._unary_timeout_s)
 
     async def wait_until_ready(self, timeout_s: float = 60.0) -> ServerInfo:
         """Wait until the server is reachable and has loaded its models.
@@ -87,7 +87,7 @@ class AsyncClient(ClientBase["AsyncTranscriptionStream", Coroutine[Any, Any, Tra
         last: GorggleError | None = None
         for attempt_timeout_s, backoff_s in calls.iter_attempts(timeout_s):
             try:
-                return await self._call_unary(calls.get_server_info_call(), attempt_timeout_s)
+                return await self._call_unary(calls.GET_SERVER_INFO, attempt_timeout_s)
             except (UnavailableError, DeadlineError) as error:
                 last = error
             await asyncio.sleep(backoff_s)

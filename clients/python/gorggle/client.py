@@ -66,7 +66,7 @@ class Client(ClientBase["TranscriptionStream", Transcript]):
 
     def server_info(self) -> ServerInfo:
         """Return the server's version, limits and load."""
-        return self._call_unary(calls.get_server_info_call(), self._unary_timeout_s)
+        return self._call_unary(calls.GET_SERVER_INFO, self._unary_timeout_s)
 
     def wait_until_ready(self, timeout_s: float = 60.0) -> ServerInfo:
         """Wait until the server is reachable and has loaded its models.
@@ -77,7 +77,7 @@ class Client(ClientBase["TranscriptionStream", Transcript]):
         last: GorggleError | None = None
         for attempt_timeout_s, backoff_s in calls.iter_attempts(timeout_s):
             try:
-                return self._call_unary(calls.get_server_info_call(), attempt_timeout_s)
+                return self._call_unary(calls.GET_SERVER_INFO, attempt_timeout_s)
             except (UnavailableError, DeadlineError) as error:
                 last = error
             time.sleep(backoff_s)
@@ -195,7 +195,7 @@ class TranscriptionStream(StreamReceiver, Iterator[Segment]):
         self._delivery.check_replayable(recovery.acknowledged)
         opening = recovery.build_first_request(self._stream_call.first_request)
         self._open_call(self._delivery.requests(opening, recovery.acknowledged, sending))
-        sending.set_call(self._call)
+        sending.call.set_result(self._call)
         if self._closing.is_set():  # meanwhile, by another thread
             self._call.cancel()
 

@@ -36,14 +36,12 @@ class Cluster:
         is_key: decoding can start here: it has no video, or starts with a key frame.
         has_video: a video block was received.
         parts: its elements received so far.
-        size_bytes: their size.
     """
 
     start_s: float | None = None
     is_key: bool = True
     has_video: bool = False
     parts: list[bytes] = field(default_factory=list)
-    size_bytes: int = 0
 
 
 class EbmlParser:
@@ -112,7 +110,6 @@ class EbmlParser:
         if self._cluster is not None:
             self._parse_cluster_child(self._cluster, identity, body)
             self._cluster.parts.append(raw)
-            self._cluster.size_bytes += len(raw)
         elif not self.cluster_count:
             self._parse_header_element(identity, body)
             self.header += raw

@@ -45,8 +45,7 @@ class RetainedMedia:
     def discard_before(self, processed_s: float) -> None:
         """Discard media that no server needs again, given that all segments before this time are final."""
         start = self._find_start(processed_s)
-        for cluster in self._clusters[:start]:
-            self._size_bytes -= cluster.size_bytes
+        self._size_bytes -= sum(len(part) for cluster in self._clusters[:start] for part in cluster.parts)
         del self._clusters[:start]
 
     def replay_from(self, processed_s: float) -> tuple[float, list[bytes]]:

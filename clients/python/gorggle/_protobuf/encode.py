@@ -16,7 +16,6 @@ from gorggle.v1 import config_pb2, lip_reading_pb2, media_pb2
 StreamRequest = lip_reading_pb2.StreamingRecognizeRequest
 
 MAX_ALTERNATIVES = 10
-MAX_PHRASES, MAX_PHRASE_CHARACTERS = 500, 100
 _INT32_MAX = 2**31 - 1
 _MODALITIES: dict[str, config_pb2.Modality.ValueType] = {
     "av": config_pb2.MODALITY_AUDIO_VISUAL,

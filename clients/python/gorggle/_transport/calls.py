@@ -15,7 +15,7 @@ from gorggle._transport.status_mapping import RpcStatus
 from gorggle.errors import GorggleError
 from gorggle.events import Event
 from gorggle.results import Transcript
-from gorggle.server_info import Model, ServerInfo
+from gorggle.server_info import Model
 from gorggle.sources import Media
 from gorggle.v1 import lip_reading_pb2, model_pb2, server_pb2
 
@@ -78,6 +78,9 @@ class UnaryCall(Generic[T]):
     parse_response: Callable[[Any], T]
 
 
+GET_SERVER_INFO = UnaryCall("GetServerInfo", server_pb2.GetServerInfoRequest(), decode.decode_server_info)
+
+
 def list_models_call(page_token: str) -> UnaryCall[tuple[list[Model], str]]:
     """Return the call for a page of models and the token of the next page, empty on the last page."""
     return UnaryCall(
@@ -93,11 +96,6 @@ def list_models_call(page_token: str) -> UnaryCall[tuple[list[Model], str]]:
 def get_model_call(name: str | None) -> UnaryCall[Model]:
     """Return the call for one model."""
     return UnaryCall("GetModel", model_pb2.GetModelRequest(name=name or ""), decode.decode_model)
-
-
-def get_server_info_call() -> UnaryCall[ServerInfo]:
-    """Return the call for the server's description."""
-    return UnaryCall("GetServerInfo", server_pb2.GetServerInfoRequest(), decode.decode_server_info)
 
 
 def recognize_call(request: lip_reading_pb2.RecognizeRequest, file: str) -> UnaryCall[Transcript]:

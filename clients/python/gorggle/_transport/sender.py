@@ -10,6 +10,7 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Generator, Iterator
+from concurrent.futures import Future
 from typing import Any
 
 from gorggle._protobuf.encode import StreamRequest, encode_heartbeat
@@ -90,22 +91,19 @@ class ReplayBuffer:
 
 
 class SendTurn:
-    """The time during which one call sends; it ends when the next call starts its own."""
+    """The time during which one call sends; it ends when the next call starts its own.
+
+    Attributes:
+        call: set once the call has started.
+    """
 
     def __init__(self) -> None:
         self.is_over = False
-        self._call: Any = None
-        self._call_set = threading.Event()
-
-    def set_call(self, call: Any) -> None:
-        """Set the call to cancel when the source fails."""
-        self._call = call
-        self._call_set.set()
+        self.call: Future[Any] = Future()
 
     def cancel(self) -> None:
         """Cancel the call after a source error, so that the receiving side wakes up and raises it."""
-        self._call_set.wait()
-        self._call.cancel()
+        self.call.result().cancel()
 
 
 class MediaSender(ReplayBuffer):
