@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import inspect
 import time
 import weakref
@@ -226,10 +225,11 @@ class AsyncTranscriptionStream(StreamReceiver, AsyncIterator[Segment]):
         self._open_call()
         # Not read(): it returns nothing after a failed write, although responses may be left.
         self._responses = aiter(self._call)
-        self._send_task = asyncio.create_task(self._delivery.send(self._call, opening, recovery.acknowledged))
+        sending = self._delivery.send(self._call, opening, recovery.acknowledged)
+        task = self._send_task = asyncio.create_task(sending)
         # Stop writing when the call ends: a failed write would replace the server's status with gRPC's own
         # error.
-        self._call.add_done_callback(functools.partial(_cancel, self._send_task))
+        self._call.add_done_callback(lambda _call: task.cancel())
 
     async def _end_call(self) -> None:
         if self._call is not None:
@@ -292,10 +292,6 @@ async def _get_server_status(call: Any) -> RpcStatus:
 def _create_closed_error(request_id: str = "") -> CallCancelledError:
     text = "the client was closed during the call"
     return CallCancelledError(text, code=grpc.StatusCode.CANCELLED, request_id=request_id)
-
-
-def _cancel(task: asyncio.Task[None], _call: Any) -> None:
-    task.cancel()
 
 
 def _raise_if_task_is_cancelled() -> None:

@@ -144,9 +144,6 @@ def _build_command() -> list[str]:
 
 def _parse_address(line: bytes) -> str | None:
     """Return the address in ``{"listening": "127.0.0.1:PORT"}``; None for any other line."""
-    try:
-        message = json.loads(line)
-    except ValueError:
-        return None
-    address = message.get("listening") if isinstance(message, dict) else None
-    return address if isinstance(address, str) else None
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        return str(json.loads(line)["listening"])
+    return None

@@ -58,8 +58,9 @@ class RetainedMedia:
     def _find_start(self, processed_s: float) -> int:
         """Return the index of the last cluster at or before a time at which decoding can start."""
         limit_s = (self._start_s or 0.0) + processed_s - FRAME_DURATION_S
-        start = 0
-        for index, cluster in enumerate(self._clusters):
-            if cluster.start_s is not None and cluster.start_s <= limit_s and cluster.is_key:
-                start = index
-        return start
+        starts = (
+            index
+            for index, cluster in enumerate(self._clusters)
+            if cluster.start_s is not None and cluster.start_s <= limit_s and cluster.is_key
+        )
+        return max(starts, default=0)

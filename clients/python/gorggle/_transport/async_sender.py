@@ -14,6 +14,9 @@ from gorggle._protobuf.encode import StreamRequest, encode_heartbeat
 from gorggle._transport.sender import ReplayBuffer
 from gorggle.sources import AsyncMessages, Media, Messages
 
+# What writing to a call that has ended raises: grpc.aio's own error, not the one that ended the call.
+CALL_ENDED = (asyncio.InvalidStateError, grpc.RpcError)
+
 
 class AsyncMediaSender(ReplayBuffer):
     """Sends one source through successive calls, in one event loop."""
@@ -52,7 +55,8 @@ class AsyncMediaSender(ReplayBuffer):
                     is_open = is_open and await _write(call, message)
                     if not is_open:
                         return
-            await _finish_writing(call)
+            with contextlib.suppress(*CALL_ENDED):
+                await call.done_writing()
         except Exception as error:
             self.source_error = error
             call.cancel()
@@ -99,20 +103,12 @@ class AsyncMediaSender(ReplayBuffer):
 
 
 async def _write(call: Any, message: StreamRequest) -> bool:
-    """Send a message; return False if the call has ended, with a status that reading its responses raises.
-
-    grpc.aio raises ``InvalidStateError`` here, not the error that ended the call.
-    """
+    """Send a message; return False if the call has ended, with a status that reading its responses raises."""
     try:
         await call.write(message)
-    except (asyncio.InvalidStateError, grpc.RpcError):
+    except CALL_ENDED:
         return False
     return True
-
-
-async def _finish_writing(call: Any) -> None:
-    with contextlib.suppress(asyncio.InvalidStateError, grpc.RpcError):
-        await call.done_writing()
 
 
 async def to_async_iterator(messages: Messages | AsyncMessages) -> AsyncGenerator[StreamRequest, None]:

@@ -134,20 +134,17 @@ def _build_credentials(options: ConnectionOptions) -> grpc.ChannelCredentials | 
 def _load_pem(certificate: Certificate | None) -> bytes | None:
     if certificate is None:
         return None
-    if isinstance(certificate, bytes):
-        name, content = "the certificate or key", certificate
-    else:
-        name, content = str(certificate), _read_file(Path(certificate))
+    name, content = "the certificate or key", certificate
+    if not isinstance(content, bytes):
+        name = str(certificate)
+        try:
+            content = Path(content).read_bytes()
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise ConfigurationError(f"cannot read {name}: {reason}") from error
     if b"-----BEGIN " not in content:
         raise ConfigurationError(f"{name} is not in PEM format: it must hold a line with -----BEGIN")
     return content
-
-
-def _read_file(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
 
 
 def _build_channel_options(target: str, options: ConnectionOptions) -> tuple[tuple[str, str | int], ...]:

@@ -54,28 +54,23 @@ class StreamReceiver:
         self._resume_policy.update(message)
         self._replay_buffer.acknowledge(self._resume_policy.acknowledged)
         item = decode.decode_response(message)
+        # After a resume, a server may repeat events of the replayed media.
+        if isinstance(item, MediaInfo | StreamWarning | Activity):
+            if item in self._reported_events:
+                return None
+            self._reported_events.add(item)
         match item:
             case Started():
                 self.request_id, self.model = item.request_id, item.model
             case MediaInfo():
                 self.media_info = item
             case StreamWarning():
-                if item not in self._reported_events:
-                    self.warnings.append(item)
+                self.warnings.append(item)
             case Finished():
                 self.duration_s, self._is_finished = item.duration_s, True
             case Segment():
                 return item if self._resume_policy.is_new(item) else None
-        return item if self._is_new_event(item) else None
-
-    def _is_new_event(self, item: Event | None) -> bool:
-        """Whether an event is new: after a resume, a server may repeat events of the replayed media."""
-        if not isinstance(item, MediaInfo | StreamWarning | Activity):
-            return True
-        if item in self._reported_events:
-            return False
-        self._reported_events.add(item)
-        return True
+        return item
 
     def _check_finished(self) -> None:
         """Check, at the end of the responses, that the stream has finished.

@@ -63,15 +63,14 @@ class ResumePolicy:
         """Update the session from a response."""
         match message.WhichOneof("event"):
             case "started":
-                self._record_start(message.started)
+                self._session_id = message.started.session_id
+                self.heartbeat_interval_s = message.started.heartbeat_interval.ToMicroseconds() / 1e6
+                self._call_started = True
+                self._failures, self._failing_since = 0, None
             case "progress":
-                self._record_acknowledgement(
-                    message.progress.resume_token, message.progress.acknowledged_sequence
-                )
+                self._record_acknowledgement(message.progress)
             case "server_draining":
-                self._record_acknowledgement(
-                    message.server_draining.resume_token, message.server_draining.acknowledged_sequence
-                )
+                self._record_acknowledgement(message.server_draining)
                 self.should_switch_server = self._server_count > 1 and self._can_resume
         final_end_s = message.final_end_offset.ToMicroseconds() / 1e6
         if final_end_s > self.final_end_s:
@@ -91,15 +90,11 @@ class ResumePolicy:
             self._open_segments[segment.segment_id] = segment
         return True
 
-    def _record_start(self, started: lip_reading_pb2.StreamStarted) -> None:
-        self._session_id = started.session_id
-        self.heartbeat_interval_s = started.heartbeat_interval.ToMicroseconds() / 1e6
-        self._call_started = True
-        self._failures, self._failing_since = 0, None
-
-    def _record_acknowledgement(self, token: bytes, acknowledged: int) -> None:
-        if token:
-            self._resume_token, self.acknowledged = token, acknowledged
+    def _record_acknowledgement(
+        self, event: lip_reading_pb2.Progress | lip_reading_pb2.ServerDraining
+    ) -> None:
+        if event.resume_token:
+            self._resume_token, self.acknowledged = event.resume_token, event.acknowledged_sequence
 
     def _record_progress(self) -> None:
         self._made_progress = True
