@@ -56,11 +56,8 @@ class EventLog:
     def rewind(self, last: int) -> None:
         """Send the events after this number again, to a reconnected client."""
         self.acknowledge(last)
-        resent: dict[object, tuple[int, dict[str, Any]]] = {
-            number: (number, message) for number, message in self._sent
-        }
+        self._unsent = {**{event[0]: event for event in self._sent}, **self._unsent}
         self._sent.clear()
-        self._unsent = {**resent, **self._unsent}
         self._changed.set()
 
     async def next_batch(self, timeout_s: float) -> list[dict[str, Any]] | None:

@@ -176,9 +176,8 @@ class LiveSession:
             except TRANSIENT_ERRORS as error:
                 now = time.monotonic()
                 # A server that worked for a while counts as a new loss.
-                lost_since = (
-                    now if lost_since is None or now - started > self._settings.max_recover_s else lost_since
-                )
+                if lost_since is None or now - started > self._settings.max_recover_s:
+                    lost_since = now
                 if self._retained_media is None or now - lost_since > self._settings.max_recover_s:
                     raise
                 await self._handle_server_loss(error, attempt)
