@@ -7,32 +7,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import jiwer
-
-from gorggle import Client, Segment, to_text_line
+from gorggle import Client, Segment, Word, to_text_line
 from gorggle.local_server import LocalServer
+from gorggle_evaluation.metrics import align_words, compute_time_error
 
 HERE = Path(__file__).resolve().parent
 CHUNK_BYTES = 16 * 1024
-
-
-class CountedChunks:
-    """Iterates over a clip's chunks and counts the bytes sent."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.size_bytes, self.sent_bytes = path, path.stat().st_size, 0
-
-    def __iter__(self) -> Iterator[bytes]:
-        with self.path.open("rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
-                self.sent_bytes += len(chunk)
-                yield chunk
 
 
 def main() -> int:
@@ -58,12 +42,12 @@ def transcribe_clip(client: Client, clip: Path, reference: dict, modality: str) 
     """Transcribe the clip and print the result."""
     heading = {"av": "video and audio", "video": "video only (the audio is not used)", "audio": "audio only"}
     print(f"── {clip.name}, {heading[modality]} " + "─" * 30)
-    chunks = CountedChunks(clip)
     segments: list[Segment] = []
     started = time.monotonic()
-    for segment in client.transcribe(chunks, modality=modality, word_timestamps=True):
+    stream = client.transcribe(clip, modality=modality, chunk_bytes=CHUNK_BYTES)
+    for segment in stream:
         if not segments:
-            first_after_s, sent = time.monotonic() - started, chunks.sent_bytes / chunks.size_bytes
+            first_after_s, sent = time.monotonic() - started, stream.bytes_sent / clip.stat().st_size
         segments.append(segment)
         print(f"  {to_text_line(segment)}")
     took_s = time.monotonic() - started
@@ -78,36 +62,26 @@ def transcribe_clip(client: Client, clip: Path, reference: dict, modality: str) 
 
 def compare(segments: list[Segment], reference: dict) -> None:
     """Print the reference, the word error rate and the error of the word timestamps."""
-    expected = [word for sentence in reference["sentences"] for word in sentence["words"]]
+    expected = [
+        Word(word["text"], word["start_s"], word["end_s"])
+        for sentence in reference["sentences"]
+        for word in sentence["words"]
+    ]
     words = [word for segment in segments for word in segment.words]
     for sentence in reference["sentences"]:
         first, last = sentence["words"][0], sentence["words"][-1]
         print(f"  reference [{first['start_s']:6.2f} - {last['end_s']:6.2f}] {sentence['text']}")
-    result = jiwer.process_words(
-        " ".join(word["text"] for word in expected), " ".join(word.text for word in words) or "-"
-    )
-    errors = result.substitutions + result.insertions + result.deletions
+    found = align_words([word.text for word in expected], [word.text for word in words])
     print(
-        f"\n  word error rate  {result.wer:.1%} ({errors} of {len(expected)} words: {result.substitutions} substitutions, ",
+        f"\n  word error rate  {found.errors / found.words:.1%} ({found.errors} of {found.words} words: ",
         end="",
     )
-    print(f"{result.insertions} insertions, {result.deletions} deletions)")
-    errors_s = []
-    for chunk in result.alignments[0]:
-        if chunk.type == "equal":
-            for i, j in zip(
-                range(chunk.ref_start_idx, chunk.ref_end_idx),
-                range(chunk.hyp_start_idx, chunk.hyp_end_idx),
-                strict=True,
-            ):
-                errors_s += [
-                    abs(words[j].start_s - expected[i]["start_s"]),
-                    abs(words[j].end_s - expected[i]["end_s"]),
-                ]
-    if errors_s:
-        within = sum(error <= 0.1 for error in errors_s) / len(errors_s)
+    print(f"{len(found.substitutions)} substitutions, {len(found.insertions)} insertions, ", end="")
+    print(f"{len(found.deletions)} deletions)")
+    errors = compute_time_error([(expected[i], words[j]) for i, j in found.correct])
+    if errors is not None:
         print(
-            f"  word timestamps  median error {statistics.median(errors_s) * 1000:.0f} ms, {within:.0%} within 100 ms"
+            f"  word timestamps  median error {errors.median_ms:.0f} ms, {errors.within_100_ms:.0%} within 100 ms"
         )
 
 

@@ -18,6 +18,7 @@ from matplotlib.patches import Rectangle
 
 from gorggle import Client, Segment
 from gorggle.local_server import LocalServer
+from gorggle.rendering.timeline_plot import PEAKS_PER_S, compute_audio_peaks
 
 HERE = Path(__file__).resolve().parent
 HYPOTHESIS_COLOUR, REFERENCE_COLOUR, AUDIO_COLOUR, TEXT_COLOUR = "#0b7a75", "#ccd6da", "#8fa3ad", "#22313a"
@@ -70,12 +71,9 @@ def draw_frame(axes: Axes, clip: Path, segment: Segment) -> None:
 
 def draw_words(axes: Axes, clip: Path, segments: list[Segment], sentences: list[dict[str, Any]]) -> None:
     """Draw the recognized words above the reference, over the unused audio."""
-    rate_hz, wave = read_audio(clip)
     end_s = sentences[-1]["words"][-1]["end_s"] + 0.6
-    wave = wave[: int(end_s * rate_hz)]
-    step = rate_hz // 200
-    peaks = np.abs(wave[: len(wave) // step * step]).reshape(-1, step).max(axis=1)
-    times = np.arange(len(peaks)) * step / rate_hz
+    peaks = compute_audio_peaks(clip, end_s)[: int(end_s * PEAKS_PER_S)]
+    times = np.arange(len(peaks)) / PEAKS_PER_S
     axes.fill_between(times, 0.45 + 0.4 * peaks, 0.45 - 0.4 * peaks, color=AUDIO_COLOUR, linewidth=0)
     for segment in (segment for segment in segments if segment.start_s < end_s):
         for word in segment.words:
@@ -101,14 +99,6 @@ def _draw_word(
     axes.text(
         (start_s + end_s) / 2, bottom + 0.2, text, color=text_colour, ha="center", va="center", fontsize=11
     )
-
-
-def read_audio(clip: Path) -> tuple[int, np.ndarray]:
-    """Return the sample rate and the waveform, normalized to a peak of 1."""
-    with av.open(str(clip)) as container:
-        rate_hz = container.streams.audio[0].rate
-        wave = np.concatenate([frame.to_ndarray().mean(axis=0) for frame in container.decode(audio=0)])
-    return rate_hz, wave / np.abs(wave).max()
 
 
 if __name__ == "__main__":

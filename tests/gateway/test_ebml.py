@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gorggle_gateway.ebml import EbmlParser, MatroskaError
-from gorggle_gateway.media_buffer import BufferFullError, RetainedMedia
+from gorggle_gateway.media_buffer import RetainedMedia
+from gorggle_gateway.protocol import SessionError
 from tests.gateway.recordings import decoded, recording
 
 SIX_SECONDS = {"max_s": 6.0}
@@ -89,10 +90,10 @@ def test_unprocessed_media_is_replayed_from_a_key_frame() -> None:
     kept.discard_before(3.4)
     offset_s, again = kept.replay_from(3.4)
     assert 2.9 < offset_s <= 3.4
-    times, sound_s = decoded(b"".join(again))
+    times, audio_s = decoded(b"".join(again))
     assert times[0] == pytest.approx(offset_s, abs=0.05)
     assert times[-1] == pytest.approx(5.96, abs=0.05)
-    assert sound_s == pytest.approx(6.0 - offset_s, abs=0.1)
+    assert audio_s == pytest.approx(6.0 - offset_s, abs=0.1)
     assert sum(map(len, again)) < 0.7 * len(media), "processed media is not retained"
 
 
@@ -107,5 +108,5 @@ def test_all_media_is_retained_until_some_is_processed() -> None:
 
 def test_the_retained_media_is_bounded() -> None:
     kept = RetainedMedia(max_bytes=100_000)
-    with pytest.raises(BufferFullError, match="cannot keep up"):
+    with pytest.raises(SessionError, match="cannot keep up"):
         kept.add(recording(**SIX_SECONDS))

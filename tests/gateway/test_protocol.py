@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 import gorggle
 from gorggle_gateway import protocol
-from gorggle_gateway.event_log import MAX_UNSENT, EventLog, SlowConsumerError
+from gorggle_gateway.event_log import MAX_UNSENT, EventLog
 from gorggle_gateway.protocol import (
     MediaChunk,
-    MessageError,
     Ping,
     Resume,
+    SessionError,
     Start,
     Stop,
     parse_binary,
@@ -48,13 +48,13 @@ def test_client_messages_are_parsed() -> None:
     ],
 )
 def test_invalid_texts_are_refused_with_the_expected_form(text: str, says: str) -> None:
-    with pytest.raises(MessageError, match=says):
+    with pytest.raises(SessionError, match=says):
         parse_text(text)
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00\x00\x00\x01", b"\x00\x00\x00\x00media"])
 def test_chunks_without_a_number_or_media_are_refused(data: bytes) -> None:
-    with pytest.raises(MessageError):
+    with pytest.raises(SessionError):
         parse_binary(data)
 
 
@@ -68,8 +68,8 @@ def test_chunks_without_a_number_or_media_are_refused(data: bytes) -> None:
         ),
     ).map(json.dumps)
 )
-def test_any_text_is_parsed_or_raises_message_error(text: str) -> None:
-    with contextlib.suppress(MessageError):
+def test_any_text_is_parsed_or_raises_session_error(text: str) -> None:
+    with contextlib.suppress(SessionError):
         parse_text(text)
 
 
@@ -128,7 +128,7 @@ async def _a_client_that_reads_nothing_ends_its_session() -> None:
     events = EventLog()
     for number in range(MAX_UNSENT):
         events.add(segment(str(number)))
-    with pytest.raises(SlowConsumerError):
+    with pytest.raises(SessionError, match="events are unread"):
         events.add(segment("one more"))
 
 

@@ -1,4 +1,4 @@
-"""Arrays as sources: mouth crops and sound as they are, pictures as a video file."""
+"""Arrays as sources: mouth crops and audio as they are, frames as a video file."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ RANDOM = np.random.default_rng(7)
 
 
 def smooth(frames: int, height: int, width: int, *colours: int) -> np.ndarray[Any, Any]:
-    """Pictures that change slowly from place to place and time to time, as real ones do."""
+    """Frames that change slowly from place to place and time to time, as real ones do."""
     t, y, x = np.meshgrid(np.arange(frames), np.arange(height), np.arange(width), indexing="ij")
     grey = 127 + 60 * np.sin(x / 17 + t / 5) + 60 * np.cos(y / 13)
-    picture = np.stack([np.roll(grey, 20 * c, axis=2) for c in range(*colours)], -1) if colours else grey
-    return picture.clip(0, 255).astype(np.uint8)
+    frames = np.stack([np.roll(grey, 20 * c, axis=2) for c in range(*colours)], -1) if colours else grey
+    return frames.clip(0, 255).astype(np.uint8)
 
 
-def test_mouth_crops_and_sound_arrive_in_step(reader: Reader, service: FakeLipReading, target: str) -> None:
+def test_mouth_crops_and_audio_arrive_in_step(reader: Reader, service: FakeLipReading, target: str) -> None:
     crops = RANDOM.integers(0, 256, (60, 96, 96), dtype=np.uint8)
-    sound = RANDOM.integers(-(2**15), 2**15, 2 * 16_000 + 5, dtype=np.int16)
-    reader.transcribe(target, crops, input_format="mouth_crops", frame_rate_hz=30, audio=sound)
+    waveform = RANDOM.integers(-(2**15), 2**15, 2 * 16_000 + 5, dtype=np.int16)
+    reader.transcribe(target, crops, input_format="mouth_crops", frame_rate_hz=30, audio=waveform)
     pixels = b"".join(request.mouth_crops.pixels for request in service.requests)
     assert pixels == crops.tobytes()
     times_s = [t.ToNanoseconds() / 1e9 for r in service.requests for t in r.mouth_crops.offsets]
     assert times_s == pytest.approx([index / 30 for index in range(60)], abs=1e-6)
-    assert b"".join(request.pcm.samples for request in service.requests) == sound.tobytes()
+    assert b"".join(request.pcm.samples for request in service.requests) == waveform.tobytes()
     # In audio-visual mode neither may run ahead of the other.
     seen_s = heard_s = 0.0
     for request in service.requests:
@@ -52,12 +52,12 @@ def test_crops_of_29_97_hz_keep_their_times(reader: Reader, service: FakeLipRead
     assert last.ToMicroseconds() == round(2999 * 1001 / 30_000 * 1e6)
 
 
-def test_sound_alone_can_be_sent(reader: Reader, service: FakeLipReading, target: str) -> None:
-    sound = RANDOM.integers(-100, 100, 40_001, dtype=np.int16)
-    for audio in (sound, sound.tobytes()):
+def test_audio_alone_can_be_sent(reader: Reader, service: FakeLipReading, target: str) -> None:
+    waveform = RANDOM.integers(-100, 100, 40_001, dtype=np.int16)
+    for audio in (waveform, waveform.tobytes()):
         service.requests.clear()
         reader.transcribe(target, None, audio=audio, modality="audio", chunk_bytes=999)
-        assert b"".join(request.pcm.samples for request in service.requests) == sound.tobytes()
+        assert b"".join(request.pcm.samples for request in service.requests) == waveform.tobytes()
         assert {len(request.pcm.samples) for request in service.requests[:-1]} == {998}
 
 
@@ -73,35 +73,35 @@ def test_a_clip_of_crops_is_read_in_one_call(reader: Reader, service: FakeLipRea
 
 
 @pytest.mark.parametrize("shape", [(30, 120, 160), (30, 121, 161), (12, 120, 160, 3), (12, 97, 99, 3)])
-def test_pictures_arrive_as_a_video_file_that_looks_the_same(
+def test_frames_arrive_as_a_video_file_that_looks_the_same(
     reader: Reader, service: FakeLipReading, target: str, shape: tuple[int, ...]
 ) -> None:
     frames = smooth(*shape)
-    sound = (8000 * np.sin(np.arange(int(16_000 * len(frames) / 12.5)) / 5)).astype(np.int16)
-    reader.transcribe(target, frames, frame_rate_hz=12.5, audio=sound)
+    waveform = (8000 * np.sin(np.arange(int(16_000 * len(frames) / 12.5)) / 5)).astype(np.int16)
+    reader.transcribe(target, frames, frame_rate_hz=12.5, audio=waveform)
     with av.open(io.BytesIO(service.media)) as container:
         assert container.format.name == "matroska,webm"
         assert container.streams.video[0].codec_context.name == "h264"
-        pictures, heard, times_s = [], [], []
+        images, heard, times_s = [], [], []
         for frame in container.decode(video=0, audio=0):
             if isinstance(frame, av.VideoFrame):
                 times_s.append(frame.time)
-                pictures.append(frame.to_ndarray(format="rgb24" if frames.ndim == 4 else "gray"))
+                images.append(frame.to_ndarray(format="rgb24" if frames.ndim == 4 else "gray"))
             else:
                 heard.append(frame.to_ndarray()[0])
     assert times_s == pytest.approx([index / 12.5 for index in range(len(frames))], abs=1e-3)
-    found = np.stack(pictures)[:, : shape[1], : shape[2]].astype(int)
+    found = np.stack(images)[:, : shape[1], : shape[2]].astype(int)
     assert np.abs(found - frames).mean() < 3
-    assert np.array_equal(np.concatenate(heard), sound)
+    assert np.array_equal(np.concatenate(heard), waveform)
 
 
-def test_the_first_bytes_of_long_pictures_do_not_wait_for_the_last() -> None:
+def test_the_first_bytes_of_long_clips_do_not_wait_for_the_last() -> None:
     """An array is encoded as it is sent, not before."""
     from fractions import Fraction
 
     from gorggle import arrays
 
-    sizes = [len(chunk) for chunk in arrays.encode_matroska(smooth(300, 64, 64), Fraction(25), None)]
+    sizes = [len(chunk) for chunk in arrays.encode_matroska(smooth(300, 64, 64), Fraction(25), None, 16_000)]
     assert sum(sizes[:200]) > 0
     assert max(sizes) < sum(sizes)
 
@@ -144,14 +144,14 @@ def test_the_first_bytes_of_long_pictures_do_not_wait_for_the_last() -> None:
         (np.zeros((5, 64, 64), np.uint8), {"frame_rate_hz": 25, "audio": b"odd"}, "3 bytes"),
     ],
 )
-def test_arrays_that_are_no_pictures_are_refused_before_a_call(
+def test_arrays_that_are_not_frames_are_refused_before_a_call(
     reader: Reader, source: Any, options: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(gorggle.InvalidRequestError, match=said):
         reader.transcribe("127.0.0.1:1", source, **options)
 
 
-def test_without_pyav_pictures_are_refused_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pyav_frames_are_refused_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(gorggle.ConfigurationError, match=r"pip install 'gorggle\[server\]'"):
         AsyncReader().transcribe("127.0.0.1:1", np.zeros((5, 64, 64), np.uint8), frame_rate_hz=25)

@@ -425,6 +425,7 @@ def test_progress_is_drawn_on_a_terminal_and_cleared(
         yield fake_service.finished()
 
     service.script = script
+    (folder / "a.mp4").write_bytes(bytes(300_000))
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "gorggle", "transcribe", "a.mp4", "--server", target]
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
@@ -437,7 +438,7 @@ def test_progress_is_drawn_on_a_terminal_and_cleared(
         assert process.stdout.read() == LINE.encode()
         assert process.wait(20) == 0
     os.close(ours)
-    assert b"50%" in drawn
+    assert b"50%  0.3 MB sent" in drawn
     assert b"00:02 transcribed of 00:04" in drawn
     assert drawn.endswith(b"\r\x1b[K"), "the line is cleared at the end"
 

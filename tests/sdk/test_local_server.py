@@ -153,8 +153,9 @@ def test_a_hanging_server_is_killed_after_the_timeout(
 ) -> None:
     monkeypatch.setenv("FAKE_MODE", "hang")
     monkeypatch.setattr(local_server, "STOP_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(local_server, "START_TIMEOUT_S", 2)
     with pytest.raises(gorggle.UnavailableError, match="did not start within 2 s: loading the model"):
-        LocalServer(start_timeout_s=2).__enter__()
+        LocalServer().__enter__()
     assert not is_running(fake_server)
 
 

@@ -55,10 +55,10 @@ def frames_at(clip: Path, *times_s: float) -> list[Any]:
 
 def lengths(clip: Path) -> tuple[int, float]:
     with av.open(str(clip)) as container:
-        pictures = sum(1 for _ in container.decode(video=0))
+        frame_count = sum(1 for _ in container.decode(video=0))
     with av.open(str(clip)) as container:
-        sound_s = sum(frame.samples / frame.sample_rate for frame in container.decode(audio=0))
-    return pictures, sound_s
+        audio_s = sum(frame.samples / frame.sample_rate for frame in container.decode(audio=0))
+    return frame_count, audio_s
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +86,9 @@ def test_captions_and_boxes_are_drawn_during_speech_only(short: Path, tmp_path: 
 def test_frame_count_and_audio_duration_are_kept(short: Path, tmp_path: Path) -> None:
     for name in ("out.mp4", "out.mkv"):
         write_overlay(short, segments(), tmp_path / name)
-        (pictures, sound_s), (before, sound_before_s) = lengths(tmp_path / name), lengths(short)
-        assert pictures == before
-        assert sound_s == pytest.approx(sound_before_s, abs=0.1)
+        (frame_count, audio_s), (before, audio_before_s) = lengths(tmp_path / name), lengths(short)
+        assert frame_count == before
+        assert audio_s == pytest.approx(audio_before_s, abs=0.1)
 
 
 def test_a_rotated_video_is_drawn_upright(tmp_path: Path) -> None:
@@ -120,11 +120,11 @@ def test_odd_sizes_videos_without_audio_and_faces_beyond_the_edge_are_drawn(tmp_
 
 
 def test_an_overlay_needs_a_video_stream(tmp_path: Path) -> None:
-    sound = transcode(CLIP, tmp_path / "sound.mp4", video_codec=None, max_s=1.0)
+    audio = transcode(CLIP, tmp_path / "audio.mp4", video_codec=None, max_s=1.0)
     with pytest.raises(InvalidSourceError, match="no video stream"):
-        write_overlay(sound, segments(), tmp_path / "out.mp4")
+        write_overlay(audio, segments(), tmp_path / "out.mp4")
     assert not (tmp_path / "out.mp4").exists()
-    write_plot(sound, Transcript(str(sound), 1.0, "grid", tuple(segments("voice"))), [], tmp_path / "out.png")
+    write_plot(audio, Transcript(str(audio), 1.0, "grid", tuple(segments("voice"))), [], tmp_path / "out.png")
 
 
 def test_the_plot_shows_mouths_words_and_speech(short: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from gorggle._protobuf.decode import decode_segment
+from gorggle._transport import resume
 from gorggle._transport.resume import (
     INITIAL_BACKOFF_S,
     MAX_ATTEMPTS_WITHOUT_PROGRESS,
@@ -22,11 +23,15 @@ LOST = RpcStatus(grpc.StatusCode.UNAVAILABLE, "connection reset", None)
 
 
 class Clock:
-    def __init__(self) -> None:
-        self.now_s = 0.0
+    now_s = 0.0
 
-    def __call__(self) -> float:
-        return self.now_s
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """A clock that a test advances."""
+    clock = Clock()
+    monkeypatch.setattr(resume.time, "monotonic", lambda: clock.now_s)
+    return clock
 
 
 def began(recovery: ResumePolicy, session_id: str = "a" * 32) -> ResumePolicy:
@@ -81,10 +86,11 @@ def test_only_transient_errors_are_retried(status: RpcStatus, is_taken_up: bool)
     assert (began(ResumePolicy(1, 60)).record_failure(status) is not None) == is_taken_up
 
 
-def test_backoff_grows_with_jitter_up_to_a_maximum() -> None:
-    most = began(ResumePolicy(1, 600, random_fraction=lambda: 1.0))
-    least = began(ResumePolicy(1, 600, random_fraction=lambda: 0.0))
+def test_backoff_grows_with_jitter_up_to_a_maximum(monkeypatch: pytest.MonkeyPatch) -> None:
+    most, least = began(ResumePolicy(1, 600)), began(ResumePolicy(1, 600))
+    monkeypatch.setattr(resume.random, "random", lambda: 1.0)
     longest = [most.record_failure(LOST) or 0.0 for _ in range(8)]
+    monkeypatch.setattr(resume.random, "random", lambda: 0.0)
     shortest = [least.record_failure(LOST) or 0.0 for _ in range(8)]
     assert longest[:4] == [INITIAL_BACKOFF_S * 2**number for number in range(4)]
     assert longest[-1] == MAX_BACKOFF_S
@@ -108,9 +114,8 @@ def test_all_servers_are_tried_before_any_backoff() -> None:
     assert recovery.server == 1
 
 
-def test_resuming_ends_after_the_timeout() -> None:
-    clock = Clock()
-    recovery = began(ResumePolicy(1, 3.0, clock=clock))
+def test_resuming_ends_after_the_timeout(clock: Clock) -> None:
+    recovery = began(ResumePolicy(1, 3.0))
     attempts = 0
     while (pause_s := recovery.record_failure(LOST)) is not None:
         clock.now_s += pause_s
@@ -119,9 +124,8 @@ def test_resuming_ends_after_the_timeout() -> None:
     assert clock.now_s <= 3.0
 
 
-def test_a_started_call_resets_the_timeout() -> None:
-    clock = Clock()
-    recovery = began(ResumePolicy(1, 3.0, clock=clock))
+def test_a_started_call_resets_the_timeout(clock: Clock) -> None:
+    recovery = began(ResumePolicy(1, 3.0))
     recovery.record_failure(LOST)
     clock.now_s = 100.0
     assert recovery.record_failure(LOST) is None

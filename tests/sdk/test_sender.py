@@ -144,7 +144,7 @@ def test_invalid_chunks_are_refused(piece: Any, words: str) -> None:
         def cancel(self) -> None:
             cancelled.set()
 
-    sending.set_call(Call())
+    sending.call.set_result(Call())
     assert list(requests) == [OPENING]
     assert cancelled.is_set()
     with pytest.raises(gorggle.InvalidSourceError, match=words):

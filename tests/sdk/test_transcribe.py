@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import inspect
 import io
 import os
 import threading
@@ -15,6 +17,9 @@ from google.protobuf.duration_pb2 import Duration
 
 import gorggle
 from gorggle import Activity, AsyncClient, Client, Finished, MediaInfo, Progress, Started, StreamWarning
+from gorggle._protobuf.encode import RecognitionOptions, StreamOptions
+from gorggle._transport.channel import ConnectionOptions
+from gorggle.sources import SourceOptions
 from gorggle.v1 import config_pb2, lip_reading_pb2
 from tests.sdk import fake_service
 from tests.sdk.conftest import AsyncReader, Reader, SyncReader
@@ -512,3 +517,13 @@ def test_a_client_may_be_used_from_several_threads(service: FakeLipReading, targ
         for thread in threads:
             thread.join(10)
     assert found == {text: text for text in (f"speaker {number}" for number in range(4))}
+
+
+def test_every_option_is_an_argument() -> None:
+    arguments = inspect.signature(gorggle.Client.transcribe).parameters.keys()
+    options = {field.name for kind in (StreamOptions, SourceOptions) for field in dataclasses.fields(kind)}
+    assert options - arguments == {"heartbeat_interval_s"}, "that is an argument of the client"
+    recognize_arguments = inspect.signature(gorggle.Client.recognize).parameters.keys()
+    assert {field.name for field in dataclasses.fields(RecognitionOptions)} <= recognize_arguments
+    connection_options = {field.name for field in dataclasses.fields(ConnectionOptions)}
+    assert connection_options <= inspect.signature(gorggle.Client).parameters.keys()

@@ -6,26 +6,28 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 import math
-from collections.abc import Sequence
-from typing import Generic, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Generic, TypeVar, cast
 
 import grpc
 
 from gorggle import sources
 from gorggle._protobuf import encode
-from gorggle._protobuf.encode import RecognitionOptions, StreamOptions
+from gorggle._protobuf.encode import RecognitionOptions, StreamOptions, StreamRequest
 from gorggle._transport import channel, status_mapping
 from gorggle._transport.calls import OnEvent, StreamCall, UnaryCall, recognize_call
-from gorggle._transport.channel import Certificate, ChannelConfig, ConnectionOptions
+from gorggle._transport.channel import Certificate, ChannelConfig, ConnectionOptions, Metadata
 from gorggle._transport.status_mapping import RpcStatus
 from gorggle.arrays import SAMPLE_RATE_HZ, Samples
 from gorggle.errors import ConfigurationError, GorggleError, InvalidRequestError, UnavailableError
-from gorggle.results import Modality, Transcript
+from gorggle.results import Modality
 from gorggle.sources import InputFormat, Media, Source, SourceOptions
 
 StreamT = TypeVar("StreamT")
 TranscriptT = TypeVar("TranscriptT")
+OptionsT = TypeVar("OptionsT")
 
 # Timeout of calls other than recognition, unless the client sets one.
 UNARY_TIMEOUT_S = 30.0
@@ -45,7 +47,7 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
         server_name: str | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         token: str | None = None,
-        connect_timeout_s: float = 10.0,
+        connect_timeout_s: float = channel.CONNECT_TIMEOUT_S,
         timeout_s: float | None = None,
         resume_timeout_s: float = 60.0,
         heartbeat_interval_s: float = 10.0,
@@ -71,17 +73,9 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
         Raises:
             ConfigurationError: invalid settings.
         """
-        options = ConnectionOptions(
-            tls=tls,
-            root_certificates=root_certificates,
-            client_certificate=client_certificate,
-            client_key=client_key,
-            server_name=server_name,
-            credentials=credentials,
-            token=token,
-            connect_timeout_s=connect_timeout_s,
-        )
+        options = _select(ConnectionOptions, locals())
         self._timeout_s = _validate_timeout(timeout_s)
+        self._unary_timeout_s = UNARY_TIMEOUT_S if timeout_s is None else timeout_s
         targets = [target] if isinstance(target, str) else list(target)
         if not targets:
             raise ConfigurationError(f"no address: give HOST:PORT, such as {channel.DEFAULT_TARGET}")
@@ -132,7 +126,7 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
         input_format: InputFormat = "frames",
         audio: Samples | None = None,
         audio_sample_rate_hz: int = SAMPLE_RATE_HZ,
-        chunk_bytes: int = 65536,
+        chunk_bytes: int = sources.CHUNK_BYTES,
         replay_buffer_bytes: int = 64 * 2**20,
         on_event: OnEvent | None = None,
         timeout_s: float | None = None,
@@ -187,46 +181,21 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
             InvalidRequestError: an option is invalid.
             GorggleError: from the iterator: the server refused the request; see ``gorggle.errors``.
         """
-        options = RecognitionOptions(
-            modality=modality,
-            model=model,
-            word_timestamps=word_timestamps,
-            max_alternatives=max_alternatives,
-            max_speakers=max_speakers,
-            beam_size=beam_size,
-            length_penalty=length_penalty,
-            start_offset_s=start_offset_s,
-            face_boxes=face_boxes,
-            endpoint_silence_s=endpoint_silence_s,
-            language_codes=language_codes,
-            phrase_hints=phrase_hints,
-            automatic_punctuation=automatic_punctuation,
-        )
-        source_options = SourceOptions(
-            chunk_bytes=chunk_bytes,
-            frame_rate_hz=frame_rate_hz,
-            input_format=input_format,
-            audio=audio,
-            audio_sample_rate_hz=audio_sample_rate_hz,
-        )
+        arguments = locals() | {"heartbeat_interval_s": self._heartbeat_interval_s}
         if replay_buffer_bytes < 0:
             raise InvalidRequestError(f"replay_buffer_bytes is {replay_buffer_bytes}: give 0 or more")
-        stream = StreamOptions(
-            interim_results=interim_results,
-            activity_events=activity_events,
-            live=live,
-            silence_timeout_s=silence_timeout_s,
-            heartbeat_interval_s=self._heartbeat_interval_s,
-        )
         call = StreamCall(
-            first_request=encode.encode_first_request(options, stream),
-            media=sources.open_source(source, source_options),
+            start=self._start_stream,
+            map_error=self._map_error,
+            first_request=encode.encode_first_request(_select(StreamOptions, arguments)),
+            media=sources.open_source(source, _select(SourceOptions, arguments)),
             on_event=on_event,
             timeout_s=self._resolve_timeout_s(timeout_s),
             replay_buffer_bytes=replay_buffer_bytes,
             heartbeat_interval_s=self._heartbeat_interval_s,
             resume_timeout_s=self._resume_timeout_s,
             server_count=len(self._connections),
+            first_server=self._first_server,
         )
         return self._create_stream(call)
 
@@ -261,35 +230,14 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
         Raises:
             InvalidSourceError, InvalidRequestError, GorggleError: as in ``transcribe``.
         """
-        options = RecognitionOptions(
-            modality=modality,
-            model=model,
-            word_timestamps=word_timestamps,
-            max_alternatives=max_alternatives,
-            max_speakers=max_speakers,
-            beam_size=beam_size,
-            length_penalty=length_penalty,
-            start_offset_s=start_offset_s,
-            face_boxes=face_boxes,
-            endpoint_silence_s=endpoint_silence_s,
-            language_codes=language_codes,
-            phrase_hints=phrase_hints,
-            automatic_punctuation=automatic_punctuation,
-        )
+        arguments = locals()
+        options = _select(RecognitionOptions, arguments)
         deadline_s = self._resolve_timeout_s(timeout_s)
         if isinstance(source, str) and source.startswith(sources.S3_SCHEME):
-            return self._recognize_uri(
-                recognize_call(encode.encode_uri_request(options, source), source), deadline_s
-            )
-        media = sources.open_source(
-            source,
-            SourceOptions(
-                frame_rate_hz=frame_rate_hz,
-                input_format=input_format,
-                audio=audio,
-                audio_sample_rate_hz=audio_sample_rate_hz,
-            ),
-        )
+            call = recognize_call(encode.encode_uri_request(options, source), source)
+            transcript: TranscriptT = self._call_unary(call, deadline_s)
+            return transcript
+        media = sources.open_source(source, _select(SourceOptions, arguments))
         return self._recognize(options, media, deadline_s)
 
     @abc.abstractmethod
@@ -305,8 +253,19 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
         """Send all media in one call and return its transcript."""
 
     @abc.abstractmethod
-    def _recognize_uri(self, unary_call: UnaryCall[Transcript], timeout_s: float | None) -> TranscriptT:
-        """Return the transcript of a clip that the server fetches itself."""
+    def _call_unary(self, unary_call: UnaryCall[Any], timeout_s: float | None) -> Any:
+        """Call a server, or the next one while servers are unavailable, and return the parsed response."""
+
+    @abc.abstractmethod
+    def _stub(self, server: int) -> Any:
+        """Return the stub of a server; connect on the first call."""
+
+    def _start_stream(
+        self, server: int, metadata: Metadata, timeout_s: float | None, *messages: Iterator[StreamRequest]
+    ) -> Any:
+        """Start a call that sends the messages; with asyncio, they are written later."""
+        metadata = (*self._connections[server].metadata, *metadata)
+        return self._stub(server).StreamingRecognize(*messages, timeout=timeout_s, metadata=metadata)
 
     def _resolve_timeout_s(self, timeout_s: float | None) -> float | None:
         return self._timeout_s if timeout_s is None else _validate_timeout(timeout_s)
@@ -314,9 +273,6 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
     def _check_open(self) -> None:
         if self._is_closed:
             raise RuntimeError("the client is closed: make a new one")
-
-    def _unary_timeout_s(self) -> float:
-        return UNARY_TIMEOUT_S if self._timeout_s is None else self._timeout_s
 
     def _map_error(self, status: RpcStatus, request_id: str = "", server: int = 0) -> GorggleError:
         target = self._connections[server].target
@@ -331,6 +287,12 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
         reason = f": {last}" if last else ""
         code = last.code if last else None
         return UnavailableError(f"{self.target} was not ready within {timeout_s:g} s{reason}", code=code)
+
+
+def _select(kind: type[OptionsT], arguments: Mapping[str, Any]) -> OptionsT:
+    """Return an options object whose fields are the arguments of the same names."""
+    names = (field.name for field in dataclasses.fields(cast(Any, kind)))
+    return kind(**{name: arguments[name] for name in names if name in arguments})
 
 
 def _validate_timeout(timeout_s: float | None) -> float | None:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeGuard
 
 from gorggle._protobuf.encode import (
     StreamRequest,
-    encode_i420_frame,
-    encode_jpeg_frame,
+    encode_frame,
     encode_mouth_crops,
     encode_pcm,
 )
 from gorggle.errors import ConfigurationError, InvalidRequestError, InvalidSourceError
+from gorggle.v1 import media_pb2
 
 if TYPE_CHECKING:
     import numpy as np
@@ -122,12 +122,11 @@ class VideoFrame:
                 raise InvalidSourceError(
                     f"a frame begins with {data[:4].hex(' ') or 'nothing'}: give arrays or JPEG files"
                 )
-            return encode_jpeg_frame(data, self.time_s)
+            return encode_frame(self.time_s, data)
         import numpy as np
 
         image = validate_frames(np.asarray(self.image)[None])[0]
-        planes, width_px, height_px = _convert_to_i420(image)
-        return encode_i420_frame(planes, width_px, height_px, self.time_s)
+        return encode_frame(self.time_s, _convert_to_i420(image))
 
 
 def is_array(source: object) -> TypeGuard[Array]:
@@ -245,12 +244,19 @@ def encode_audio_chunks(
         yield encode_pcm(audio[start : start + step], sample_rate_hz)
 
 
-def _convert_to_i420(image: npt.NDArray[np.uint8]) -> tuple[bytes, int, int]:
-    """Return the planes of an image (ITU-R BT.601, limited range), its width and its height, both even."""
+def _pad_to_even(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Repeat the last row or column of odd sides: 4:2:0 has one chroma sample for 2 x 2 pixels."""
     import numpy as np
 
     odd = [(0, side % 2) for side in image.shape[:2]] + [(0, 0)] * (image.ndim - 2)
-    even = np.pad(image, odd, mode="edge")
+    return np.pad(image, odd, mode="edge")
+
+
+def _convert_to_i420(image: npt.NDArray[np.uint8]) -> media_pb2.I420Image:
+    """Return an image as planes (ITU-R BT.601, limited range) of even width and height."""
+    import numpy as np
+
+    even = _pad_to_even(image)
     height, width = even.shape[:2]
     if even.ndim == 2:
         luma = 16 + even * np.float32(219 / 255)
@@ -261,14 +267,12 @@ def _convert_to_i420(image: npt.NDArray[np.uint8]) -> tuple[bytes, int, int]:
         luma = 16 + even @ to_luma
         small = even.reshape(height // 2, 2, width // 2, 2, 3).mean(axis=(1, 3), dtype=np.float32)
         chroma = np.rint(128 + np.moveaxis(small @ to_chroma.T, 2, 0)).astype(np.uint8)
-    return np.rint(luma).astype(np.uint8).tobytes() + chroma.tobytes(), width, height
+    planes = np.rint(luma).astype(np.uint8).tobytes() + chroma.tobytes()
+    return media_pb2.I420Image(width_px=width, height_px=height, data=planes)
 
 
 def encode_matroska(
-    frames: npt.NDArray[np.uint8],
-    rate_hz: Fraction,
-    audio: bytes | None,
-    sample_rate_hz: int = SAMPLE_RATE_HZ,
+    frames: npt.NDArray[np.uint8], rate_hz: Fraction, audio: bytes | None, sample_rate_hz: int
 ) -> Iterator[bytes]:
     """Yield a Matroska file of the frames and the audio: visually lossless H.264, and PCM.
 
@@ -281,7 +285,7 @@ def encode_matroska(
         raise ConfigurationError(
             "frames are sent as a video file, which takes PyAV: pip install 'gorggle[server]', or give a file"
         ) from error
-    return _mux_matroska(av, frames, rate_hz, audio, validate_sample_rate(sample_rate_hz))
+    return _mux_matroska(av, frames, rate_hz, audio, sample_rate_hz)
 
 
 def _mux_matroska(
@@ -293,13 +297,15 @@ def _mux_matroska(
         video.options = {"crf": str(X264_CRF), "preset": "veryfast"}
         video.height, video.width = (side + side % 2 for side in frames.shape[1:3])
         video.pix_fmt = "yuv420p"
-        sound = container.add_stream("pcm_s16le", rate=sample_rate_hz, layout="mono") if audio else None
+        audio_stream = (
+            container.add_stream("pcm_s16le", rate=sample_rate_hz, layout="mono") if audio else None
+        )
         for index, image in enumerate(frames):
             container.mux(video.encode(_create_video_frame(av, image, index, rate_hz)))
-            if audio and sound is not None:
+            if audio and audio_stream is not None:
                 is_last = index + 1 == len(frames)
                 audio_end = len(audio) if is_last else _get_audio_end(index + 1, rate_hz, sample_rate_hz)
-                _mux_audio(av, container, sound, audio[sent:audio_end], sent // BYTES_PER_SAMPLE)
+                _mux_audio(av, container, audio_stream, audio[sent:audio_end], sent // BYTES_PER_SAMPLE)
                 sent = audio_end
             yield sink.pop_written()
         for stream in container.streams:
@@ -310,9 +316,7 @@ def _mux_matroska(
 def _create_video_frame(av: Any, image: npt.NDArray[np.uint8], index: int, rate_hz: Fraction) -> Any:
     import numpy as np
 
-    # 4:2:0 has one chroma sample for 2 x 2 pixels: odd sides are padded by repeating the last row or column.
-    odd = [(0, side % 2) for side in image.shape[:2]] + [(0, 0)] * (image.ndim - 2)
-    even = np.ascontiguousarray(np.pad(image, odd, mode="edge"))
+    even = np.ascontiguousarray(_pad_to_even(image))
     frame = av.VideoFrame.from_ndarray(even, format="rgb24" if even.ndim == 3 else "gray")
     frame.pts, frame.time_base = index, 1 / rate_hz
     return frame

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import inspect
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine
-from types import TracebackType
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any, Self
 
 import grpc
@@ -19,12 +17,11 @@ from gorggle._protobuf import encode
 from gorggle._protobuf.encode import RecognitionOptions
 from gorggle._transport import calls
 from gorggle._transport.async_sender import AsyncMediaSender, to_async_iterator
-from gorggle._transport.calls import Deadline, StreamCall, T, UnaryCall
+from gorggle._transport.calls import StreamCall, T, UnaryCall
 from gorggle._transport.receiver import StreamReceiver
-from gorggle._transport.resume import ResumePolicy
 from gorggle._transport.status_mapping import RpcStatus
 from gorggle.errors import CallCancelledError, DeadlineError, GorggleError, UnavailableError
-from gorggle.events import Event, Interrupted
+from gorggle.events import Event
 from gorggle.results import Segment, Transcript
 from gorggle.server_info import Model, ServerInfo
 from gorggle.sources import Media
@@ -48,9 +45,7 @@ class AsyncClient(ClientBase["AsyncTranscriptionStream", Coroutine[Any, Any, Tra
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_exception: object) -> None:
         await self.close()
 
     async def close(self) -> None:
@@ -64,9 +59,9 @@ class AsyncClient(ClientBase["AsyncTranscriptionStream", Coroutine[Any, Any, Tra
 
     async def models(self) -> list[Model]:
         """Return the server's models, the default model first."""
-        models, token = await self._call_unary(calls.list_models_call(""), self._unary_timeout_s())
+        models, token = await self._call_unary(calls.list_models_call(""), self._unary_timeout_s)
         while token:
-            page, token = await self._call_unary(calls.list_models_call(token), self._unary_timeout_s())
+            page, token = await self._call_unary(calls.list_models_call(token), self._unary_timeout_s)
             models += page
         return models
 
@@ -76,11 +71,11 @@ class AsyncClient(ClientBase["AsyncTranscriptionStream", Coroutine[Any, Any, Tra
         Raises:
             NotFoundError: the server has no such model.
         """
-        return await self._call_unary(calls.get_model_call(name), self._unary_timeout_s())
+        return await self._call_unary(calls.get_model_call(name), self._unary_timeout_s)
 
     async def server_info(self) -> ServerInfo:
         """Return the server's version, limits and load."""
-        return await self._call_unary(calls.get_server_info_call(), self._unary_timeout_s())
+        return await self._call_unary(calls.GET_SERVER_INFO, self._unary_timeout_s)
 
     async def wait_until_ready(self, timeout_s: float = 60.0) -> ServerInfo:
         """Wait until the server is reachable and has loaded its models.
@@ -89,12 +84,12 @@ class AsyncClient(ClientBase["AsyncTranscriptionStream", Coroutine[Any, Any, Tra
             UnavailableError: it is not ready in time.
         """
         last: GorggleError | None = None
-        for attempt in calls.iter_attempts(timeout_s):
+        for attempt_timeout_s, backoff_s in calls.iter_attempts(timeout_s):
             try:
-                return await self._call_unary(calls.get_server_info_call(), attempt.timeout_s)
+                return await self._call_unary(calls.GET_SERVER_INFO, attempt_timeout_s)
             except (UnavailableError, DeadlineError) as error:
                 last = error
-            await asyncio.sleep(attempt.backoff_s)
+            await asyncio.sleep(backoff_s)
         raise self._create_not_ready_error(timeout_s, last)
 
     # --------------------------------------------------------------------------------------------------- mechanics
@@ -113,14 +108,8 @@ class AsyncClient(ClientBase["AsyncTranscriptionStream", Coroutine[Any, Any, Tra
         if self._loop is not loop:
             raise RuntimeError("the client was first used in another event loop: make one for each loop")
         if server not in self._channels:
-            self._channels[server] = self._create_channel(server)
+            self._channels[server] = self._connections[server].create_channel(aio)
         return lip_reading_pb2_grpc.LipReadingStub(self._channels[server])
-
-    def _create_channel(self, server: int) -> aio.Channel:
-        link = self._connections[server]
-        if link.credentials is None:
-            return aio.insecure_channel(link.target, link.options)
-        return aio.secure_channel(link.target, link.credentials, link.options)
 
     async def _call_unary(self, unary_call: UnaryCall[T], timeout_s: float | None) -> T:
         servers = self._order_servers()
@@ -145,19 +134,13 @@ class AsyncClient(ClientBase["AsyncTranscriptionStream", Coroutine[Any, Any, Tra
             raise self._map_error(RpcStatus.from_error(error), server=server) from None
         except asyncio.CancelledError:
             _raise_if_task_is_cancelled()
-            raise CallCancelledError(
-                "the client was closed during the call", code=grpc.StatusCode.CANCELLED
-            ) from None
+            raise _create_closed_error() from None
 
     def _create_stream(self, call: StreamCall) -> AsyncTranscriptionStream:
-        return AsyncTranscriptionStream(call, self._start_stream, self._map_error, self._order_servers()[0])
+        return AsyncTranscriptionStream(call)
 
-    def _start_stream(
-        self, timeout_s: float | None, server: int, metadata: tuple[tuple[str, str], ...]
-    ) -> Any:
-        stub = self._stub(server)
-        metadata = (*self._connections[server].metadata, *metadata)
-        call = stub.StreamingRecognize(timeout=timeout_s, metadata=metadata)
+    def _start_stream(self, *arguments: Any) -> Any:
+        call = super()._start_stream(*arguments)
         self._calls.add(call)
         return call
 
@@ -168,9 +151,6 @@ class AsyncClient(ClientBase["AsyncTranscriptionStream", Coroutine[Any, Any, Tra
         request = encode.encode_clip_request(options, messages)
         return await self._call_unary(calls.recognize_call(request, media.name), timeout_s)
 
-    async def _recognize_uri(self, unary_call: UnaryCall[Transcript], timeout_s: float | None) -> Transcript:
-        return await self._call_unary(unary_call, timeout_s)
-
 
 class AsyncTranscriptionStream(StreamReceiver, AsyncIterator[Segment]):
     """Asynchronous iterator over the segments of one stream; returned by ``AsyncClient.transcribe``.
@@ -180,24 +160,9 @@ class AsyncTranscriptionStream(StreamReceiver, AsyncIterator[Segment]):
     block the event loop; sources that may block forever should be asynchronous.
     """
 
-    def __init__(
-        self,
-        call: StreamCall,
-        start_stream: Callable[[float | None, int, tuple[tuple[str, str], ...]], Any],
-        map_error: Callable[[RpcStatus, str, int], GorggleError],
-        server: int,
-    ) -> None:
+    def __init__(self, call: StreamCall) -> None:
         self._delivery = AsyncMediaSender(call.media, call.replay_buffer_bytes, call.heartbeat_interval_s)
-        super().__init__(
-            call.media.name,
-            self._delivery,
-            ResumePolicy(call.server_count, call.resume_timeout_s, first_server=server),
-        )
-        self._stream_call = call
-        self._start_stream = start_stream
-        self._map_error = map_error
-        self._deadline = Deadline(call.timeout_s)
-        self._call: Any = None
+        super().__init__(call, self._delivery)
         self._responses: AsyncIterator[Any]
         self._send_task: asyncio.Task[None] | None = None
         self._is_closed = False
@@ -217,9 +182,7 @@ class AsyncTranscriptionStream(StreamReceiver, AsyncIterator[Segment]):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_exception: object) -> None:
         await self.aclose()
 
     def __del__(self) -> None:
@@ -259,13 +222,14 @@ class AsyncTranscriptionStream(StreamReceiver, AsyncIterator[Segment]):
         recovery = self._resume_policy
         self._delivery.check_replayable(recovery.acknowledged)
         opening = recovery.build_first_request(self._stream_call.first_request)
-        self._call = self._start_stream(self._deadline.remaining_s(), recovery.server, recovery.metadata())
+        self._open_call()
         # Not read(): it returns nothing after a failed write, although responses may be left.
         self._responses = aiter(self._call)
-        self._send_task = asyncio.create_task(self._delivery.send(self._call, opening, recovery.acknowledged))
+        sending = self._delivery.send(self._call, opening, recovery.acknowledged)
+        task = self._send_task = asyncio.create_task(sending)
         # Stop writing when the call ends: a failed write would replace the server's status with gRPC's own
         # error.
-        self._call.add_done_callback(functools.partial(_cancel, self._send_task))
+        self._call.add_done_callback(lambda _call: task.cancel())
 
     async def _end_call(self) -> None:
         if self._call is not None:
@@ -292,11 +256,7 @@ class AsyncTranscriptionStream(StreamReceiver, AsyncIterator[Segment]):
             status = await _get_server_status(self._call)
         except asyncio.CancelledError:
             _raise_if_task_is_cancelled()
-            raise self._delivery.source_error or CallCancelledError(
-                "the client was closed during the call",
-                code=grpc.StatusCode.CANCELLED,
-                request_id=self.request_id,
-            ) from None
+            raise self._delivery.source_error or _create_closed_error(self.request_id) from None
         if status.code is not grpc.StatusCode.OK:
             return await self._prepare_resume(status)
         self._check_finished()
@@ -304,17 +264,10 @@ class AsyncTranscriptionStream(StreamReceiver, AsyncIterator[Segment]):
 
     async def _prepare_resume(self, status: RpcStatus, *, was_silent: bool = False) -> None:
         """Wait until the next call can be made; raise the error if the stream cannot be resumed."""
-        failure = self._delivery.source_error or self._map_error(
-            status, self.request_id, self._resume_policy.server
-        )
-        if self._delivery.source_error is not None or self._is_closed:
-            raise failure from None
-        pause_s = self._resume_policy.record_failure(status, was_silent=was_silent)
-        if pause_s is None or self._deadline.expires_within(pause_s):
-            raise failure from None
+        _, interruption = self._plan_resume(status, was_silent=was_silent, is_closed=self._is_closed)
         await self._end_call()
-        await self._notify(Interrupted(str(failure), pause_s, self._resume_policy.final_end_s))
-        await asyncio.sleep(pause_s)
+        await self._notify(interruption)
+        await asyncio.sleep(interruption.backoff_s)
 
     async def _notify(self, event: Event) -> None:
         if self._stream_call.on_event is not None:
@@ -336,8 +289,9 @@ async def _get_server_status(call: Any) -> RpcStatus:
     return RpcStatus(await call.code(), await call.details(), await call.trailing_metadata())
 
 
-def _cancel(task: asyncio.Task[None], _call: Any) -> None:
-    task.cancel()
+def _create_closed_error(request_id: str = "") -> CallCancelledError:
+    text = "the client was closed during the call"
+    return CallCancelledError(text, code=grpc.StatusCode.CANCELLED, request_id=request_id)
 
 
 def _raise_if_task_is_cancelled() -> None:

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from types import TracebackType
+from collections.abc import Iterator
 from typing import Any, Self
 
 import grpc
 
 from gorggle._base_client import ClientBase
 from gorggle._protobuf import encode
-from gorggle._protobuf.encode import RecognitionOptions, StreamRequest
+from gorggle._protobuf.encode import RecognitionOptions
 from gorggle._transport import calls
 from gorggle._transport.call_watchdog import CallWatchdog
-from gorggle._transport.calls import Deadline, StreamCall, T, UnaryCall
+from gorggle._transport.calls import StreamCall, T, UnaryCall
 from gorggle._transport.receiver import StreamReceiver
-from gorggle._transport.resume import ResumePolicy
 from gorggle._transport.sender import MediaSender, to_iterator
 from gorggle._transport.status_mapping import RpcStatus
 from gorggle.errors import DeadlineError, GorggleError, UnavailableError
-from gorggle.events import Event, Interrupted
+from gorggle.events import Event
 from gorggle.results import Segment, Transcript
 from gorggle.server_info import Model, ServerInfo
 from gorggle.sources import Media
@@ -41,9 +39,7 @@ class Client(ClientBase["TranscriptionStream", Transcript]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -54,9 +50,9 @@ class Client(ClientBase["TranscriptionStream", Transcript]):
 
     def models(self) -> list[Model]:
         """Return the server's models, the default model first."""
-        models, token = self._call_unary(calls.list_models_call(""), self._unary_timeout_s())
+        models, token = self._call_unary(calls.list_models_call(""), self._unary_timeout_s)
         while token:
-            page, token = self._call_unary(calls.list_models_call(token), self._unary_timeout_s())
+            page, token = self._call_unary(calls.list_models_call(token), self._unary_timeout_s)
             models += page
         return models
 
@@ -66,11 +62,11 @@ class Client(ClientBase["TranscriptionStream", Transcript]):
         Raises:
             NotFoundError: the server has no such model.
         """
-        return self._call_unary(calls.get_model_call(name), self._unary_timeout_s())
+        return self._call_unary(calls.get_model_call(name), self._unary_timeout_s)
 
     def server_info(self) -> ServerInfo:
         """Return the server's version, limits and load."""
-        return self._call_unary(calls.get_server_info_call(), self._unary_timeout_s())
+        return self._call_unary(calls.GET_SERVER_INFO, self._unary_timeout_s)
 
     def wait_until_ready(self, timeout_s: float = 60.0) -> ServerInfo:
         """Wait until the server is reachable and has loaded its models.
@@ -79,12 +75,12 @@ class Client(ClientBase["TranscriptionStream", Transcript]):
             UnavailableError: it is not ready in time.
         """
         last: GorggleError | None = None
-        for attempt in calls.iter_attempts(timeout_s):
+        for attempt_timeout_s, backoff_s in calls.iter_attempts(timeout_s):
             try:
-                return self._call_unary(calls.get_server_info_call(), attempt.timeout_s)
+                return self._call_unary(calls.GET_SERVER_INFO, attempt_timeout_s)
             except (UnavailableError, DeadlineError) as error:
                 last = error
-            time.sleep(attempt.backoff_s)
+            time.sleep(backoff_s)
         raise self._create_not_ready_error(timeout_s, last)
 
     # --------------------------------------------------------------------------------------------------- mechanics
@@ -97,14 +93,8 @@ class Client(ClientBase["TranscriptionStream", Transcript]):
         self._check_open()
         with self._channel_lock:
             if server not in self._channels:
-                self._channels[server] = self._create_channel(server)
+                self._channels[server] = self._connections[server].create_channel(grpc)
             return lip_reading_pb2_grpc.LipReadingStub(self._channels[server])
-
-    def _create_channel(self, server: int) -> grpc.Channel:
-        link = self._connections[server]
-        if link.credentials is None:
-            return grpc.insecure_channel(link.target, link.options)
-        return grpc.secure_channel(link.target, link.credentials, link.options)
 
     def _call_unary(self, unary_call: UnaryCall[T], timeout_s: float | None) -> T:
         servers = self._order_servers()
@@ -125,25 +115,11 @@ class Client(ClientBase["TranscriptionStream", Transcript]):
     def _create_stream(self, call: StreamCall) -> TranscriptionStream:
         if call.media.reopen is None:
             to_iterator(call.media.messages)
-        return TranscriptionStream(call, self._start_stream, self._map_error, self._order_servers()[0])
-
-    def _start_stream(
-        self,
-        messages: Iterator[StreamRequest],
-        timeout_s: float | None,
-        server: int,
-        metadata: tuple[tuple[str, str], ...],
-    ) -> Any:
-        stub = self._stub(server)
-        metadata = (*self._connections[server].metadata, *metadata)
-        return stub.StreamingRecognize(messages, timeout=timeout_s, metadata=metadata)
+        return TranscriptionStream(call)
 
     def _recognize(self, options: RecognitionOptions, media: Media, timeout_s: float | None) -> Transcript:
         request = encode.encode_clip_request(options, to_iterator(media.messages))
         return self._call_unary(calls.recognize_call(request, media.name), timeout_s)
-
-    def _recognize_uri(self, unary_call: UnaryCall[Transcript], timeout_s: float | None) -> Transcript:
-        return self._call_unary(unary_call, timeout_s)
 
 
 class TranscriptionStream(StreamReceiver, Iterator[Segment]):
@@ -153,27 +129,10 @@ class TranscriptionStream(StreamReceiver, Iterator[Segment]):
     statement, or drop it: the call is cancelled. Sources other than files are read in a background thread.
     """
 
-    def __init__(
-        self,
-        call: StreamCall,
-        start_stream: Callable[
-            [Iterator[StreamRequest], float | None, int, tuple[tuple[str, str], ...]], Any
-        ],
-        map_error: Callable[[RpcStatus, str, int], GorggleError],
-        server: int,
-    ) -> None:
+    def __init__(self, call: StreamCall) -> None:
         self._delivery = MediaSender(call.media, call.replay_buffer_bytes, call.heartbeat_interval_s)
-        super().__init__(
-            call.media.name,
-            self._delivery,
-            ResumePolicy(call.server_count, call.resume_timeout_s, first_server=server),
-        )
-        self._stream_call = call
-        self._start_stream = start_stream
-        self._map_error = map_error
-        self._deadline = Deadline(call.timeout_s)
+        super().__init__(call, self._delivery)
         self._watchdog = CallWatchdog()
-        self._call: Any = None
         self._closing = threading.Event()
 
     def __iter__(self) -> Self:
@@ -191,9 +150,7 @@ class TranscriptionStream(StreamReceiver, Iterator[Segment]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self.close()
 
     def __del__(self) -> None:
@@ -237,11 +194,8 @@ class TranscriptionStream(StreamReceiver, Iterator[Segment]):
         recovery, sending = self._resume_policy, self._delivery.start_turn()
         self._delivery.check_replayable(recovery.acknowledged)
         opening = recovery.build_first_request(self._stream_call.first_request)
-        messages = self._delivery.requests(opening, recovery.acknowledged, sending)
-        self._call = self._start_stream(
-            messages, self._deadline.remaining_s(), recovery.server, recovery.metadata()
-        )
-        sending.set_call(self._call)
+        self._open_call(self._delivery.requests(opening, recovery.acknowledged, sending))
+        sending.call.set_result(self._call)
         if self._closing.is_set():  # meanwhile, by another thread
             self._call.cancel()
 
@@ -251,19 +205,12 @@ class TranscriptionStream(StreamReceiver, Iterator[Segment]):
 
     def _prepare_resume(self, status: RpcStatus) -> None:
         """Wait until the next call can be made; raise the error if the stream cannot be resumed."""
-        failure = self._delivery.source_error or self._map_error(
-            status, self.request_id, self._resume_policy.server
+        failure, interruption = self._plan_resume(
+            status, was_silent=self._watchdog.timed_out, is_closed=self._closing.is_set()
         )
-        was_silent = self._watchdog.timed_out
-        if self._delivery.source_error is not None or self._closing.is_set():
-            raise failure from None
-        pause_s = self._resume_policy.record_failure(status, was_silent=was_silent)
-        if pause_s is None or self._deadline.expires_within(pause_s):
-            raise failure from None
         self._end_call()
-        reason = "the server stopped responding" if was_silent else str(failure)
-        self._notify(Interrupted(reason, pause_s, self._resume_policy.final_end_s))
-        if self._closing.wait(pause_s):
+        self._notify(interruption)
+        if self._closing.wait(interruption.backoff_s):
             raise failure from None
 
     def _notify(self, event: Event) -> None:

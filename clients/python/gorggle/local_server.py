@@ -12,9 +12,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib import util
-from types import TracebackType
 from typing import IO, Self
 
 from gorggle.errors import ConfigurationError, UnavailableError
@@ -41,12 +40,9 @@ class LocalServer:
         UnavailableError: it exited, or was not ready in time.
     """
 
-    def __init__(
-        self, command: Sequence[str] | None = None, *, start_timeout_s: float = START_TIMEOUT_S
-    ) -> None:
+    def __init__(self) -> None:
         self.address = ""
-        self._command = list(command) if command is not None else _build_command()
-        self._start_timeout_s = start_timeout_s
+        self._command = _build_command()
         self._log: collections.deque[str] = collections.deque(maxlen=MAX_LOG_LINES)
         self._process: subprocess.Popen[bytes] | None = None
         self._readers: list[threading.Thread] = []
@@ -68,9 +64,7 @@ class LocalServer:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -95,13 +89,13 @@ class LocalServer:
         lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._start_reader(process.stdout, lines.put)
         self._start_reader(process.stderr, self._append_log)
-        end = time.monotonic() + self._start_timeout_s
+        end = time.monotonic() + START_TIMEOUT_S
         while True:
             try:
                 line = lines.get(timeout=max(0.0, end - time.monotonic()))
             except queue.Empty:
                 raise UnavailableError(
-                    f"the server did not start within {self._start_timeout_s:g} s{self._log_tail()}"
+                    f"the server did not start within {START_TIMEOUT_S:g} s{self._log_tail()}"
                 ) from None
             if line is None:
                 raise self._build_startup_error(process)
@@ -150,9 +144,6 @@ def _build_command() -> list[str]:
 
 def _parse_address(line: bytes) -> str | None:
     """Return the address in ``{"listening": "127.0.0.1:PORT"}``; None for any other line."""
-    try:
-        message = json.loads(line)
-    except ValueError:
-        return None
-    address = message.get("listening") if isinstance(message, dict) else None
-    return address if isinstance(address, str) else None
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        return str(json.loads(line)["listening"])
+    return None

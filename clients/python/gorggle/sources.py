@@ -25,7 +25,7 @@ from gorggle import arrays
 from gorggle._protobuf.encode import StreamRequest, encode_media
 from gorggle.errors import DataLossError, InvalidRequestError, InvalidSourceError
 
-MAX_CHUNK_BYTES = 16 * 2**20
+CHUNK_BYTES, MAX_CHUNK_BYTES = 65536, 16 * 2**20
 S3_SCHEME = "s3://"
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
@@ -65,7 +65,7 @@ class Media:
 class SourceOptions:
     """How to read a source; see ``Client.transcribe``."""
 
-    chunk_bytes: int = 65536
+    chunk_bytes: int = CHUNK_BYTES
     frame_rate_hz: float | None = None
     input_format: InputFormat = "frames"
     audio: arrays.Samples | None = None
@@ -89,7 +89,7 @@ def open_source(source: Source, options: SourceOptions) -> Media:
         InvalidRequestError: the options do not apply to it.
     """
     if source is None or arrays.is_array(source):
-        return _create_replayable("", lambda: _encode_array(source, options))
+        return _create_replayable(lambda: _encode_array(source, options))
     if options.input_format != "frames" or options.audio is not None:
         raise InvalidRequestError("input_format and audio apply to arrays of frames only: leave them out")
     is_stream = isinstance(source, AsyncIterable | Iterable) and not (
@@ -106,14 +106,14 @@ def open_source(source: Source, options: SourceOptions) -> Media:
         content = source
         if not memoryview(content).nbytes:
             raise InvalidSourceError("the source holds no bytes: give the bytes of a media file")
-        return _create_replayable("", lambda: _encode_chunks(iter([content]), options))
+        return _create_replayable(lambda: _encode_chunks(iter([content]), options))
     if hasattr(source, "read"):
         return _open_file(cast(BinaryFile, source), options)
     if isinstance(source, AsyncIterable):
         return Media("", _encode_chunks_async(source, options))
     if isinstance(source, list | tuple):
         chunks = source
-        return _create_replayable("", lambda: _encode_chunks(iter(chunks), options))
+        return _create_replayable(lambda: _encode_chunks(iter(chunks), options))
     if isinstance(source, Iterable):
         return Media("", _encode_chunks(iter(source), options))
     raise InvalidSourceError(
@@ -121,8 +121,8 @@ def open_source(source: Source, options: SourceOptions) -> Media:
     )
 
 
-def _create_replayable(name: str, messages: Callable[[], Messages]) -> Media:
-    return Media(name, messages(), messages)
+def _create_replayable(messages: Callable[[], Messages]) -> Media:
+    return Media("", messages(), messages)
 
 
 def _open_path(path: str, options: SourceOptions) -> Media:
@@ -146,16 +146,19 @@ def _open_path(path: str, options: SourceOptions) -> Media:
 
 
 def _open_file(file: BinaryFile, options: SourceOptions) -> Media:
-    name, messages = _get_name(file), _encode_file(file, options)
-    start = None if inspect.iscoroutinefunction(file.read) else _get_seek_position(file)
-    if start is None:
-        return Media(name, messages)
+    name = _get_name(file)
+    if inspect.iscoroutinefunction(file.read):
+        return Media(name, _encode_chunks_async(_read_file_async(file, options.chunk_bytes), options))
+    start = _get_seek_position(file)
+
+    def messages() -> Messages:
+        return _encode_chunks(_read_file(file, options.chunk_bytes), options)
 
     def reopen() -> Messages:
         cast(Any, file).seek(start)
-        return _encode_chunks(_read_file(file, options.chunk_bytes), options)
+        return messages()
 
-    return Media(name, messages, reopen)
+    return Media(name, messages(), None if start is None else reopen)
 
 
 def _get_seek_position(file: BinaryFile) -> int | None:
@@ -272,11 +275,9 @@ class _ChunkEncoder:
                 for start in range(0, len(view), self._chunk_bytes):
                     yield encode_media(bytes(view[start : start + self._chunk_bytes]))
             case _:
-                advice = (
-                    "give frame_rate_hz="
-                    if arrays.is_array(chunk)
-                    else ("give bytes, frames, gorggle.VideoFrame, gorggle.MouthCrops or gorggle.AudioChunk")
-                )
+                advice = "give bytes, frames, gorggle.VideoFrame, gorggle.MouthCrops or gorggle.AudioChunk"
+                if arrays.is_array(chunk):
+                    advice = "give frame_rate_hz="
                 raise InvalidSourceError(f"chunk {number} is a {type(chunk).__name__}: {advice}")
 
     def flush(self) -> Iterator[StreamRequest]:
@@ -295,12 +296,6 @@ def _read_path(path: str | os.PathLike[str], chunk_bytes: int) -> Iterator[Bytes
                 yield chunk
     except OSError as error:
         raise create_read_error(os.fspath(path), error) from error
-
-
-def _encode_file(file: BinaryFile, options: SourceOptions) -> Messages | AsyncMessages:
-    if inspect.iscoroutinefunction(file.read):
-        return _encode_chunks_async(_read_file_async(file, options.chunk_bytes), options)
-    return _encode_chunks(_read_file(file, options.chunk_bytes), options)
 
 
 def _read_file(file: BinaryFile, chunk_bytes: int) -> Iterator[Bytes]:

@@ -18,7 +18,7 @@ _RESPONSE_HEADERS = (
     "content-security-policy",
 )
 # Usual path of an API's description.
-_DOCUMENTATION_PATHS = ("/openapi.json",)
+_DOCUMENTATION_PATH = "/openapi.json"
 _CLIENT: web.AppKey[aiohttp.ClientSession] = web.AppKey("upstream", aiohttp.ClientSession)
 
 
@@ -73,8 +73,7 @@ def add_proxy(
         raise web.HTTPPermanentRedirect(PREFIX + request.path)
 
     app.cleanup_ctx.append(manage_client)
-    for path in _DOCUMENTATION_PATHS:
-        app.router.add_get(path, redirect)
+    app.router.add_get(_DOCUMENTATION_PATH, redirect)
     app.router.add_route("*", PREFIX + "/{path:.+}", relay)
 
 

@@ -18,6 +18,7 @@ from gorggle_gateway.token_file import TokenStore
 from gorggle_gateway.websocket_handler import LiveSocketHandler
 
 LIVE_PATH = "/v1/live"
+_LIVE: web.AppKey[LiveSocketHandler] = web.AppKey("live", LiveSocketHandler)
 SESSIONS: web.AppKey[SessionRegistry] = web.AppKey("sessions", SessionRegistry)
 
 
@@ -74,16 +75,13 @@ def create_app(settings: GatewaySettings) -> web.Application:
             token=settings.server_token,
         ) as client:
             sessions = app[SESSIONS] = SessionRegistry(client, settings)
-            live = LiveSocketHandler(sessions, settings, authenticate, is_allowed_origin)
-            handlers.append(live)
+            live = app[_LIVE] = LiveSocketHandler(sessions, settings, authenticate, is_allowed_origin)
             yield
             await live.close()
             await sessions.close()
 
-    handlers: list[LiveSocketHandler] = []
-
     async def handle_live(request: web.Request) -> web.StreamResponse:
-        return await handlers[0].handle(request)
+        return await request.app[_LIVE].handle(request)
 
     async def handle_health(_request: web.Request) -> web.StreamResponse:
         return web.json_response({"status": "ok"}, headers={"cache-control": "no-store"})

@@ -36,14 +36,12 @@ class Cluster:
         is_key: decoding can start here: it has no video, or starts with a key frame.
         has_video: a video block was received.
         parts: its elements received so far.
-        size_bytes: their size.
     """
 
     start_s: float | None = None
     is_key: bool = True
     has_video: bool = False
     parts: list[bytes] = field(default_factory=list)
-    size_bytes: int = 0
 
 
 class EbmlParser:
@@ -112,7 +110,6 @@ class EbmlParser:
         if self._cluster is not None:
             self._parse_cluster_child(self._cluster, identity, body)
             self._cluster.parts.append(raw)
-            self._cluster.size_bytes += len(raw)
         elif not self.cluster_count:
             self._parse_header_element(identity, body)
             self.header += raw
@@ -135,14 +132,14 @@ class EbmlParser:
             children = list(_iter_children(body))
             is_key = all(child != REFERENCE_BLOCK for child, _ in children)
             body = next((content for child, content in children if child == BLOCK), b"")
-        elif identity == SIMPLE_BLOCK:
-            is_key = len(body) > 3 and bool(_read_block_flags(body) & 0x80)
-        else:
+        elif identity != SIMPLE_BLOCK:
             return
         track = _read_vint(body, 0)
         if track is None or len(body) < track[1] + 3:
             raise MatroskaError("a block has no header")
         number, at = track
+        if identity == SIMPLE_BLOCK:
+            is_key = bool(body[at + 2] & 0x80)
         if cluster.start_s is None:
             ticks = self._cluster_timestamp + struct.unpack_from(">h", body, at)[0]
             cluster.start_s = ticks * self._scale_ns / 1e9
@@ -165,12 +162,8 @@ def _read_element_header(data: bytes, at: int) -> tuple[int, int, int] | None:
     if size is None:
         return None
     value, body = size
-    width = body - at - length
-    return (
-        int.from_bytes(data[at : at + length], "big"),
-        body,
-        _UNKNOWN if value == (1 << 7 * width) - 1 else value,
-    )
+    is_unknown = value == (1 << 7 * (body - at - length)) - 1
+    return _to_int(data[at : at + length]), body, _UNKNOWN if is_unknown else value
 
 
 def _read_vint(data: bytes, at: int) -> tuple[int, int] | None:
@@ -200,11 +193,6 @@ def _iter_video_tracks(body: bytes) -> Iterator[int]:
         fields = dict(_iter_children(entry)) if identity == TRACK_ENTRY else {}
         if _to_int(fields.get(TRACK_TYPE, b"")) == VIDEO_TRACK:
             yield _to_int(fields.get(TRACK_NUMBER, b""))
-
-
-def _read_block_flags(block: bytes) -> int:
-    track = _read_vint(block, 0)
-    return block[track[1] + 2] if track is not None and len(block) > track[1] + 2 else 0
 
 
 def _to_int(body: bytes) -> int:

@@ -6,12 +6,10 @@ import asyncio
 from collections import deque
 from typing import Any
 
+from gorggle_gateway.protocol import SessionError
+
 # Sent events retained for a reconnecting client, and unsent events queued for a slow one.
 MAX_RETAINED, MAX_UNSENT = 2_000, 4_000
-
-
-class SlowConsumerError(Exception):
-    """The client reads its events too slowly: the queue is full."""
 
 
 class EventLog:
@@ -33,7 +31,7 @@ class EventLog:
         """Add an event; ignored after ``close``.
 
         Raises:
-            SlowConsumerError: too many unsent events.
+            SessionError: too many unsent events: the client reads too slowly.
         """
         if self._is_closed:
             return
@@ -41,7 +39,7 @@ class EventLog:
         key = _coalescing_key(message) or self._last_number
         self._unsent.pop(key, None)
         if len(self._unsent) >= MAX_UNSENT:
-            raise SlowConsumerError(f"{MAX_UNSENT} events are unread")
+            raise SessionError("slow_client", f"{MAX_UNSENT} events are unread")
         self._unsent[key] = self._last_number, {**message, "event": self._last_number}
         self._changed.set()
 
@@ -58,11 +56,8 @@ class EventLog:
     def rewind(self, last: int) -> None:
         """Send the events after this number again, to a reconnected client."""
         self.acknowledge(last)
-        resent: dict[object, tuple[int, dict[str, Any]]] = {
-            number: (number, message) for number, message in self._sent
-        }
+        self._unsent = {**{event[0]: event for event in self._sent}, **self._unsent}
         self._sent.clear()
-        self._unsent = {**resent, **self._unsent}
         self._changed.set()
 
     async def next_batch(self, timeout_s: float) -> list[dict[str, Any]] | None:

@@ -22,9 +22,9 @@ from gorggle import AsyncClient, Segment
 from gorggle.events import Event, Interrupted, Progress, Started
 from gorggle_gateway import protocol
 from gorggle_gateway.ebml import MatroskaError
-from gorggle_gateway.event_log import EventLog, SlowConsumerError
-from gorggle_gateway.media_buffer import BufferFullError, RetainedMedia
-from gorggle_gateway.protocol import MediaChunk, Start
+from gorggle_gateway.event_log import EventLog
+from gorggle_gateway.media_buffer import RetainedMedia
+from gorggle_gateway.protocol import MediaChunk, SessionError, Start
 from gorggle_gateway.settings import GatewaySettings
 from gorggle_gateway.speaker_identity import SpeakerIdentities
 
@@ -44,14 +44,6 @@ TRANSIENT_ERRORS = (
     # Raised by the SDK, whose replay buffer is disabled here; this session replays the media itself.
     gorggle.DataLossError,
 )
-
-
-class SessionError(Exception):
-    """Ends a session; ``code`` and text are sent to the client."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 class LiveSession:
@@ -117,8 +109,6 @@ class LiveSession:
             )
         except MatroskaError as error:
             raise SessionError("invalid_media", str(error)) from error
-        except BufferFullError as error:
-            raise SessionError("overloaded", str(error)) from error
         async with self._changed:
             for element in elements:
                 self._pending.append(element)
@@ -146,34 +136,32 @@ class LiveSession:
 
     async def run(self) -> None:
         """Transcribe until the end of the media; every failure is reported to the client."""
+        message: dict[str, Any] | None = None
         try:
             async with asyncio.timeout(self._settings.max_session_s):
                 await self._run_with_retries()
         except TimeoutError:
-            self._fail(
-                protocol.build_error_message(
-                    "too_long", f"a session lasts at most {self._settings.max_session_s:g} s"
-                )
-            )
+            text = f"a session lasts at most {self._settings.max_session_s:g} s"
+            message = protocol.build_error_message("too_long", text)
         except SessionError as error:
-            self._fail(protocol.build_error_message(error.code, str(error)))
-        except SlowConsumerError as error:
-            self._fail(protocol.build_error_message("slow_client", str(error)))
+            message = protocol.build_error_message(error.code, str(error))
         except gorggle.GorggleError as error:
             _log.warning("session %s ended: %s", self.name, error)
-            self._fail(protocol.error_to_message(error))
+            message = protocol.error_to_message(error)
         except Exception:  # at the session's border: its client must get an error
             _log.exception("session %s failed", self.name)
-            self._fail(protocol.build_error_message("internal", "internal error"))
+            message = protocol.build_error_message("internal", "internal error")
         finally:
-            self.is_over = True
-            self.events.close()
-            async with self._changed:
-                self._changed.notify_all()
+            await self._end(message)
 
     async def fail(self, error: SessionError) -> None:
         """End the session because of a client error."""
-        self._fail(protocol.build_error_message(error.code, str(error)))
+        await self._end(protocol.build_error_message(error.code, str(error)))
+
+    async def _end(self, message: dict[str, Any] | None) -> None:
+        if message is not None and not self.is_over:
+            with contextlib.suppress(SessionError):
+                self.events.add(message)
         self.is_over = True
         self.events.close()
         async with self._changed:
@@ -188,9 +176,8 @@ class LiveSession:
             except TRANSIENT_ERRORS as error:
                 now = time.monotonic()
                 # A server that worked for a while counts as a new loss.
-                lost_since = (
-                    now if lost_since is None or now - started > self._settings.max_recover_s else lost_since
-                )
+                if lost_since is None or now - started > self._settings.max_recover_s:
+                    lost_since = now
                 if self._retained_media is None or now - lost_since > self._settings.max_recover_s:
                     raise
                 await self._handle_server_loss(error, attempt)
@@ -306,11 +293,6 @@ class LiveSession:
         if self._is_recovering:
             self._is_recovering = False
             self.events.add({"type": "recovered"})
-
-    def _fail(self, message: dict[str, Any]) -> None:
-        if not self.is_over:
-            with contextlib.suppress(SlowConsumerError):
-                self.events.add(message)
 
 
 def _is_same_utterance(segment: Segment, reference: Segment) -> bool:

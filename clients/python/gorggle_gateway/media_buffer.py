@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from gorggle_gateway.ebml import Cluster, EbmlParser
+from gorggle_gateway.protocol import SessionError
 
 # The server's timestamps start at the first frame or audio packet that it decodes: tolerate one frame.
 FRAME_DURATION_S = 0.04
-
-
-class BufferFullError(Exception):
-    """The retained media exceeds its limit: the server is too far behind."""
 
 
 class RetainedMedia:
@@ -27,7 +24,7 @@ class RetainedMedia:
 
         Raises:
             MatroskaError: the bytes are not a recording.
-            BufferFullError: the retained media exceeds its limit.
+            SessionError: the retained media exceeds its limit: the server is too far behind.
         """
         sendable = []
         for cluster, raw in self._parser.feed(chunk):
@@ -39,16 +36,16 @@ class RetainedMedia:
                 self._size_bytes += len(raw)
             sendable.append(raw)
         if self._size_bytes > self._max_bytes:
-            raise BufferFullError(
-                f"{self._size_bytes >> 20} MiB of media are unprocessed: the server cannot keep up"
+            raise SessionError(
+                "overloaded",
+                f"{self._size_bytes >> 20} MiB of media are unprocessed: the server cannot keep up",
             )
         return sendable
 
     def discard_before(self, processed_s: float) -> None:
         """Discard media that no server needs again, given that all segments before this time are final."""
         start = self._find_start(processed_s)
-        for cluster in self._clusters[:start]:
-            self._size_bytes -= cluster.size_bytes
+        self._size_bytes -= sum(len(part) for cluster in self._clusters[:start] for part in cluster.parts)
         del self._clusters[:start]
 
     def replay_from(self, processed_s: float) -> tuple[float, list[bytes]]:
@@ -61,8 +58,9 @@ class RetainedMedia:
     def _find_start(self, processed_s: float) -> int:
         """Return the index of the last cluster at or before a time at which decoding can start."""
         limit_s = (self._start_s or 0.0) + processed_s - FRAME_DURATION_S
-        start = 0
-        for index, cluster in enumerate(self._clusters):
-            if cluster.start_s is not None and cluster.start_s <= limit_s and cluster.is_key:
-                start = index
-        return start
+        starts = (
+            index
+            for index, cluster in enumerate(self._clusters)
+            if cluster.start_s is not None and cluster.start_s <= limit_s and cluster.is_key
+        )
+        return max(starts, default=0)

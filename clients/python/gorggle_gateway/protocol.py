@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 
 import gorggle
 from gorggle import Segment
-from gorggle.events import Activity, Event, Finished, Interrupted, MediaInfo, Progress, Started, StreamWarning
+from gorggle.events import Activity, Event, Finished, MediaInfo, Progress, Started, StreamWarning
 from gorggle.results import Modality
 
 VERSION = 1
@@ -23,8 +23,12 @@ _SEQUENCE_HEADER = struct.Struct(">I")
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
 
-class MessageError(ValueError):
-    """An invalid message; the text is for the developer of the client."""
+class SessionError(Exception):
+    """Ends a session; ``code`` and text are sent to the client. The code of an invalid message is "protocol"."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -85,28 +89,34 @@ def parse_text(text: str) -> TextMessage:
     """Parse a text message.
 
     Raises:
-        MessageError: it is not a message of this version.
+        SessionError: it is not a message of this version.
     """
     if len(text) > MAX_TEXT_CHARS:
-        raise MessageError(f"a text message of {len(text)} characters: expected at most {MAX_TEXT_CHARS}")
+        raise SessionError(
+            "protocol", f"a text message of {len(text)} characters: expected at most {MAX_TEXT_CHARS}"
+        )
     try:
         return _PARSER.validate_json(text)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        raise MessageError(f"{'.'.join(map(str, problem['loc'])) or 'message'}: {problem['msg']}") from None
+        raise SessionError(
+            "protocol", f"{'.'.join(map(str, problem['loc'])) or 'message'}: {problem['msg']}"
+        ) from None
 
 
 def parse_binary(data: bytes) -> MediaChunk:
     """Parse a binary message: the chunk's number as four bytes, big-endian, then the media.
 
     Raises:
-        MessageError: it is too short, or the number is 0.
+        SessionError: it is too short, or the number is 0.
     """
     if len(data) <= _SEQUENCE_HEADER.size:
-        raise MessageError(f"a binary message of {len(data)} bytes: expected a number of 4 bytes, then media")
+        raise SessionError(
+            "protocol", f"a binary message of {len(data)} bytes: expected a number of 4 bytes, then media"
+        )
     sequence = _SEQUENCE_HEADER.unpack_from(data)[0]
     if sequence == 0:
-        raise MessageError("a chunk of media has number 0: expected numbers from 1")
+        raise SessionError("protocol", "a chunk of media has number 0: expected numbers from 1")
     return MediaChunk(sequence, data[_SEQUENCE_HEADER.size :])
 
 
@@ -135,7 +145,7 @@ def event_to_message(event: Event, offset_s: float) -> dict[str, Any] | None:
     """Return the message of an event other than a segment; None for events that browsers do not need."""
     match event:
         case Started():
-            return {"type": "started", "model": event.model, "request_id": event.request_id}
+            return {"type": "started", **_round_fields(event)}
         case MediaInfo():
             return {
                 "type": "media",
@@ -145,12 +155,7 @@ def event_to_message(event: Event, offset_s: float) -> dict[str, Any] | None:
                 "audio_codec": event.audio_codec,
             }
         case Activity():
-            return {
-                "type": "activity",
-                "kind": event.kind,
-                "time_s": _round_ms(event.time_s),
-                "speaker": event.speaker,
-            }
+            return {"type": "activity", **_round_fields(event)}
         case Progress():
             return {
                 "type": "progress",
@@ -159,9 +164,7 @@ def event_to_message(event: Event, offset_s: float) -> dict[str, Any] | None:
                 "faces": event.face_count,
             }
         case StreamWarning():
-            return {"type": "warning", "kind": event.kind, "message": event.message}
-        case Interrupted():
-            return {"type": "recovering", "reason": event.reason}
+            return {"type": "warning", **_round_fields(event)}
         case Finished():
             return {
                 "type": "finished",

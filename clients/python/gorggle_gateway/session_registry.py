@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
-from collections import Counter
 
 from gorggle import AsyncClient
-from gorggle_gateway.live_session import LiveSession, SessionError
-from gorggle_gateway.protocol import Resume, Start
+from gorggle_gateway.live_session import LiveSession
+from gorggle_gateway.protocol import Resume, SessionError, Start
 from gorggle_gateway.settings import GatewaySettings
 
 
@@ -40,13 +39,10 @@ class SessionRegistry:
             raise SessionError(
                 "overloaded", f"{len(self._sessions)} sessions are in progress: try again later"
             )
-        if (
-            Counter(session.owner for session in self._sessions.values())[owner]
-            >= self._settings.max_connections_per_client
-        ):
+        limit = self._settings.max_connections_per_client
+        if sum(session.owner == owner for session in self._sessions.values()) >= limit:
             raise SessionError(
-                "overloaded",
-                f"{self._settings.max_connections_per_client} sessions of this client are in progress: end one of them",
+                "overloaded", f"{limit} sessions of this client are in progress: end one of them"
             )
         session = LiveSession(start, owner, self._client, self._settings)
         self._sessions[session.name] = session
@@ -77,8 +73,7 @@ class SessionRegistry:
         """Remove a session and stop its transcription."""
         self._cancel_expiry(session)
         self._sessions.pop(session.name, None)
-        task = self._tasks.pop(session.name, None)
-        if task is not None:
+        if task := self._tasks.pop(session.name, None):
             task.cancel()
 
     async def close(self) -> None:
@@ -91,6 +86,5 @@ class SessionRegistry:
                 await task
 
     def _cancel_expiry(self, session: LiveSession) -> None:
-        timer = self._expiry_timers.pop(session.name, None)
-        if timer is not None:
+        if timer := self._expiry_timers.pop(session.name, None):
             timer.cancel()

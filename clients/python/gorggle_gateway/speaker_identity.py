@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from gorggle import FaceBox, Segment
+from gorggle.captions import VOICE_LABEL
 
-# The label of speakers without a face, the same on all servers.
-VOICE_LABEL = "voice"
 # Face boxes with a smaller intersection over union are different people.
 MIN_IOU = 0.25
 

@@ -20,9 +20,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 def build_content_security_policy(connect: tuple[str, ...]) -> str:
     """Return the page's policy: its own files, and connections to its own origin and to ``connect``."""
-    others = " ".join(("", *connect)) if connect else ""
-    sockets = " ".join(
-        ("", *(origin.replace("http", "ws", 1) for origin in connect if origin.startswith("http")))
+    others = "".join(f" {origin}" for origin in connect)
+    sockets = "".join(
+        f" {origin.replace('http', 'ws', 1)}" for origin in connect if origin.startswith("http")
     )
     return "; ".join(
         (
@@ -31,7 +31,7 @@ def build_content_security_policy(connect: tuple[str, ...]) -> str:
             "style-src 'self'",
             "img-src 'self' blob:",
             f"media-src 'self' blob:{others}",
-            f"connect-src 'self'{others}{sockets if connect else ''}",
+            f"connect-src 'self'{others}{sockets}",
             "worker-src 'self'",
             "manifest-src 'self'",
             "base-uri 'none'",
@@ -54,9 +54,7 @@ def build_security_headers(connect: tuple[str, ...]) -> dict[str, str]:
     }
 
 
-def add_static_routes(
-    application: web.Application, config: Mapping[str, object], folder: Path = PAGE_DIR
-) -> None:
+def add_static_routes(application: web.Application, config: Mapping[str, object]) -> None:
     """Serve the page at ``/``, and its configuration at ``/config.json``."""
 
     async def send_config(_request: web.Request) -> web.StreamResponse:
@@ -65,16 +63,11 @@ def add_static_routes(
     application.router.add_get("/config.json", send_config)
     revalidated = {"cache-control": "no-cache"}
     # All files are read now, so that a later build never mixes with this one.
-    index, icon = File.load(folder / "index.html"), File.load(folder / "icon.svg")
+    index, icon = File.load(PAGE_DIR / "index.html"), File.load(PAGE_DIR / "icon.svg")
     for path, file in (("/", index), ("/index.html", index), ("/icon.svg", icon)):
-        application.router.add_get(path, functools.partial(_send_file, file, revalidated))
-    for asset in (folder / "assets").iterdir():
-        handler = functools.partial(_send_file, File.load(asset), {})
-        application.router.add_get(f"/assets/{asset.name}", handler)
-
-
-async def _send_file(file: File, headers: Mapping[str, str], request: web.Request) -> web.StreamResponse:
-    return file.to_response(request, headers)
+        application.router.add_get(path, functools.partial(file.send, revalidated))
+    for asset in (PAGE_DIR / "assets").iterdir():
+        application.router.add_get(f"/assets/{asset.name}", functools.partial(File.load(asset).send, {}))
 
 
 @dataclass(frozen=True)
@@ -92,19 +85,18 @@ class File:
         content_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
         return cls(content_type, plain, gzip.compress(plain, 9, mtime=0))
 
-    def to_response(self, request: web.Request, extra_headers: Mapping[str, str]) -> web.Response:
+    async def send(self, extra_headers: Mapping[str, str], request: web.Request) -> web.StreamResponse:
         """Return the file, gzip-compressed if the client accepts it."""
         parts = request.headers.get("accept-encoding", "").replace(" ", "").split(",")
         accepted = {part.partition(";")[0] for part in parts if not part.endswith(";q=0")}
         headers = {"vary": "accept-encoding", **extra_headers}
-        is_zipped = "gzip" in accepted
-        if is_zipped:
-            headers["content-encoding"] = "gzip"
-        body = self.zipped if is_zipped else self.plain
+        body = self.plain
+        if "gzip" in accepted:
+            headers["content-encoding"], body = "gzip", self.zipped
         return web.Response(body=body, content_type=self.content_type, headers=headers)
 
 
 @functools.cache
-def is_built(folder: Path = PAGE_DIR) -> bool:
+def is_built() -> bool:
     """Whether the page was built."""
-    return (folder / "index.html").is_file()
+    return (PAGE_DIR / "index.html").is_file()

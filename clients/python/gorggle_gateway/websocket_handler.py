@@ -11,8 +11,8 @@ from typing import Any
 from aiohttp import WSMsgType, web
 
 from gorggle_gateway import protocol
-from gorggle_gateway.live_session import LiveSession, SessionError
-from gorggle_gateway.protocol import MediaChunk, MessageError, Ping, Resume, Start, Stop
+from gorggle_gateway.live_session import LiveSession
+from gorggle_gateway.protocol import MediaChunk, Ping, Resume, SessionError, Start, Stop
 from gorggle_gateway.session_registry import SessionRegistry
 from gorggle_gateway.settings import GatewaySettings
 
@@ -59,12 +59,8 @@ class LiveSocketHandler:
         authenticate: Authenticate,
         is_allowed_origin: Callable[[web.Request], bool],
     ) -> None:
-        self._sessions, self._settings, self._authenticate, self._is_allowed_origin = (
-            sessions,
-            settings,
-            authenticate,
-            is_allowed_origin,
-        )
+        self._sessions, self._settings = sessions, settings
+        self._authenticate, self._is_allowed_origin = authenticate, is_allowed_origin
         self._connections: dict[str, _Connection] = {}
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -81,7 +77,7 @@ class LiveSocketHandler:
         await socket.prepare(request)
         try:
             session, last_event = await self._open_session(socket, request)
-        except (MessageError, SessionError) as error:
+        except SessionError as error:
             await self._reject(socket, error)
             return socket
         # The lost connection may not have been detected yet.
@@ -114,11 +110,11 @@ class LiveSocketHandler:
             async with asyncio.timeout(self._settings.max_start_s):
                 first = await _receive(socket)
         except TimeoutError:
-            raise MessageError(
-                f"no message for {self._settings.max_start_s:g} s: expected start or resume"
+            raise SessionError(
+                "protocol", f"no message for {self._settings.max_start_s:g} s: expected start or resume"
             ) from None
         if not isinstance(first, Start | Resume):
-            raise MessageError("the first message must be start or resume")
+            raise SessionError("protocol", "the first message must be start or resume")
         owner = self._authenticate(first.token, request)
         if owner is None:
             raise SessionError("unauthorized", "the token is missing or unknown")
@@ -191,12 +187,11 @@ class LiveSocketHandler:
                     case Stop():
                         await session.finish_media()
                     case _:
-                        raise MessageError("start and resume are only valid as the first message")
+                        raise SessionError("protocol", "start and resume are only valid as the first message")
         except (ConnectionError, TimeoutError):
             return
-        except (MessageError, SessionError) as error:
-            code = error.code if isinstance(error, SessionError) else "protocol"
-            await session.fail(SessionError(code, str(error)))
+        except SessionError as error:
+            await session.fail(error)
             # The other task sends the remaining events, the error last.
             await asyncio.sleep(SEND_TIMEOUT_S)
 
@@ -215,10 +210,9 @@ class LiveSocketHandler:
             },
         }
 
-    async def _reject(self, socket: web.WebSocketResponse, error: Exception) -> None:
-        code = error.code if isinstance(error, SessionError) else "protocol"
+    async def _reject(self, socket: web.WebSocketResponse, error: SessionError) -> None:
         with contextlib.suppress(ConnectionError, TimeoutError):
-            await self._send(socket, protocol.build_error_message(code, str(error)))
+            await self._send(socket, protocol.build_error_message(error.code, str(error)))
         await _close_socket(socket, REFUSED)
 
     async def _send(self, socket: web.WebSocketResponse, message: dict[str, Any]) -> None:
@@ -237,7 +231,7 @@ async def _receive(socket: web.WebSocketResponse) -> protocol.ClientMessage | No
     """Return the next message; None at the end of the connection.
 
     Raises:
-        MessageError: it is invalid.
+        SessionError: it is invalid.
     """
     message = await socket.receive()
     match message.type:

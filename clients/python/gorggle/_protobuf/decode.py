@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from gorggle.events import (
     Activity,
@@ -31,8 +33,11 @@ from gorggle.v1 import config_pb2, lip_reading_pb2, model_pb2
 
 if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
+    from google.protobuf.message import Message
 
     from gorggle.v1 import media_pb2, server_pb2, transcript_pb2
+
+T = TypeVar("T")
 
 _MODALITIES: dict[int, Modality] = {
     config_pb2.MODALITY_AUDIO_VISUAL: "av",
@@ -42,6 +47,10 @@ _MODALITIES: dict[int, Modality] = {
 _COMMERCIAL_USE: dict[int, CommercialUse] = {
     model_pb2.COMMERCIAL_USE_PERMITTED: "permitted",
     model_pb2.COMMERCIAL_USE_FORBIDDEN: "forbidden",
+}
+_ACTIVITIES: dict[int, Literal["speech_begin", "speech_end"]] = {
+    lip_reading_pb2.SpeechActivityEvent.SPEECH_ACTIVITY_BEGIN: "speech_begin",
+    lip_reading_pb2.SpeechActivityEvent.SPEECH_ACTIVITY_END: "speech_end",
 }
 # Kinds from newer servers, unknown here, become "other" and keep their text.
 _WARNINGS: dict[int, WarningKind] = {
@@ -61,9 +70,17 @@ def decode_response(message: lip_reading_pb2.StreamingRecognizeResponse) -> Segm
         case "media_info":
             return decode_media_info(message.media_info)
         case "progress":
-            return _decode_progress(message.progress)
+            progress = message.progress
+            return Progress(
+                bytes_received=progress.received_bytes,
+                received_s=to_seconds(progress.received_duration),
+                processed_s=to_seconds(progress.processed_duration),
+                face_count=progress.face_count,
+            )
         case "speech_activity":
-            return _decode_activity(message.speech_activity)
+            activity = message.speech_activity
+            kind = _ACTIVITIES.get(activity.type)
+            return Activity(kind, to_seconds(activity.offset), activity.speaker_id) if kind else None
         case "warning":
             return decode_warning(message.warning)
         case "finished":
@@ -114,16 +131,8 @@ def decode_segment(message: transcript_pb2.SpeechSegment) -> Segment:
 
 def decode_media_info(message: media_pb2.MediaInfo) -> MediaInfo:
     """Decode the properties of the media."""
-    return MediaInfo(
-        container=message.container,
-        video_codec=message.video_codec,
-        audio_codec=message.audio_codec,
-        width_px=message.width_px,
-        height_px=message.height_px,
-        frame_rate_hz=message.frame_rate_hertz,
-        duration_s=to_seconds(message.duration) if message.HasField("duration") else None,
-        rotation_degrees=message.rotation_degrees,
-    )
+    duration_s = to_seconds(message.duration) if message.HasField("duration") else None
+    return _copy_fields(MediaInfo, message, duration_s=duration_s)
 
 
 def decode_warning(message: lip_reading_pb2.Warning) -> StreamWarning:
@@ -133,92 +142,48 @@ def decode_warning(message: lip_reading_pb2.Warning) -> StreamWarning:
 
 def decode_model(message: model_pb2.Model) -> Model:
     """Decode the description of a model."""
-    license_ = message.license
-    return Model(
-        name=message.name,
-        description=message.description,
-        architecture=message.architecture,
-        parameter_count=message.parameter_count,
+    commercial_use = _COMMERCIAL_USE.get(message.license.commercial_use, "unknown")
+    return _copy_fields(
+        Model,
+        message,
         encoder_layers=message.encoder_layer_count,
-        encoder_width=message.encoder_width,
         decoder_layers=message.decoder_layer_count,
-        decoder_width=message.decoder_width,
-        vocabulary_size=message.vocabulary_size,
         modalities=tuple(_MODALITIES[value] for value in message.modalities if value in _MODALITIES),
-        video_frame_rate_hz=message.video_frame_rate_hertz,
-        audio_sample_rate_hz=message.audio_sample_rate_hertz,
-        mouth_crop_size_px=message.mouth_crop_size_px,
         language_codes=tuple(message.language_codes),
-        vocabulary=message.vocabulary,
-        trained_on=message.trained_on,
-        error_rates=tuple(_decode_error_rate(rate) for rate in message.error_rates),
-        license=ModelLicense(
-            license_.name,
-            license_.url,
-            _COMMERCIAL_USE.get(license_.commercial_use, "unknown"),
-            license_.summary,
+        error_rates=tuple(
+            _copy_fields(ErrorRate, rate, modality=_MODALITIES.get(rate.modality, "av"))
+            for rate in message.error_rates
         ),
-        sha256=message.sha256,
-        supports_automatic_punctuation=message.supports_automatic_punctuation,
-        supports_adaptation=message.supports_adaptation,
+        license=_copy_fields(ModelLicense, message.license, commercial_use=commercial_use),
     )
 
 
 def decode_server_info(message: server_pb2.GetServerInfoResponse) -> ServerInfo:
     """Decode the description of a server."""
-    limits = message.limits
-    return ServerInfo(
-        version=message.version,
-        default_model=message.default_model,
-        device=message.device,
-        uptime_s=to_seconds(message.uptime),
-        limits=ServerLimits(
-            max_message_bytes=limits.max_message_bytes,
-            max_stream_duration_s=to_seconds(limits.max_stream_duration),
-            max_clip_duration_s=to_seconds(limits.max_clip_duration),
-            max_spooled_bytes=limits.max_spooled_bytes,
-            max_frame_pixels=limits.max_frame_pixels,
-            max_speakers=limits.max_speakers,
-            max_beam_size=limits.max_beam_size,
-            idle_timeout_s=to_seconds(limits.idle_timeout),
-            media_timeout_s=to_seconds(limits.media_timeout),
-            max_utterance_s=to_seconds(limits.max_utterance),
-        ),
-        capacity=ServerCapacity(message.capacity.max_streams, message.capacity.active_streams),
+    return _copy_fields(
+        ServerInfo,
+        message,
+        limits=_copy_fields(ServerLimits, message.limits),
+        capacity=_copy_fields(ServerCapacity, message.capacity),
     )
+
+
+def _copy_fields(kind: type[T], message: Message, **others: Any) -> T:
+    """Return a dataclass whose fields, except ``others``, are the message's fields of the same names.
+
+    Units are part of the dataclass's names: its ``limit_s`` is the Duration ``limit``, ``rate_hz`` is ``rate_hertz``.
+    """
+    for name in {field.name for field in dataclasses.fields(cast(Any, kind))} - others.keys():
+        if name.endswith("_s"):
+            others[name] = to_seconds(getattr(message, name.removesuffix("_s")))
+        else:
+            others[name] = getattr(message, re.sub("_hz$", "_hertz", name))
+    return kind(**others)
 
 
 def to_seconds(duration: Duration) -> float:
     """Return a protobuf Duration in seconds."""
     return duration.seconds + duration.nanos / 1e9
-
-
-def _decode_error_rate(message: model_pb2.ErrorRate) -> ErrorRate:
-    return ErrorRate(
-        dataset=message.dataset,
-        modality=_MODALITIES.get(message.modality, "av"),
-        condition=message.condition,
-        word_error_rate_percent=message.word_error_rate_percent,
-        source=message.source,
-    )
-
-
-def _decode_progress(message: lip_reading_pb2.Progress) -> Progress:
-    return Progress(
-        bytes_received=message.received_bytes,
-        received_s=to_seconds(message.received_duration),
-        processed_s=to_seconds(message.processed_duration),
-        face_count=message.face_count,
-    )
-
-
-def _decode_activity(message: lip_reading_pb2.SpeechActivityEvent) -> Activity | None:
-    match message.type:
-        case lip_reading_pb2.SpeechActivityEvent.SPEECH_ACTIVITY_BEGIN:
-            return Activity("speech_begin", to_seconds(message.offset), message.speaker_id)
-        case lip_reading_pb2.SpeechActivityEvent.SPEECH_ACTIVITY_END:
-            return Activity("speech_end", to_seconds(message.offset), message.speaker_id)
-    return None
 
 
 def _decode_words(messages: Iterable[transcript_pb2.Word]) -> tuple[Word, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -15,7 +16,6 @@ from gorggle.v1 import config_pb2, lip_reading_pb2, media_pb2
 StreamRequest = lip_reading_pb2.StreamingRecognizeRequest
 
 MAX_ALTERNATIVES = 10
-MAX_PHRASES, MAX_PHRASE_CHARACTERS = 500, 100
 _INT32_MAX = 2**31 - 1
 _MODALITIES: dict[str, config_pb2.Modality.ValueType] = {
     "av": config_pb2.MODALITY_AUDIO_VISUAL,
@@ -26,25 +26,25 @@ _MODALITIES: dict[str, config_pb2.Modality.ValueType] = {
 
 @dataclass(frozen=True, kw_only=True)
 class RecognitionOptions:
-    """Recognition options; see ``Client.transcribe``.
+    """Recognition options; see ``Client.transcribe``, which has their defaults.
 
     Raises:
         InvalidRequestError: a value that no server accepts.
     """
 
-    modality: Modality = "av"
-    model: str | None = None
-    word_timestamps: bool = True
-    max_alternatives: int = 0
-    max_speakers: int = 0
-    beam_size: int = 0
-    length_penalty: float | None = None
-    start_offset_s: float = 0.0
-    face_boxes: bool = False
-    endpoint_silence_s: float | None = None
-    language_codes: Sequence[str] = ()
-    phrase_hints: Sequence[str] = ()
-    automatic_punctuation: bool = False
+    modality: Modality
+    model: str | None
+    word_timestamps: bool
+    max_alternatives: int
+    max_speakers: int
+    beam_size: int
+    length_penalty: float | None
+    start_offset_s: float
+    face_boxes: bool
+    endpoint_silence_s: float | None
+    language_codes: Sequence[str]
+    phrase_hints: Sequence[str]
+    automatic_punctuation: bool
 
     def __post_init__(self) -> None:
         if self.modality not in _MODALITIES:
@@ -54,12 +54,7 @@ class RecognitionOptions:
         _check_count("beam_size", self.beam_size, _INT32_MAX)
         if self.length_penalty is not None and not math.isfinite(self.length_penalty):
             raise InvalidRequestError(f"length_penalty is {self.length_penalty}: give a finite number")
-        if self.endpoint_silence_s is not None and not (
-            math.isfinite(self.endpoint_silence_s) and self.endpoint_silence_s > 0
-        ):
-            raise InvalidRequestError(
-                f"endpoint_silence_s is {self.endpoint_silence_s}: give seconds above 0"
-            )
+        _check_duration("endpoint_silence_s", self.endpoint_silence_s)
         for name, values in (("language_codes", self.language_codes), ("phrase_hints", self.phrase_hints)):
             if isinstance(values, str):
                 raise InvalidRequestError(f"{name} is {values!r}: give a list of strings")
@@ -70,6 +65,7 @@ class RecognitionOptions:
 def encode_recognition_config(options: RecognitionOptions) -> config_pb2.RecognitionConfig:
     """Encode recognition options."""
     silence = None if options.endpoint_silence_s is None else encode_duration(options.endpoint_silence_s)
+    phrases = [config_pb2.SpeechAdaptation.Phrase(value=phrase) for phrase in options.phrase_hints]
     return config_pb2.RecognitionConfig(
         endpointing=None if silence is None else config_pb2.EndpointingConfig(min_silence=silence),
         model=options.model or "",
@@ -82,49 +78,40 @@ def encode_recognition_config(options: RecognitionOptions) -> config_pb2.Recogni
         start_offset=encode_duration(options.start_offset_s),
         enable_face_boxes=options.face_boxes,
         language_codes=options.language_codes,
-        adaptation=_encode_adaptation(options.phrase_hints),
+        adaptation=config_pb2.SpeechAdaptation(phrases=phrases) if phrases else None,
         enable_automatic_punctuation=options.automatic_punctuation,
     )
 
 
-def _encode_adaptation(phrases: Sequence[str]) -> config_pb2.SpeechAdaptation | None:
-    if not phrases:
-        return None
-    return config_pb2.SpeechAdaptation(
-        phrases=[config_pb2.SpeechAdaptation.Phrase(value=phrase) for phrase in phrases]
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
-class StreamOptions:
+class StreamOptions(RecognitionOptions):
     """Options of a stream; see ``Client.transcribe``.
 
     Raises:
         InvalidRequestError: a value that no server accepts.
     """
 
-    interim_results: bool = False
-    activity_events: bool = False
-    live: bool = False
-    silence_timeout_s: float | None = None
-    heartbeat_interval_s: float = 10.0
+    interim_results: bool
+    activity_events: bool
+    live: bool
+    silence_timeout_s: float | None
+    heartbeat_interval_s: float
 
     def __post_init__(self) -> None:
-        silence_s = self.silence_timeout_s
-        if silence_s is not None and not (math.isfinite(silence_s) and silence_s > 0):
-            raise InvalidRequestError(f"silence_timeout_s is {silence_s}: give seconds above 0")
+        super().__post_init__()
+        _check_duration("silence_timeout_s", self.silence_timeout_s)
 
 
-def encode_first_request(options: RecognitionOptions, stream: StreamOptions) -> StreamRequest:
+def encode_first_request(options: StreamOptions) -> StreamRequest:
     """Encode the first request of a stream."""
-    silence_s = stream.silence_timeout_s
+    silence_s = options.silence_timeout_s
     config = config_pb2.StreamingConfig(
         recognition=encode_recognition_config(options),
-        interim_results=stream.interim_results,
-        enable_speech_activity_events=stream.activity_events,
-        live=stream.live,
+        interim_results=options.interim_results,
+        enable_speech_activity_events=options.activity_events,
+        live=options.live,
         silence_timeout=None if silence_s is None else encode_duration(silence_s),
-        heartbeat_interval=encode_duration(stream.heartbeat_interval_s),
+        heartbeat_interval=encode_duration(options.heartbeat_interval_s),
     )
     return StreamRequest(config=config)
 
@@ -165,15 +152,10 @@ def encode_pcm(samples: bytes, sample_rate_hz: int) -> StreamRequest:
     return StreamRequest(pcm=media_pb2.Pcm(samples=samples, sample_rate_hertz=sample_rate_hz))
 
 
-def encode_jpeg_frame(jpeg: bytes, time_s: float) -> StreamRequest:
-    """Encode a video frame that is a JPEG file."""
-    return StreamRequest(frame=media_pb2.VideoFrame(offset=encode_duration(time_s), jpeg=jpeg))
-
-
-def encode_i420_frame(planes: bytes, width_px: int, height_px: int, time_s: float) -> StreamRequest:
-    """Encode an uncompressed video frame."""
-    image = media_pb2.I420Image(width_px=width_px, height_px=height_px, data=planes)
-    return StreamRequest(frame=media_pb2.VideoFrame(offset=encode_duration(time_s), i420=image))
+def encode_frame(time_s: float, image: bytes | media_pb2.I420Image) -> StreamRequest:
+    """Encode a video frame: a JPEG file, or uncompressed."""
+    content: dict[str, Any] = {"jpeg" if isinstance(image, bytes) else "i420": image}
+    return StreamRequest(frame=media_pb2.VideoFrame(offset=encode_duration(time_s), **content))
 
 
 def encode_clip_request(
@@ -215,6 +197,11 @@ def encode_duration(time_s: float) -> Duration:
     duration = Duration()
     duration.FromMicroseconds(round(time_s * 1e6))
     return duration
+
+
+def _check_duration(name: str, value_s: float | None) -> None:
+    if value_s is not None and not (math.isfinite(value_s) and value_s > 0):
+        raise InvalidRequestError(f"{name} is {value_s}: give seconds above 0")
 
 
 def _check_count(name: str, value: int, maximum: int) -> None:

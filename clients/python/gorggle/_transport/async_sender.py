@@ -14,21 +14,17 @@ from gorggle._protobuf.encode import StreamRequest, encode_heartbeat
 from gorggle._transport.sender import ReplayBuffer
 from gorggle.sources import AsyncMessages, Media, Messages
 
+# What writing to a call that has ended raises: grpc.aio's own error, not the one that ended the call.
+CALL_ENDED = (asyncio.InvalidStateError, grpc.RpcError)
+
 
 class AsyncMediaSender(ReplayBuffer):
     """Sends one source through successive calls, in one event loop."""
 
     def __init__(self, media: Media, replay_buffer_bytes: int, heartbeat_interval_s: float) -> None:
-        super().__init__(replay_buffer_bytes)
-        self._media, self._heartbeat_interval_s = media, heartbeat_interval_s
+        super().__init__(media, replay_buffer_bytes, heartbeat_interval_s)
         self._source: AsyncGenerator[StreamRequest, None] | None = None
         self._read_task: asyncio.Task[None] | None = None
-        self._has_started = False
-
-    def check_replayable(self, acknowledged: int) -> None:
-        """Check that every request after ``acknowledged`` can be sent again; see ``ReplayBuffer``."""
-        if self._media.reopen is None:
-            super().check_replayable(acknowledged)
 
     def drop(self) -> None:
         """Stop reading the source, without waiting."""
@@ -59,16 +55,15 @@ class AsyncMediaSender(ReplayBuffer):
                     is_open = is_open and await _write(call, message)
                     if not is_open:
                         return
-            await _finish_writing(call)
+            with contextlib.suppress(*CALL_ENDED):
+                await call.done_writing()
         except Exception as error:
             self.source_error = error
             call.cancel()
 
     async def _replay_source(self, acknowledged: int) -> AsyncGenerator[StreamRequest, None]:
-        source = self._media.reopen() if self._has_started and self._media.reopen else self._media.messages
-        self._has_started = True
         number = 0
-        async with contextlib.aclosing(to_async_iterator(source)) as messages:
+        async with contextlib.aclosing(to_async_iterator(self._open_source())) as messages:
             async for message in messages:
                 number += 1
                 if number > acknowledged:
@@ -108,20 +103,12 @@ class AsyncMediaSender(ReplayBuffer):
 
 
 async def _write(call: Any, message: StreamRequest) -> bool:
-    """Send a message; return False if the call has ended, with a status that reading its responses raises.
-
-    grpc.aio raises ``InvalidStateError`` here, not the error that ended the call.
-    """
+    """Send a message; return False if the call has ended, with a status that reading its responses raises."""
     try:
         await call.write(message)
-    except (asyncio.InvalidStateError, grpc.RpcError):
+    except CALL_ENDED:
         return False
     return True
-
-
-async def _finish_writing(call: Any) -> None:
-    with contextlib.suppress(asyncio.InvalidStateError, grpc.RpcError):
-        await call.done_writing()
 
 
 async def to_async_iterator(messages: Messages | AsyncMessages) -> AsyncGenerator[StreamRequest, None]:

@@ -11,9 +11,11 @@ from google.protobuf.message import Message
 
 from gorggle._protobuf import decode
 from gorggle._protobuf.encode import StreamRequest
+from gorggle._transport.status_mapping import RpcStatus
+from gorggle.errors import GorggleError
 from gorggle.events import Event
 from gorggle.results import Transcript
-from gorggle.server_info import Model, ServerInfo
+from gorggle.server_info import Model
 from gorggle.sources import Media
 from gorggle.v1 import lip_reading_pb2, model_pb2, server_pb2
 
@@ -46,8 +48,16 @@ class Deadline:
 
 @dataclass(frozen=True)
 class StreamCall:
-    """Parameters of one stream; ``Client`` and ``Client.transcribe`` explain them."""
+    """Parameters of one stream; ``Client`` and ``Client.transcribe`` explain them.
 
+    Attributes:
+        start: starts a call to a server, given by its index, with a timeout and metadata.
+        map_error: returns the error for a status of a call, from the call's request ID and server.
+        first_server: index of the server to call first.
+    """
+
+    start: Callable[..., Any]
+    map_error: Callable[[RpcStatus, str, int], GorggleError]
     first_request: StreamRequest
     media: Media
     on_event: OnEvent | None
@@ -56,6 +66,7 @@ class StreamCall:
     heartbeat_interval_s: float
     resume_timeout_s: float
     server_count: int
+    first_server: int
 
 
 @dataclass(frozen=True)
@@ -65,6 +76,9 @@ class UnaryCall(Generic[T]):
     method: str
     request: Message
     parse_response: Callable[[Any], T]
+
+
+GET_SERVER_INFO = UnaryCall("GetServerInfo", server_pb2.GetServerInfoRequest(), decode.decode_server_info)
 
 
 def list_models_call(page_token: str) -> UnaryCall[tuple[list[Model], str]]:
@@ -84,33 +98,17 @@ def get_model_call(name: str | None) -> UnaryCall[Model]:
     return UnaryCall("GetModel", model_pb2.GetModelRequest(name=name or ""), decode.decode_model)
 
 
-def get_server_info_call() -> UnaryCall[ServerInfo]:
-    """Return the call for the server's description."""
-    return UnaryCall("GetServerInfo", server_pb2.GetServerInfoRequest(), decode.decode_server_info)
-
-
 def recognize_call(request: lip_reading_pb2.RecognizeRequest, file: str) -> UnaryCall[Transcript]:
     """Return the call for a clip's transcript."""
     return UnaryCall("Recognize", request, lambda response: decode.decode_transcript(response, file))
 
 
-@dataclass(frozen=True)
-class RetryAttempt:
-    """The timeout of one attempt, and the backoff after it."""
-
-    timeout_s: float
-    backoff_s: float
-
-
-def iter_attempts(timeout_s: float) -> Iterator[RetryAttempt]:
-    """Yield attempts with exponential backoff until the timeout; at least one."""
-    end, next_backoff_s = time.monotonic() + timeout_s, INITIAL_BACKOFF_S
-    remaining_s = timeout_s
+def iter_attempts(timeout_s: float) -> Iterator[tuple[float, float]]:
+    """Yield the timeout of each attempt and the backoff after it, until the timeout; at least one attempt."""
+    end, remaining_s, backoff_s = time.monotonic() + timeout_s, timeout_s, INITIAL_BACKOFF_S
     while True:
-        yield RetryAttempt(
-            timeout_s=max(0.01, remaining_s), backoff_s=max(0.0, min(next_backoff_s, remaining_s))
-        )
+        yield max(0.01, remaining_s), max(0.0, min(backoff_s, remaining_s))
         remaining_s = end - time.monotonic()
         if remaining_s <= 0:
             return
-        next_backoff_s = min(2 * next_backoff_s, MAX_BACKOFF_S)
+        backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)

@@ -7,7 +7,7 @@ import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import grpc
 
@@ -15,8 +15,10 @@ from gorggle.errors import ConfigurationError
 from gorggle.version import get_version
 
 DEFAULT_TARGET = "127.0.0.1:50051"
+CONNECT_TIMEOUT_S = 10.0
 Certificate: TypeAlias = "str | Path | bytes"
 """A PEM file's path, or its bytes."""
+Metadata: TypeAlias = tuple[tuple[str, str], ...]
 
 # The face boxes of a long clip can exceed gRPC's default of 4 MiB.
 MAX_RESPONSE_BYTES = 64 * 2**20
@@ -36,7 +38,13 @@ class ChannelConfig:
     target: str
     credentials: grpc.ChannelCredentials | None = field(repr=False)
     options: tuple[tuple[str, str | int], ...] = field(repr=False)
-    metadata: tuple[tuple[str, str], ...] = field(repr=False)
+    metadata: Metadata = field(repr=False)
+
+    def create_channel(self, module: Any) -> Any:
+        """Create a channel of ``module``, which is ``grpc`` or ``grpc.aio``."""
+        if self.credentials is None:
+            return module.insecure_channel(self.target, self.options)
+        return module.secure_channel(self.target, self.credentials, self.options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +58,7 @@ class ConnectionOptions:
     server_name: str | None = None
     credentials: grpc.ChannelCredentials | None = field(default=None, repr=False)
     token: str | None = field(default=None, repr=False)
-    connect_timeout_s: float = 10.0
+    connect_timeout_s: float = CONNECT_TIMEOUT_S
 
 
 def build_channel_config(target: str, options: ConnectionOptions) -> ChannelConfig:
@@ -126,20 +134,17 @@ def _build_credentials(options: ConnectionOptions) -> grpc.ChannelCredentials | 
 def _load_pem(certificate: Certificate | None) -> bytes | None:
     if certificate is None:
         return None
-    if isinstance(certificate, bytes):
-        name, content = "the certificate or key", certificate
-    else:
-        name, content = str(certificate), _read_file(Path(certificate))
+    name, content = "the certificate or key", certificate
+    if not isinstance(content, bytes):
+        name = str(certificate)
+        try:
+            content = Path(content).read_bytes()
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise ConfigurationError(f"cannot read {name}: {reason}") from error
     if b"-----BEGIN " not in content:
         raise ConfigurationError(f"{name} is not in PEM format: it must hold a line with -----BEGIN")
     return content
-
-
-def _read_file(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
 
 
 def _build_channel_options(target: str, options: ConnectionOptions) -> tuple[tuple[str, str | int], ...]:

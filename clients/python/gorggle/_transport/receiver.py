@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import grpc
 
 from gorggle._protobuf import decode
+from gorggle._protobuf.encode import StreamRequest
+from gorggle._transport.calls import Deadline, StreamCall
 from gorggle._transport.resume import ResumePolicy
 from gorggle._transport.sender import ReplayBuffer
+from gorggle._transport.status_mapping import RpcStatus
 from gorggle.errors import ServerError
-from gorggle.events import Activity, Event, Finished, MediaInfo, Started, StreamWarning
+from gorggle.events import Activity, Event, Finished, Interrupted, MediaInfo, Started, StreamWarning
 from gorggle.results import Segment, Transcript, sort_segments
 from gorggle.v1 import lip_reading_pb2
 
@@ -26,14 +30,17 @@ class StreamReceiver:
         warnings: the server's warnings.
     """
 
-    def __init__(self, file: str, replay_buffer: ReplayBuffer, resume_policy: ResumePolicy) -> None:
-        self.file = file
+    def __init__(self, call: StreamCall, replay_buffer: ReplayBuffer) -> None:
+        self.file = call.media.name
         self.request_id = ""
         self.model = ""
         self.media_info: MediaInfo | None = None
         self.duration_s = 0.0
         self.warnings: list[StreamWarning] = []
-        self._replay_buffer, self._resume_policy = replay_buffer, resume_policy
+        self._stream_call, self._replay_buffer = call, replay_buffer
+        self._resume_policy = ResumePolicy(call.server_count, call.resume_timeout_s, call.first_server)
+        self._deadline = Deadline(call.timeout_s)
+        self._call: Any = None
         self._reported_events: set[Event] = set()
         self._is_finished = False
 
@@ -47,28 +54,23 @@ class StreamReceiver:
         self._resume_policy.update(message)
         self._replay_buffer.acknowledge(self._resume_policy.acknowledged)
         item = decode.decode_response(message)
+        # After a resume, a server may repeat events of the replayed media.
+        if isinstance(item, MediaInfo | StreamWarning | Activity):
+            if item in self._reported_events:
+                return None
+            self._reported_events.add(item)
         match item:
             case Started():
                 self.request_id, self.model = item.request_id, item.model
             case MediaInfo():
                 self.media_info = item
             case StreamWarning():
-                if item not in self._reported_events:
-                    self.warnings.append(item)
+                self.warnings.append(item)
             case Finished():
                 self.duration_s, self._is_finished = item.duration_s, True
             case Segment():
                 return item if self._resume_policy.is_new(item) else None
-        return item if self._is_new_event(item) else None
-
-    def _is_new_event(self, item: Event | None) -> bool:
-        """Whether an event is new: after a resume, a server may repeat events of the replayed media."""
-        if not isinstance(item, MediaInfo | StreamWarning | Activity):
-            return True
-        if item in self._reported_events:
-            return False
-        self._reported_events.add(item)
-        return True
+        return item
 
     def _check_finished(self) -> None:
         """Check, at the end of the responses, that the stream has finished.
@@ -82,6 +84,32 @@ class StreamReceiver:
                 code=grpc.StatusCode.OK,
                 request_id=self.request_id,
             )
+
+    def _open_call(self, *messages: Iterator[StreamRequest]) -> None:
+        policy = self._resume_policy
+        self._call = self._stream_call.start(
+            policy.server, policy.metadata(), self._deadline.remaining_s(), *messages
+        )
+
+    def _plan_resume(
+        self, status: RpcStatus, *, was_silent: bool, is_closed: bool
+    ) -> tuple[Exception, Interrupted]:
+        """Return the error of a lost call, and the event with the backoff before the next call.
+
+        Raises:
+            Exception: that error, if the stream cannot be resumed.
+        """
+        source_error = self._replay_buffer.source_error
+        failure = source_error or self._stream_call.map_error(
+            status, self.request_id, self._resume_policy.server
+        )
+        if source_error is not None or is_closed:
+            raise failure from None
+        backoff_s = self._resume_policy.record_failure(status, was_silent=was_silent)
+        if backoff_s is None or self._deadline.expires_within(backoff_s):
+            raise failure from None
+        reason = "the server stopped responding" if was_silent else str(failure)
+        return failure, Interrupted(reason, backoff_s, self._resume_policy.final_end_s)
 
     def _build_transcript(self, segments: Iterable[Segment]) -> Transcript:
         return Transcript(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
 
 import grpc
 
 from gorggle._protobuf.encode import StreamRequest, encode_duration, encode_resume_request
 from gorggle._transport import status_mapping
+from gorggle._transport.channel import Metadata
 from gorggle._transport.status_mapping import RpcStatus
 from gorggle.results import Segment
 from gorggle.v1 import config_pb2, lip_reading_pb2
@@ -34,8 +34,6 @@ class ResumePolicy:
         server_count: number of servers.
         timeout_s: time limit for resuming; 0 disables it.
         first_server: index of the first server to use.
-        clock: monotonic seconds.
-        random_fraction: random number from 0 to 1, for jitter.
 
     Attributes:
         server: index of the server to call.
@@ -44,22 +42,13 @@ class ResumePolicy:
         should_switch_server: the server is draining and another one is configured.
     """
 
-    def __init__(
-        self,
-        server_count: int,
-        timeout_s: float,
-        *,
-        first_server: int = 0,
-        clock: Callable[[], float] = time.monotonic,
-        random_fraction: Callable[[], float] = random.random,
-    ) -> None:
+    def __init__(self, server_count: int, timeout_s: float, first_server: int = 0) -> None:
         self.server = first_server
         self.acknowledged = 0
         self.final_end_s = 0.0
         self.heartbeat_interval_s = 0.0
         self.should_switch_server = False
         self._server_count, self._timeout_s = server_count, timeout_s
-        self._clock, self._random_fraction = clock, random_fraction
         self._session_id = ""
         self._resume_token = b""
         self._final_segment_ids: set[str] = set()
@@ -74,15 +63,14 @@ class ResumePolicy:
         """Update the session from a response."""
         match message.WhichOneof("event"):
             case "started":
-                self._record_start(message.started)
+                self._session_id = message.started.session_id
+                self.heartbeat_interval_s = message.started.heartbeat_interval.ToMicroseconds() / 1e6
+                self._call_started = True
+                self._failures, self._failing_since = 0, None
             case "progress":
-                self._record_acknowledgement(
-                    message.progress.resume_token, message.progress.acknowledged_sequence
-                )
+                self._record_acknowledgement(message.progress)
             case "server_draining":
-                self._record_acknowledgement(
-                    message.server_draining.resume_token, message.server_draining.acknowledged_sequence
-                )
+                self._record_acknowledgement(message.server_draining)
                 self.should_switch_server = self._server_count > 1 and self._can_resume
         final_end_s = message.final_end_offset.ToMicroseconds() / 1e6
         if final_end_s > self.final_end_s:
@@ -102,15 +90,11 @@ class ResumePolicy:
             self._open_segments[segment.segment_id] = segment
         return True
 
-    def _record_start(self, started: lip_reading_pb2.StreamStarted) -> None:
-        self._session_id = started.session_id
-        self.heartbeat_interval_s = started.heartbeat_interval.ToMicroseconds() / 1e6
-        self._call_started = True
-        self._failures, self._failing_since = 0, None
-
-    def _record_acknowledgement(self, token: bytes, acknowledged: int) -> None:
-        if token:
-            self._resume_token, self.acknowledged = token, acknowledged
+    def _record_acknowledgement(
+        self, event: lip_reading_pb2.Progress | lip_reading_pb2.ServerDraining
+    ) -> None:
+        if event.resume_token:
+            self._resume_token, self.acknowledged = event.resume_token, event.acknowledged_sequence
 
     def _record_progress(self) -> None:
         self._made_progress = True
@@ -140,7 +124,7 @@ class ResumePolicy:
         ]
         return encode_resume_request(first_request, self._session_id, self._resume_token, segments)
 
-    def metadata(self) -> tuple[tuple[str, str], ...]:
+    def metadata(self) -> Metadata:
         """Return metadata of the next call, besides the credentials."""
         return ((SESSION_METADATA, self._session_id),) if self._session_id else ()
 
@@ -163,7 +147,7 @@ class ResumePolicy:
         if self._call_started and not self._made_progress:
             self._attempts_without_progress += 1
         self._call_started = False
-        now = self._clock()
+        now = time.monotonic()
         self._failing_since = now if self._failing_since is None else self._failing_since
         self._failures += 1
         self.next_server()
@@ -179,11 +163,11 @@ class ResumePolicy:
             return 0.0  # another server was not tried yet
         rounds = (self._failures - self._server_count) // self._server_count
         backoff_s = min(MAX_BACKOFF_S, INITIAL_BACKOFF_S * 2.0**rounds)
-        requested_s = status_mapping.get_retry_delay_s(status) or 0.0
+        requested_s = status_mapping.parse_details(status).retry_after_s or 0.0
         return (
-            max(requested_s, backoff_s) * (1 + 0.25 * self._random_fraction())
+            max(requested_s, backoff_s) * (1 + 0.25 * random.random())
             if requested_s
-            else backoff_s * (0.5 + self._random_fraction() / 2)
+            else backoff_s * (0.5 + random.random() / 2)
         )
 
 
@@ -192,7 +176,7 @@ def _is_retryable(status: RpcStatus) -> bool:
     if status.code is grpc.StatusCode.UNAVAILABLE:
         return True
     if status.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        return status_mapping.get_retry_delay_s(status) is not None
+        return status_mapping.parse_details(status).retry_after_s is not None
     return status.code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN) and (
         (status.details or "").startswith(_BROKEN_CONNECTION_PREFIXES)
     )

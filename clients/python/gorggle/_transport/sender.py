@@ -10,28 +10,32 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Generator, Iterator
+from concurrent.futures import Future
 from typing import Any
 
 from gorggle._protobuf.encode import StreamRequest, encode_heartbeat
 from gorggle.errors import DataLossError, InvalidSourceError
-from gorggle.sources import Media, Messages
+from gorggle.sources import AsyncMessages, Media, Messages
 
 # How soon a thread that waits for a live source notices the end of its call.
 POLL_INTERVAL_S = 1.0
 
 
 class ReplayBuffer:
-    """Sent requests that may have to be sent again.
+    """One source, and its sent requests that may have to be sent again.
 
     Attributes:
         bytes_sent: media bytes handed to gRPC, each counted once.
         source_error: the exception that reading the source raised.
     """
 
-    def __init__(self, replay_buffer_bytes: int) -> None:
+    def __init__(self, media: Media, replay_buffer_bytes: int, heartbeat_interval_s: float) -> None:
         self.bytes_sent = 0
         self.source_error: Exception | None = None
+        self._media, self._heartbeat_interval_s = media, heartbeat_interval_s
         self._replay_buffer_bytes = replay_buffer_bytes
+        self._changed = threading.Condition()
+        self._has_started = False
         self._retained: deque[StreamRequest] = deque()
         self._retained_bytes = 0
         self._last_sequence = 0
@@ -40,21 +44,30 @@ class ReplayBuffer:
 
     def acknowledge(self, sequence: int) -> None:
         """Drop requests up to this sequence number."""
-        while self._retained and self._retained[0].sequence <= sequence:
-            self._retained_bytes -= self._retained.popleft().ByteSize()
+        with self._changed:
+            while self._retained and self._retained[0].sequence <= sequence:
+                self._retained_bytes -= self._retained.popleft().ByteSize()
 
     def check_replayable(self, acknowledged: int) -> None:
         """Check that every request after ``acknowledged`` can be sent again.
 
         Raises:
-            DataLossError: the buffer was too small.
+            DataLossError: the buffer was too small for a source that cannot be read again.
         """
-        first_retained = self._retained[0].sequence if self._retained else self._last_sequence + 1
+        if self._media.reopen is not None:
+            return
+        with self._changed:
+            first_retained = self._retained[0].sequence if self._retained else self._last_sequence + 1
         if first_retained > acknowledged + 1:
             raise DataLossError(
                 f"requests {acknowledged + 1} to {first_retained - 1} must be sent again but were dropped: use "
                 f"replay_buffer_bytes above {self._replay_buffer_bytes}, or a source that can be reopened"
             )
+
+    def _open_source(self) -> Messages | AsyncMessages:
+        """Return the messages of a source that can be read again, from its start."""
+        is_first, self._has_started = not self._has_started, True
+        return self._media.messages if is_first or self._media.reopen is None else self._media.reopen()
 
     def _retain(self, message: StreamRequest) -> None:
         self._last_sequence += 1
@@ -78,22 +91,19 @@ class ReplayBuffer:
 
 
 class SendTurn:
-    """The time during which one call sends; it ends when the next call starts its own."""
+    """The time during which one call sends; it ends when the next call starts its own.
+
+    Attributes:
+        call: set once the call has started.
+    """
 
     def __init__(self) -> None:
         self.is_over = False
-        self._call: Any = None
-        self._call_set = threading.Event()
-
-    def set_call(self, call: Any) -> None:
-        """Set the call to cancel when the source fails."""
-        self._call = call
-        self._call_set.set()
+        self.call: Future[Any] = Future()
 
     def cancel(self) -> None:
         """Cancel the call after a source error, so that the receiving side wakes up and raises it."""
-        self._call_set.wait()
-        self._call.cancel()
+        self.call.result().cancel()
 
 
 class MediaSender(ReplayBuffer):
@@ -103,25 +113,17 @@ class MediaSender(ReplayBuffer):
     """
 
     def __init__(self, media: Media, replay_buffer_bytes: int, heartbeat_interval_s: float) -> None:
-        super().__init__(replay_buffer_bytes)
-        self._media, self._heartbeat_interval_s = media, heartbeat_interval_s
-        self._changed = threading.Condition()
+        super().__init__(media, replay_buffer_bytes, heartbeat_interval_s)
         self._read_lock = threading.Lock()
         self._turn = SendTurn()
         self._read_requested = self._is_closed = False
         self._reader_thread: threading.Thread | None = None
-        self._has_started = False
 
     def close(self) -> None:
         """Stop sending; the source is closed once its current read returns."""
         with self._changed:
             self._is_closed = self._turn.is_over = True
             self._changed.notify_all()
-
-    def acknowledge(self, sequence: int) -> None:
-        """Drop requests up to this sequence number."""
-        with self._changed:
-            super().acknowledge(sequence)
 
     def start_turn(self) -> SendTurn:
         """Start the next call's turn and end the current one."""
@@ -130,12 +132,6 @@ class MediaSender(ReplayBuffer):
             self._turn = SendTurn()
             self._changed.notify_all()
             return self._turn
-
-    def check_replayable(self, acknowledged: int) -> None:
-        """Check that every request after ``acknowledged`` can be sent again; see ``ReplayBuffer``."""
-        if self._media.reopen is None:
-            with self._changed:
-                super().check_replayable(acknowledged)
 
     def requests(
         self, first_request: StreamRequest, acknowledged: int, turn: SendTurn
@@ -162,10 +158,7 @@ class MediaSender(ReplayBuffer):
     def _replay_source(self, acknowledged: int, turn: SendTurn) -> Generator[StreamRequest, None, None]:
         # The previous call may still be reading the same open file.
         with self._read_lock:
-            messages = to_iterator(
-                self._media.reopen() if self._has_started and self._media.reopen else self._media.messages
-            )
-            self._has_started = True
+            messages = to_iterator(self._open_source())
         number = 0
         with contextlib.closing(messages):
             while True:

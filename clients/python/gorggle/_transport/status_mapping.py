@@ -63,11 +63,6 @@ class StatusDetails(NamedTuple):
     retry_after_s: float | None = None
 
 
-def get_retry_delay_s(status: RpcStatus) -> float | None:
-    """Return the server's delay before the next attempt; None if it gave none."""
-    return parse_details(status).retry_after_s
-
-
 def to_error(status: RpcStatus, *, target: str, request_id: str = "") -> errors.GorggleError:
     """Return the error for a failed call.
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from gorggle.captions.line_breaking import LineBreaker, Token
 from gorggle.captions.rules import CaptionRules, Cue, SpokenSegment, SpokenWord
 from gorggle.captions.text import clean_text, display_width, find_separator, split_word
 
+# The server's label of speakers without a face.
+VOICE_LABEL = "voice"
 # Cost of each caption: fewer, fuller captions read better.
 CAPTION_COST = 6.0
 # The end of a caption weighs more than the end of a line.
@@ -33,20 +34,6 @@ MAX_OVERLAPPING_NEIGHBOURS = 8
 _NUMBERED_SPEAKER = re.compile(r"(?:face|person)-(\d+)")
 
 
-@dataclass(frozen=True, slots=True)
-class _Draft:
-    """A caption with final text; its times are still those of the speech."""
-
-    start_ms: int
-    end_ms: int
-    speaker: str
-    lines: tuple[str, ...]
-
-    @property
-    def columns(self) -> int:
-        return sum(map(display_width, self.lines))
-
-
 def display_name(speaker: str, names: Mapping[str, str] | None = None) -> str:
     """Return the name shown for a speaker label.
 
@@ -55,7 +42,7 @@ def display_name(speaker: str, names: Mapping[str, str] | None = None) -> str:
     """
     if names is not None and speaker in names:
         return clean_text(names[speaker])
-    if speaker == "voice":
+    if speaker == VOICE_LABEL:
         return "Voice"
     return _NUMBERED_SPEAKER.sub(r"Person \1", clean_text(speaker))
 
@@ -82,7 +69,7 @@ def build_cues(
     rules = rules or CaptionRules()
     spoken = sorted((s for s in segments if _get_words(s)), key=lambda s: s.start_s)
     shown = {s.speaker: display_name(s.speaker, names) for s in spoken}
-    drafts: list[_Draft] = []
+    drafts: list[Cue] = []
     previous = ""
     for index, segment in enumerate(spoken):
         labels = "none"
@@ -110,7 +97,8 @@ def _has_overlap(segments: Sequence[SpokenSegment], index: int) -> bool:
     return any(s.speaker != this.speaker and s.start_s < this.end_s and this.start_s < s.end_s for s in near)
 
 
-def _draft_captions(segment: SpokenSegment, name: str, labels: str, rules: CaptionRules) -> Iterator[_Draft]:
+def _draft_captions(segment: SpokenSegment, name: str, labels: str, rules: CaptionRules) -> Iterator[Cue]:
+    """Yield captions with the times of the speech."""
     tokens = _tokenize(segment, rules)
     label = _format_label(name, rules) if labels != "none" else ""
     start = 0
@@ -124,7 +112,7 @@ def _draft_captions(segment: SpokenSegment, name: str, labels: str, rules: Capti
             continue
         for first, last in itertools.pairwise(_find_cuts(lines, rules)):
             spoken = [token for token in shown[first:last] if not token.is_label]
-            yield _Draft(spoken[0].start_ms, spoken[-1].end_ms, name, lines.format_lines(first, last))
+            yield Cue(spoken[0].start_ms, spoken[-1].end_ms, name, lines.format_lines(first, last))
             start += len(spoken)
             if label:
                 # The rest is split again, with the label once more or without it.
@@ -192,7 +180,7 @@ def _tokenize(segment: SpokenSegment, rules: CaptionRules) -> list[Token]:
     return tokens
 
 
-def _assign_times(drafts: Sequence[_Draft], rules: CaptionRules) -> Iterator[Cue]:
+def _assign_times(drafts: Sequence[Cue], rules: CaptionRules) -> Iterator[Cue]:
     """Give every caption its time: from the start of the speech until it can be read, where there is room.
 
     A caption keeps its minimum duration even where the next one is due earlier; that one then starts late. Where two

@@ -107,8 +107,7 @@ def _check_times(cue: Cue, following: Cue | None, rules: CaptionRules) -> _Viola
         yield "order", f"ends {-gap_ms} ms after the next one starts"
     elif gap_ms is not None and gap_ms < rules.min_gap_ms:
         yield "gap", f"{gap_ms} ms before the next one; expected at least {rules.min_gap_ms}"
-    columns = sum(map(display_width, cue.lines))
     has_room = (gap_ms is None or gap_ms > rules.min_gap_ms) and cue.duration_ms < max_ms
-    if has_room and cue.duration_ms < rules.min_reading_ms(columns):
-        speed = 1000 * columns / max(1, cue.duration_ms)
+    if has_room and cue.duration_ms < rules.min_reading_ms(cue.columns):
+        speed = 1000 * cue.columns / max(1, cue.duration_ms)
         yield "reading speed", f"{speed:.1f} characters a second; expected at most {rules.max_chars_per_s:g}"

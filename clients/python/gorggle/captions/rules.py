@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from gorggle.captions.text import display_width
+
 
 class SpokenWord(Protocol):
     """A word and its time."""
@@ -87,3 +89,8 @@ class Cue:
     def duration_ms(self) -> int:
         """The time it is shown."""
         return self.end_ms - self.start_ms
+
+    @property
+    def columns(self) -> int:
+        """The width of the text."""
+        return sum(map(display_width, self.lines))

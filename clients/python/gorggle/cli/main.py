@@ -13,6 +13,7 @@ from importlib import util
 from gorggle.cli.output import print_error
 from gorggle.cli.server_args import CommandError, UsageError, add_server_options
 from gorggle.errors import GorggleError
+from gorggle.local_server import NOT_INSTALLED
 from gorggle.version import get_version
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
@@ -67,9 +68,36 @@ examples:
   gorggle model convert large_vox_433h.pt avhubert-large.safetensors
   gorggle model info avhubert-large.safetensors --json
 """
-_LOCAL_NOT_INSTALLED = "the local stack is not installed: pip install 'gorggle[local]'"
-_GATEWAY_NOT_INSTALLED = "the gateway is not installed: pip install 'gorggle[gateway]'"
-_EVALUATION_NOT_INSTALLED = "the evaluation is not installed: pip install 'gorggle[evaluation]'"
+# Commands of optional packages: the module that is run, the help, and what is missing without the package.
+_MODULES = {
+    "serve": ("gorggle_server", "run the inference server", NOT_INSTALLED),
+    "local": (
+        "gorggle_local",
+        "run the whole stack on this machine",
+        "the local stack is not installed: pip install 'gorggle[local]'",
+    ),
+    "gateway": (
+        "gorggle_gateway",
+        "serve the web page, and live captions for browsers",
+        "the gateway is not installed: pip install 'gorggle[gateway]'",
+    ),
+    "evaluate": (
+        "gorggle_evaluation",
+        "measure error rates on transcribed clips",
+        "the evaluation is not installed: pip install 'gorggle[evaluation]'",
+    ),
+    "cost": ("gorggle_lambdas.aws_costs", "estimate the cost of the AWS pipeline", NOT_INSTALLED),
+    "token": (
+        "gorggle_server.security.api_tokens",
+        "create a bearer token for a client of a server",
+        NOT_INSTALLED,
+    ),
+    "model": (
+        "gorggle_server.avhubert",
+        "convert a checkpoint, or show a model file's metadata",
+        NOT_INSTALLED,
+    ),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -91,23 +119,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     match arguments:
-        case ["serve", *rest]:
-            return _run_module("gorggle_server", "gorggle serve", rest)
-        case ["local", *rest]:
-            return _run_module("gorggle_local", "gorggle local", rest, _LOCAL_NOT_INSTALLED)
-        case ["gateway", *rest]:
-            return _run_module("gorggle_gateway", "gorggle gateway", rest, _GATEWAY_NOT_INSTALLED)
-        case ["evaluate", *rest]:
-            return _run_module("gorggle_evaluation", "gorggle evaluate", rest, _EVALUATION_NOT_INSTALLED)
         case ["model"] | ["model", "-h" | "--help"]:
             print(_MODEL_HELP, end="")
             return EXIT_OK if len(arguments) == 2 else EXIT_USAGE
-        case ["cost", *rest]:
-            return _run_module("gorggle_lambdas.aws_costs", "gorggle cost", rest)
-        case ["token", *rest]:
-            return _run_module("gorggle_server.security.api_tokens", "gorggle token", rest)
-        case ["model", *rest]:
-            return _run_module("gorggle_server.avhubert", "gorggle model", rest)
+        case [command, *rest] if command in _MODULES:
+            return _run_module(command, rest)
     parser = _build_parser()
     options = parser.parse_args(arguments)
     from gorggle.cli import transcribe
@@ -121,17 +137,16 @@ def _run(arguments: list[str]) -> int:
     return EXIT_FAILED
 
 
-def _run_module(module: str, program: str, arguments: list[str], not_installed: str = "") -> int:
+def _run_module(command: str, arguments: list[str]) -> int:
     """Run an optional package as the main program."""
-    from gorggle.local_server import NOT_INSTALLED
-
+    module, _help, not_installed = _MODULES[command]
     try:
         if util.find_spec(module) is None:
             raise ModuleNotFoundError(module)
-        sys.argv = [program, *arguments]
+        sys.argv = [f"gorggle {command}", *arguments]
         runpy.run_module(module, run_name="__main__")
     except ModuleNotFoundError as error:
-        print_error(f"{not_installed or NOT_INSTALLED} (no module named {error.name or module})")
+        print_error(f"{not_installed} (no module named {error.name or module})")
         return EXIT_FAILED
     return EXIT_OK
 
@@ -146,14 +161,9 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"gorggle {get_version()}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_transcribe(commands)
-    commands.add_parser("serve", help="run the inference server", add_help=False)
-    commands.add_parser("local", help="run the whole stack on this machine", add_help=False)
-    commands.add_parser("gateway", help="serve the web page, and live captions for browsers", add_help=False)
     _add_models(commands)
-    commands.add_parser("evaluate", help="measure error rates on transcribed clips", add_help=False)
-    commands.add_parser("cost", help="estimate the cost of the AWS pipeline", add_help=False)
-    commands.add_parser("token", help="create a bearer token for a client of a server", add_help=False)
-    commands.add_parser("model", help="convert a checkpoint, or show a model file's metadata", add_help=False)
+    for command, (_module, text, _not_installed) in _MODULES.items():
+        commands.add_parser(command, help=text, add_help=False)
     return parser
 
 
@@ -183,11 +193,7 @@ def _add_transcribe(commands: argparse._SubParsersAction[argparse.ArgumentParser
         "--interim-results", action="store_true", help="show interim results on standard error"
     )
     parser.add_argument("--live", action="store_true", help="treat the input as a live stream (low latency)")
-    parser.add_argument(
-        "--overlay",
-        metavar="VIDEO",
-        help="write the video with captions and face boxes",
-    )
+    parser.add_argument("--overlay", metavar="VIDEO", help="write the video with captions and face boxes")
     parser.add_argument("--plot", metavar="IMAGE", help="plot mouths, speech and words on a timeline")
     parser.add_argument(
         "--start-offset",
@@ -225,7 +231,3 @@ def _parse_seconds(text: str) -> float:
     if not (math.isfinite(value) and value >= 0):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0")
     return value
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -97,19 +97,17 @@ class ProgressLine:
         return f"{label}  {tail}"[:width]
 
     def _format_figures(self, fraction: float | None, elapsed_s: float) -> list[str]:
-        figures = [f"{self._sent_bytes / 1e6:.1f} MB sent", self._format_media_time()]
+        of_duration = "" if self._duration_s is None else f" of {format_duration(self._duration_s)}"
+        figures = [
+            f"{self._sent_bytes / 1e6:.1f} MB sent",
+            f"{format_duration(self._progress.processed_s)} transcribed{of_duration}",
+        ]
         if fraction is None:
             return figures
         bar = f"[{'#' * int(fraction * BAR_CHARS):-<{BAR_CHARS}}] {fraction:4.0%}"
         if fraction > 0 and elapsed_s >= MIN_ETA_ELAPSED_S:
             figures.append(f"ETA {format_duration(elapsed_s / fraction - elapsed_s)}")
         return [bar, *figures]
-
-    def _format_media_time(self) -> str:
-        processed = f"{format_duration(self._progress.processed_s)} transcribed"
-        return (
-            processed if self._duration_s is None else f"{processed} of {format_duration(self._duration_s)}"
-        )
 
     def _get_fraction_done(self) -> float | None:
         """Return the fraction done, by media time if the duration is known, else by bytes."""

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from gorggle.cli import output as cli_output
 from gorggle.cli.output import print_error
@@ -61,13 +61,13 @@ def transcribe_file(
 ) -> None:
     """Transcribe one file and write the result to ``output``, or to standard output if it is None."""
     with contextlib.ExitStack() as stack:
-        source: Any = _ProgressFile(stack.enter_context(_open_input(file)), file)
-        line = source.line = ProgressLine(sys.stderr, file, source.size_bytes)
+        media = stack.enter_context(_open_input(file))
+        line = ProgressLine(sys.stderr, file, os.fstat(media.fileno()).st_size or None)
         stack.callback(line.close)
         line.set_message("starting a server …" if options.server is None else "connecting …")
         printer = _ResultPrinter(file, options, output, line)
         stream = client().transcribe(
-            source,
+            _ProgressFile(media, file, line),
             modality=options.modality,
             model=options.model,
             interim_results=options.interim_results,
@@ -176,17 +176,14 @@ class _ResultPrinter:
 class _ProgressFile:
     """A file that reports its reads to the progress line."""
 
-    def __init__(self, file: IO[bytes], name: str) -> None:
+    def __init__(self, file: IO[bytes], name: str, line: ProgressLine) -> None:
         self.name = name
-        self.progress: ProgressLine | None = None
-        self.size_bytes = os.fstat(file.fileno()).st_size or None
-        self._file = file
+        self._file, self._line = file, line
 
     def read(self, size: int) -> bytes:
         """Read up to ``size`` available bytes."""
         chunk = self._file.read(size)
-        if self.progress is not None:
-            self.progress.add_bytes(len(chunk))
+        self._line.add_bytes(len(chunk))
         return chunk
 
     def seekable(self) -> bool:
@@ -199,8 +196,7 @@ class _ProgressFile:
 
     def seek(self, position: int) -> int:
         """Change the position, like ``IO.seek``, and the progress."""
-        if self.progress is not None:
-            self.progress.add_bytes(position - self._file.tell())
+        self._line.add_bytes(position - self._file.tell())
         return self._file.seek(position)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Sequence
+from dataclasses import astuple
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -159,23 +160,21 @@ class _Annotator:
         right, bottom = left + round(box.width * self._width), top + round(box.height * self._height)
         line = max(2, self._height // 240)
         colour = self._colours[speaker]
-        for rows, columns in (
-            (slice(top, top + line), slice(left, right)),
-            (slice(bottom - line, bottom), slice(left, right)),
-            (slice(top, bottom), slice(left, left + line)),
-            (slice(top, bottom), slice(right - line, right)),
+        for first, last, start, end in (
+            (top, top + line, left, right),
+            (bottom - line, bottom, left, right),
+            (top, bottom, left, left + line),
+            (top, bottom, right - line, right),
         ):
-            frame[_clamp_slice(rows, self._height), _clamp_slice(columns, self._width)] = colour
+            frame[max(0, first) : max(0, last), max(0, start) : max(0, end)] = colour
         label = self._label(speaker)
         _blend(frame, label, left, top - label.shape[0] - line)
 
     def _render_caption(self, cue: Cue) -> ImageArray:
-        name = (
-            []
-            if self._has_single_speaker or not cue.speaker
-            else [(cue.speaker, self._colours[cue.speaker], self._small)]
-        )
-        return _render_text([*name, *((line, (255, 255, 255), self._font) for line in cue.lines)])
+        lines = [(line, (255, 255, 255), self._font) for line in cue.lines]
+        if cue.speaker and not self._has_single_speaker:
+            lines.insert(0, (cue.speaker, self._colours[cue.speaker], self._small))
+        return _render_text(lines)
 
     def _render_label(self, speaker: str) -> ImageArray:
         return _render_text([(speaker, self._colours[speaker], self._small)])
@@ -207,10 +206,6 @@ def _blend(frame: ImageArray, image: ImageArray, left: int, top: int) -> None:
     region[:] = ((image[..., :3] * alpha + region * (255 - alpha)) // 255).astype(np.uint8)
 
 
-def _clamp_slice(span: slice, size: int) -> slice:
-    return slice(min(size, max(0, span.start)), min(size, max(0, span.stop)))
-
-
 def _collect_boxes(segments: Sequence[Segment], speaker: str) -> list[FaceBox]:
     boxes = [box for segment in segments if segment.speaker == speaker for box in segment.face_boxes]
     return sorted(boxes, key=lambda box: box.time_s)
@@ -227,14 +222,5 @@ def _interpolate_box(boxes: Sequence[FaceBox], time_s: float) -> FaceBox | None:
         return nearest if abs(nearest.time_s - time_s) <= MAX_BOX_GAP_S / 2 else None
     before, after = near
     share = (time_s - before.time_s) / max(1e-9, after.time_s - before.time_s)
-
-    def between(first: float, second: float) -> float:
-        return first + (second - first) * share
-
-    return FaceBox(
-        time_s,
-        between(before.left, after.left),
-        between(before.top, after.top),
-        between(before.width, after.width),
-        between(before.height, after.height),
-    )
+    fields = zip(astuple(before), astuple(after), strict=True)
+    return FaceBox(*(first + (second - first) * share for first, second in fields))

@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from gorggle.captions import display_name
+from gorggle.captions import VOICE_LABEL, display_name
 from gorggle.events import Activity
 from gorggle.results import FaceBox, Segment, Transcript
 
@@ -161,7 +161,7 @@ def _draw_row(
     labels = [(0.5, "speech\nand audio")]
     for lane, speaker in enumerate(speakers):
         colour, bottom = colours[speaker], 1.1 + lane
-        labels.append((bottom + 0.4, display_name(speaker or "voice")))
+        labels.append((bottom + 0.4, display_name(speaker or VOICE_LABEL)))
         for segment in (s for s in segments if s.speaker == speaker):
             _draw_words(axes, segment, bottom + 0.12, colour, start_s, end_s)
     top = 1.1 + lanes
