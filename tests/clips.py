@@ -14,6 +14,8 @@ from av.audio.resampler import AudioResampler
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 DEMO = EXAMPLES / "demo.mp4"
+# The index first, as in the demo clip: a truncated file can be decoded.
+FASTSTART = {"movflags": "+faststart"}
 
 
 def cut_demo(folder: Path, sentence_count: int) -> Path:
@@ -23,7 +25,7 @@ def cut_demo(folder: Path, sentence_count: int) -> Path:
     end_s = (kept[-1]["end_s"] + following["start_s"]) / 2
     clip = folder / DEMO.name
     clip.with_suffix(".json").write_text(json.dumps({**truth, "duration_s": end_s, "sentences": kept}))
-    with av.open(str(DEMO)) as source, av.open(str(clip), "w") as target:
+    with av.open(str(DEMO)) as source, av.open(str(clip), "w", options=FASTSTART) as target:
         streams = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
         for packet in source.demux():
             if packet.pts is not None and packet.pts * packet.time_base < end_s:

@@ -16,6 +16,7 @@ from gorggle.v1 import config_pb2, lip_reading_pb2, lip_reading_pb2_grpc, media_
 from gorggle_server.grpc_server import media_receiver
 from gorggle_server.grpc_server.media_receiver import CLEAR_LAG_S, WARN_LAG_S, _BackpressureMonitor
 from gorggle_server.types import WarningKind
+from tests import clips
 from tests.integration.conftest import DEMO, RunningServer, running_server
 from tests.integration.crop_stream import create_chunks
 
@@ -193,7 +194,7 @@ def test_live_media_faster_than_processing_causes_a_warning(
     """Sent at once, the clip waits for as long as it takes to read it: how long that is depends on the machine."""
     monkeypatch.setattr(media_receiver, "WARN_LAG_S", 0.1)
     monkeypatch.setattr(media_receiver, "CLEAR_LAG_S", 0.05)
-    content = DEMO.read_bytes()
+    content = clips.DEMO.read_bytes()
     with Client(server.address) as client:
         stream = client.transcribe(
             iter([content[i : i + 8192] for i in range(0, len(content), 8192)]), live=True
