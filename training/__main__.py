@@ -149,7 +149,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.plot and options.noise is None:
         sys.exit("--plot requires --noise")
     kinds = () if options.noise is None else options.noise or tuple(NoiseKind)
-    conditions = (*CLEAN, *(condition for condition in NOISY if condition.noise in kinds))
+    conditions = (*CLEAN, *(condition for condition in NOISY if condition.noise.kind in kinds))
     measured = {}
     for corpus in map(Corpus, options.corpus or Corpus):
         render_split(options.data, Split.TEST, options.sentences, options.threads, _report, corpus)

@@ -10,24 +10,20 @@ from typing import Any
 
 import torch
 
+from gorggle_evaluation.conditions import MODALITY_NAMES, Condition, NoiseCondition
 from gorggle_server.avhubert import save_model
 from gorggle_server.avhubert.model import Model
 from gorggle_server.avhubert.network import AVHubertNetwork
 from gorggle_server.avhubert.tokenizer import Vocabulary
-from gorggle_server.types import Modality
-from training.evaluate import Condition, transcribe, word_error_rate
+from training.evaluate import transcribe, word_error_rate
 from training.sentences import GRID_VOCABULARY, VOCABULARY, Corpus, Split
 from training.shards import UtteranceStore
-from training.tokenizer import Tokenizer, train_tokenizer
+from training.tokenizer import train_tokenizer
 from training.train import TrainingOptions, TrainingRun, small_config
 
 NAME = "gorggle-mini-1"
 # Names in model cards.
-_MODALITIES = {
-    Modality.AUDIO_VISUAL: "audio-visual",
-    Modality.VIDEO_ONLY: "video",
-    Modality.AUDIO_ONLY: "audio",
-}
+_MODALITIES = {"audio-visual": "audio-visual", "video only": "video", "audio only": "audio"}
 _DATASETS = {Corpus.GRID: "sentences of the GRID grammar", Corpus.PHRASES: "phrases"}
 _CARD_CONDITIONS = ("clean", "babble at 0 dB", "babble at -10 dB")
 VALIDATION_SENTENCES = 40  # per corpus
@@ -64,9 +60,7 @@ def export_model(
     network = AVHubertNetwork(config)
     network.load_state_dict(state["averaged"])
     card = build_model_card(state["steps"], state["elapsed_s"] / 60, evaluation, earlier_runs)
-    save_model(
-        network, config, list(tokenizer.tokens), tokenizer.sentencepiece_model, card, path, dtype="float16"
-    )
+    save_model(network, config, tokenizer.tokens, tokenizer.sentencepiece_model, card, path, dtype="float16")
 
 
 def build_model_card(
@@ -100,7 +94,7 @@ def build_model_card(
         card["error_rates"] = [
             {
                 "dataset": f"{results['sentences']} {_DATASETS[Corpus(corpus)]}, rendered; speakers and sentences held out",
-                "modality": _MODALITIES[Modality(measured["modality"])],
+                "modality": _MODALITIES[measured["modality"]],
                 "condition": measured["condition"],
                 "word_error_rate_percent": round(100 * measured["words"]["rate"], 2),
                 "source": f"python -m training evaluate, beam {results['beam_size']}",
@@ -115,8 +109,8 @@ def build_model_card(
 class _Validator:
     """Computes word error rates of a network on the validation speakers of each corpus."""
 
-    def __init__(self, tokenizer: Tokenizer, stores: Mapping[Corpus, UtteranceStore]) -> None:
-        self._vocabulary = Vocabulary(tokenizer.tokens, tokenizer.sentencepiece_model)
+    def __init__(self, vocabulary: Vocabulary, stores: Mapping[Corpus, UtteranceStore]) -> None:
+        self._vocabulary = vocabulary
         self._utterances = {
             corpus: [store[index] for index in range(min(VALIDATION_SENTENCES, len(store)))]
             for corpus, store in stores.items()
@@ -125,11 +119,11 @@ class _Validator:
     def __call__(self, network: AVHubertNetwork) -> dict[str, float]:
         model = Model(copy.deepcopy(network).float().cpu(), self._vocabulary)
         return {
-            f"{corpus.value}, {modality.value}": word_error_rate(
-                utterances, transcribe(model, utterances, Condition(modality), beam_size=1)
+            f"{corpus.value}, {name}": word_error_rate(
+                utterances, transcribe(model, utterances, Condition(modality, NoiseCondition()), beam_size=1)
             ).rate
             for corpus, utterances in self._utterances.items()
-            for modality in Modality
+            for modality, name in MODALITY_NAMES.items()
         }
 
 
