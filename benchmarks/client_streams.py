@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import queue
+import datetime as dt
 import random
 import threading
 import time
@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import grpc
-from google.protobuf.duration_pb2 import Duration
 
 from gorggle.v1 import config_pb2, lip_reading_pb2, lip_reading_pb2_grpc, media_pb2
 
@@ -55,10 +54,8 @@ def split_crops(crops: bytes, samples: bytes, frames: int) -> list[MediaChunk]:
     chunks = []
     for start in range(0, frames, step):
         end = min(frames, start + step)
-        times = [
-            Duration(nanos=40_000_000 * n % 10**9, seconds=40_000_000 * n // 10**9) for n in range(start, end)
-        ]
-        cut = media_pb2.MouthCrops(pixels=crops[start * 9216 : end * 9216], offsets=times)
+        offsets = [dt.timedelta(seconds=frame / FRAME_RATE_HZ) for frame in range(start, end)]
+        cut = media_pb2.MouthCrops(pixels=crops[start * 9216 : end * 9216], offsets=offsets)
         per_frame = 2 * SAMPLE_RATE_HZ // FRAME_RATE_HZ
         pcm = media_pb2.Pcm(samples=samples[start * per_frame : end * per_frame])
         due_s = end / FRAME_RATE_HZ
@@ -108,8 +105,8 @@ def run_real_time_stream(channel: grpc.Channel, chunks: list[MediaChunk], timeou
                 case "started":
                     outcome.response_s = now_s
                 case "segment" if response.segment.is_final:
-                    end = response.segment.end_offset
-                    outcome.final_delays_s.append(now_s - end.seconds - end.nanos / 1e9)
+                    end = response.segment.end_offset.ToTimedelta()
+                    outcome.final_delays_s.append(now_s - end.total_seconds())
                 case "finished":
                     outcome.lag_s = max(0.0, time.monotonic() - done_sending[0])
     except grpc.RpcError as error:
@@ -172,17 +169,13 @@ class ClientScenarios:
 
     def slow_writer(self) -> str:
         """Send media slowly."""
-        pieces: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         size = max(1, len(self._data) // 25)
-        for at in range(0, len(self._data), size):
-            pieces.put(self._data[at : at + size])
-        pieces.put(None)
 
         def requests() -> Iterator[Request]:
             yield config_request()
-            for piece in iter(pieces.get, None):
+            for at in range(0, len(self._data), size):
                 time.sleep(0.1)
-                yield Request(media=piece)
+                yield Request(media=self._data[at : at + size])
 
         with open_channel(self._address) as channel:
             return _drain(Stub(channel).StreamingRecognize(requests(), timeout=120))
@@ -192,7 +185,15 @@ class ClientScenarios:
         return Stub(channel).StreamingRecognize(iter(requests), timeout=timeout_s)
 
 
-SCENARIOS = ("normal", "cancelled", "broken", "hung_up", "expired", "slow_reader", "slow_writer")
+SCENARIOS = (
+    ClientScenarios.normal,
+    ClientScenarios.cancel,
+    ClientScenarios.corrupt,
+    ClientScenarios.disconnect,
+    ClientScenarios.deadline,
+    ClientScenarios.slow_reader,
+    ClientScenarios.slow_writer,
+)
 
 
 def _drain(call: grpc.Call, pause_s: float = 0.0) -> str:

@@ -13,11 +13,10 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
+from benchmarks.command import DEMO
 from gorggle.v1 import config_pb2, lip_reading_pb2, media_pb2, model_pb2, server_pb2
 from tests.clips import read_clip, remux, transcode
 
-ROOT = Path(__file__).resolve().parents[1]
-DEMO = ROOT / "examples" / "demo.mp4"
 SMALL = (160, 120)
 CHUNK_BYTES = 6000
 
@@ -113,15 +112,11 @@ def make_preprocessed_calls() -> list[Call]:
     pcm = media_pb2.Pcm(samples=waveform[: rate_hz // 2 : rate_hz // 16_000].astype("<i2").tobytes())
     config = Request(config=config_pb2.StreamingConfig(recognition=_recognition_config()))
     calls = []
-    for parts in ([crops, pcm], [crops], [pcm]):
-        media = [
-            Request(mouth_crops=part) if part is crops else Request(pcm=part)  # type: ignore[arg-type]
-            for part in parts
-        ]
-        calls.append(Call(STREAMING, tuple(message.SerializeToString() for message in [config, *media])))
-        clip = lip_reading_pb2.PreprocessedClip(
-            mouth_crops=[crops] if crops in parts else [], pcm=pcm if pcm in parts else None
-        )
+    for parts in ({"mouth_crops": crops, "pcm": pcm}, {"mouth_crops": crops}, {"pcm": pcm}):
+        messages = [config, *(Request(**{name: part}) for name, part in parts.items())]
+        calls.append(Call(STREAMING, tuple(message.SerializeToString() for message in messages)))
+        crops_of_face = [crops] if "mouth_crops" in parts else []
+        clip = lip_reading_pb2.PreprocessedClip(mouth_crops=crops_of_face, pcm=parts.get("pcm"))
         unary = lip_reading_pb2.RecognizeRequest(config=_recognition_config(), preprocessed=clip)
         calls.append(Call(RECOGNIZE, (unary.SerializeToString(),)))
     return calls

@@ -12,7 +12,6 @@ import io
 import json
 import os
 import platform
-import statistics
 import sys
 import time
 from collections import defaultdict
@@ -23,9 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 
+from benchmarks.command import make_parser
 from benchmarks.server_process import ServerProcess
-from gorggle import AudioChunk, Client, MouthCrops, Segment, StreamWarning
+from gorggle import AudioChunk, Client, MouthCrops, Segment
 
 FIRST_INTERIM_TARGET_S, FINAL_TARGET_S = 1.0, 0.7
 # A result belongs to the utterance with the largest overlap, if it is at least this long.
@@ -67,7 +68,8 @@ def main() -> int:
     changes: list[str] = []
     warnings: list[str] = []
     with ServerProcess(*arguments) as server, Client(server.address) as client:
-        _warm_up(client, options.clips / clips[0]["media"])
+        # One clip at full speed loads everything that is loaded lazily.
+        client.transcribe(options.clips / clips[0]["media"]).transcript()
         for clip in clips:
             if len(utterances) >= options.utterances:
                 break
@@ -76,10 +78,12 @@ def main() -> int:
             pieces = encode_video(path) if options.kind == "video" else cut_mouth_crops(path)
             found = stream_clip(client, pieces, spoken, modality=options.modality)
             utterances += spoken
-            changes += found.changes
-            warnings += found.warnings
+            changes += found[0]
+            warnings += found[1]
             print(f"{clip['id']}: {_format_delays(spoken)}", flush=True)
-    result = summarize(utterances, changes, warnings) | {"kind": options.kind, "machine": _describe_machine()}
+    load = [round(load, 1) for load in os.getloadavg()]
+    machine = {"cores": os.cpu_count(), "load": load, "cpu": platform.machine()}
+    result = summarize(utterances, changes, warnings) | {"kind": options.kind, "machine": machine}
     print(json.dumps(result, indent=1))
     if options.out:
         options.out.write_text(json.dumps(result, indent=1) + "\n")
@@ -152,19 +156,15 @@ def _drain(sink: io.BytesIO) -> bytes:
     return content
 
 
-@dataclass
-class Findings:
-    """Changed stable texts and warnings of one stream."""
-
-    changes: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-
 def stream_clip(
     client: Client, chunks: Sequence[StreamChunk], utterances: Sequence[Utterance], modality: str
-) -> Findings:
-    """Stream a clip in real time and record the arrival of its results."""
-    findings = Findings()
+) -> tuple[list[str], list[str]]:
+    """Stream a clip in real time and record the arrival of its results.
+
+    Returns:
+        Changes of stable text, and warnings.
+    """
+    changes: list[str] = []
     stable: dict[str, list[str]] = defaultdict(list)
     began = time.monotonic()
 
@@ -173,26 +173,16 @@ def stream_clip(
             time.sleep(max(0.0, began + piece.due_s - time.monotonic()))
             yield piece.content
 
-    def on_event(event: Any) -> None:
-        if isinstance(event, StreamWarning):
-            findings.warnings.append(event.kind)
-
-    stream: Any = client.transcribe(
-        paced(),
-        interim_results=True,
-        live=True,
-        on_event=on_event,
-        modality=modality,  # type: ignore[arg-type]
-    )
+    stream: Any = client.transcribe(paced(), interim_results=True, live=True, modality=modality)
     for segment in stream:
         now_s = time.monotonic() - began
         words = segment.text.split()
         before = stable[segment.segment_id]
         if words[: len(before)] != before:
-            findings.changes.append(f"{segment.segment_id}: {' '.join(before)!r} became {segment.text!r}")
+            changes.append(f"{segment.segment_id}: {' '.join(before)!r} became {segment.text!r}")
         stable[segment.segment_id] = segment.stable_text.split()
         _record_segment(segment, now_s, utterances)
-    return findings
+    return changes, [warning.kind for warning in stream.warnings]
 
 
 def _record_segment(segment: Segment, now_s: float, utterances: Sequence[Utterance]) -> None:
@@ -205,11 +195,6 @@ def _record_segment(segment: Segment, now_s: float, utterances: Sequence[Utteran
         utterance.transcripts.append(segment.text)
     if utterance.first_interim_s is None:
         utterance.first_interim_s = now_s
-
-
-def _warm_up(client: Client, path: Path) -> None:
-    """Transcribe one clip at full speed, to load everything that is loaded lazily."""
-    client.transcribe(path).transcript()
 
 
 # -------------------------------------------------------------------------------------------------------------- figures
@@ -240,32 +225,19 @@ def summarize(
 
 
 def _percentiles(values: Sequence[float]) -> dict[str, float]:
-    if len(values) < 2:
-        return dict.fromkeys(("p50", "p95", "max"), round(max(values, default=float("nan")), 3))
-    cuts = statistics.quantiles(values, n=20, method="inclusive")
-    return {"p50": round(cuts[9], 3), "p95": round(cuts[18], 3), "max": round(max(values), 3)}
+    p50, p95, largest = np.percentile(values or [np.nan], (50, 95, 100)).round(3).tolist()
+    return {"p50": p50, "p95": p95, "max": largest}
 
 
 def _format_delays(utterances: Sequence[Utterance]) -> str:
-    return "  ".join(
-        f"{'-' if u.first_interim_s is None else format(u.first_interim_s - u.start_s, '.2f')}/"
-        f"{'-' if u.final_s is None else format(u.final_s - u.end_s, '.2f')}"
-        for u in utterances
-    )
+    def delay(result_s: float | None, spoken_s: float) -> str:
+        return "-" if result_s is None else f"{result_s - spoken_s:.2f}"
 
-
-def _describe_machine() -> dict[str, Any]:
-    return {
-        "cores": os.cpu_count(),
-        "load": [round(load, 1) for load in os.getloadavg()],
-        "cpu": platform.machine(),
-    }
+    return "  ".join(f"{delay(u.first_interim_s, u.start_s)}/{delay(u.final_s, u.end_s)}" for u in utterances)
 
 
 def _parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("clips", type=Path, help="output folder of `python -m training clips`")
     parser.add_argument(
         "--utterances", type=int, default=100, help="minimum number of utterances (default: 100)"
@@ -273,7 +245,6 @@ def _parse_args() -> argparse.Namespace:
     parser.add_argument("--kind", choices=["video", "crops"], default="video", help="input (default: video)")
     parser.add_argument("--modality", choices=["av", "video", "audio"], default="av")
     parser.add_argument("--threads", type=int, default=0, help="model threads (default: the server's)")
-    parser.add_argument("--out", type=Path, help="JSON file for the results")
     return parser.parse_args()
 
 

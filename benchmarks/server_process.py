@@ -41,6 +41,11 @@ class ResourceUsage:
     open_files: int
     tasks: int = 0
 
+    def growth_since(self, before: ResourceUsage) -> dict[str, int]:
+        """Return the growth of everything that a finished call must not leave behind."""
+        kinds = ("open_files", "threads", "tasks", "children")
+        return {kind: getattr(self, kind) - getattr(before, kind) for kind in kinds}
+
 
 class ServerProcess:
     """``gorggle serve`` on a free port as a context manager; must exit with code 0 at the end.
@@ -62,16 +67,15 @@ class ServerProcess:
         self._command = [
             sys.executable,
             *program,
-            *("--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"),
             *(
+                "--listen",
+                "127.0.0.1:0",
+                "--http-listen",
+                "127.0.0.1:0",
                 "--print-ready",
                 "--exit-on-stdin-eof",
-                "--log-level",
-                log_level,
-                "--shutdown-grace-period-s",
-                "2",
             ),
-            *arguments,
+            *("--log-level", log_level, "--shutdown-grace-period-s", "2", *arguments),
         ]
         self._environment = {**os.environ, **(environment or {})}
         self.address = self.http_address = ""
@@ -168,10 +172,8 @@ class ServerProcess:
                 raise AssertionError(f"the server did not start: {self.log[-3000:]}")
             announcement = json.loads(line)
             if "listening" in announcement:
-                self.address, self.http_address = (
-                    announcement["listening"],
-                    announcement.get("operations", ""),
-                )
+                self.address = announcement["listening"]
+                self.http_address = announcement.get("operations", "")
                 return
 
     def _stop(self) -> int:
@@ -200,18 +202,14 @@ def assert_no_leaks(server: ServerProcess, timeout_s: float = 20.0, **slack: int
     before = server.usage()
     yield
     deadline = time.monotonic() + timeout_s
-    while left := _find_leaks(before, server.usage(), slack):
+    while left := {
+        kind: count
+        for kind, count in server.usage().growth_since(before).items()
+        if count > slack.get(kind, 0)
+    }:
         if time.monotonic() > deadline:
             raise AssertionError(f"left behind: {left}")
         time.sleep(0.05)
-
-
-def _find_leaks(before: ResourceUsage, after: ResourceUsage, slack: dict[str, int]) -> dict[str, int]:
-    grown = {
-        kind: getattr(after, kind) - getattr(before, kind)
-        for kind in ("open_files", "threads", "tasks", "children")
-    }
-    return {kind: count for kind, count in grown.items() if count > slack.get(kind, 0)}
 
 
 def _descendants(pid: int) -> list[int]:

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.client_streams import SCENARIOS, ClientScenarios
+from benchmarks.command import DEMO, make_parser
 from benchmarks.server_process import ResourceUsage, ServerProcess
 from tests.clips import transcode
 
-DEMO = Path(__file__).resolve().parents[1] / "examples" / "demo.mp4"
 MIB = 2**20
 CLIP_S = 3.0
 IDLE_TIMEOUT_S = 60.0  # maximum time for streams to end after their clients have disconnected
@@ -51,11 +51,6 @@ class SoakRecord:
     outcomes: Counter[str] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def count(self, kind: str, outcome: str) -> None:
-        """Count a finished call."""
-        with self.lock:
-            self.outcomes[f"{kind}: {outcome}"] += 1
-
 
 def soak(server: ServerProcess, options: argparse.Namespace, data: bytes) -> SoakRecord:
     """Alternate between load and idle until the time is up."""
@@ -79,8 +74,10 @@ def soak(server: ServerProcess, options: argparse.Namespace, data: bytes) -> Soa
 def _work(address: str, data: bytes, rng: random.Random, until: float, record: SoakRecord) -> None:
     calls = ClientScenarios(address, data, rng)
     while time.monotonic() < until:
-        kind = rng.choice(SCENARIOS)
-        record.count(kind, getattr(calls, kind)())
+        scenario = rng.choice(SCENARIOS)
+        outcome = scenario(calls)
+        with record.lock:
+            record.outcomes[f"{scenario.__name__}: {outcome}"] += 1
 
 
 def _wait_until_idle(server: ServerProcess) -> None:
@@ -147,14 +144,13 @@ def plot(record: SoakRecord, warm_s: float, path: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the soak test; return 1 if a resource grew."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--warm-up-minutes", type=float, default=5.0)
     parser.add_argument("--workers", type=int, default=4, help="concurrent calls")
     parser.add_argument("--cycle-s", type=float, default=30.0, help="duration of load between idle phases")
     parser.add_argument("--sample-s", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="JSON file for the results")
     parser.add_argument("--plot", type=Path, help="PNG file for the plot")
     options = parser.parse_args(arguments)
     warm_s = options.warm_up_minutes * 60

@@ -6,20 +6,16 @@ Minimum over repetitions, so files are in the page cache.
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from benchmarks.client_streams import Request
-from benchmarks.load import DEMO
+from benchmarks.command import DEMO, RESULTS, make_parser
 from benchmarks.server_process import ServerProcess
 from benchmarks.stream_scaling import transcribe_once
-
-RESULTS = Path(__file__).parent / "results"
 
 
 def time_program_s(program: str) -> float:
@@ -55,11 +51,8 @@ def time_server_start_s(repeats: int) -> tuple[float, float]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark, print the results and write JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__, RESULTS / "startup.json")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=RESULTS / "startup.json")
     options = parser.parse_args(arguments)
     ready_s, extra_s = time_server_start_s(options.repeats)
     measured = {
