@@ -41,16 +41,15 @@ class Audio:
 
 
 @dataclass(frozen=True, eq=False)
-class MixedClip:
-    """A clip with replaced audio.
+class Clip:
+    """A clip to send: a file, or the bytes of one.
 
     Attributes:
-        content: a Matroska file.
-        offset_s: added delay relative to the original clip.
+        offset_s: delay of all content relative to the manifest's timestamps.
     """
 
-    content: bytes
-    offset_s: float
+    source: Path | bytes
+    offset_s: float = 0.0
 
 
 def read_audio(path: Path, max_duration_s: float | None = None) -> Audio:
@@ -88,7 +87,7 @@ def read_audio(path: Path, max_duration_s: float | None = None) -> Audio:
     return Audio(np.concatenate(chunks)[:max_samples], start_s)
 
 
-def replace_audio(path: Path, audio: Audio) -> MixedClip:
+def replace_audio(path: Path, audio: Audio) -> Clip:
     """Copy the clip's video packets into Matroska with the source audio as PCM.
 
     A clip that was cut without re-encoding has leading frames that are decoded and not shown. Matroska cannot hide them
@@ -112,7 +111,7 @@ def replace_audio(path: Path, audio: Audio) -> MixedClip:
     except (FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise MediaError(f"cannot write the video of {path} with other audio: {reason}") from error
-    return MixedClip(buffer.getvalue(), starts_s - earliest_s)
+    return Clip(buffer.getvalue(), starts_s - earliest_s)
 
 
 def _mux(target: Any, video: Any, packets: list[Any], audio: Audio, delay_s: float) -> None:

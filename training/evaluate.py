@@ -15,7 +15,13 @@ from gorggle_evaluation.conditions import (
     Condition,
     NoiseCondition,
 )
-from gorggle_evaluation.metrics import ErrorRate, align_words, compute_error_rate, compute_time_error
+from gorggle_evaluation.metrics import (
+    ErrorRate,
+    align_words,
+    compute_error_rate,
+    compute_time_error,
+    compute_time_offsets_s,
+)
 from gorggle_evaluation.noise import NoiseKind, generate_noise, mix_at_snr
 from gorggle_server.avhubert.audio_features import audio_features
 from gorggle_server.avhubert.model import Model
@@ -59,15 +65,14 @@ def evaluate_model(
     for condition in conditions:
         hypotheses = transcribe(model, selected, condition, beam_size)
         words = word_error_rate(selected, hypotheses)
-        times = compute_time_error(
-            [
-                (utterance.words[i], hypothesis.words[j])
-                for utterance, hypothesis in zip(selected, hypotheses, strict=True)
-                for i, j in align_words(
-                    [word.text for word in utterance.words], [word.text for word in hypothesis.words]
-                ).correct
-            ]
-        )
+        pairs = [
+            (utterance.words[i], hypothesis.words[j])
+            for utterance, hypothesis in zip(selected, hypotheses, strict=True)
+            for i, j in align_words(
+                [word.text for word in utterance.words], [word.text for word in hypothesis.words]
+            ).correct
+        ]
+        times = compute_time_error(compute_time_offsets_s(pairs))
         results[condition.name] = {
             "modality": MODALITY_NAMES[condition.modality],
             "condition": condition.noise.name,
