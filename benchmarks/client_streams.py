@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 
@@ -32,10 +33,10 @@ def config_request(*, interim: bool = False, live: bool = False) -> Request:
 
 @dataclass(frozen=True)
 class MediaChunk:
-    """A media message and its due time, in seconds from the start."""
+    """A part of a stream and its due time, in seconds from the start."""
 
     due_s: float
-    request: Request
+    content: Any
 
 
 def split_file(data: bytes, duration_s: float) -> list[MediaChunk]:
@@ -95,7 +96,7 @@ def run_real_time_stream(channel: grpc.Channel, chunks: list[MediaChunk], timeou
             outcome.client_lag_s = max(outcome.client_lag_s, late_s)
             if late_s < 0:
                 time.sleep(-late_s)
-            yield piece.request
+            yield piece.content
         done_sending[0] = time.monotonic()
 
     try:
@@ -126,8 +127,7 @@ class ClientScenarios:
 
     def normal(self) -> str:
         """Send all media at once and read all results."""
-        with open_channel(self._address) as channel:
-            return _drain(self._start_call(channel, self._data))
+        return self._run(self._data)
 
     def cancel(self) -> str:
         """Cancel the call at a random moment."""
@@ -142,8 +142,7 @@ class ClientScenarios:
         data = self._data[:at]
         if self._rng.random() < 0.5:
             data += self._rng.randbytes(2000) + self._data[at + 2000 :]
-        with open_channel(self._address) as channel:
-            return _drain(self._start_call(channel, data))
+        return self._run(data)
 
     def disconnect(self) -> str:
         """Close the connection after the first result."""
@@ -158,14 +157,12 @@ class ClientScenarios:
 
     def deadline(self) -> str:
         """Let the deadline expire."""
-        with open_channel(self._address) as channel:
-            return _drain(self._start_call(channel, self._data, timeout_s=self._rng.uniform(0.01, 1.5)))
+        return self._run(self._data, timeout_s=self._rng.uniform(0.01, 1.5))
 
     def slow_reader(self) -> str:
         """Read results every 0.1 s with a small flow-control window."""
         options = {"http2.lookahead_bytes": 1024, "http2.bdp_probe": 0}
-        with open_channel(self._address, **options) as channel:
-            return _drain(self._start_call(channel, self._data), pause_s=0.1)
+        return self._run(self._data, pause_s=0.1, **options)
 
     def slow_writer(self) -> str:
         """Send media slowly."""
@@ -179,6 +176,10 @@ class ClientScenarios:
 
         with open_channel(self._address) as channel:
             return _drain(Stub(channel).StreamingRecognize(requests(), timeout=120))
+
+    def _run(self, data: bytes, timeout_s: float = 120, pause_s: float = 0.0, **options: int) -> str:
+        with open_channel(self._address, **options) as channel:
+            return _drain(self._start_call(channel, data, timeout_s), pause_s)
 
     def _start_call(self, channel: grpc.Channel, data: bytes, timeout_s: float = 120) -> grpc.Call:
         requests = [config_request(interim=self._rng.random() < 0.5), Request(media=data)]

@@ -24,6 +24,7 @@ from typing import Any
 import av
 import numpy as np
 
+from benchmarks.client_streams import MediaChunk
 from benchmarks.command import make_parser
 from benchmarks.server_process import ServerProcess
 from gorggle import AudioChunk, Client, MouthCrops, Segment
@@ -33,14 +34,6 @@ FIRST_INTERIM_TARGET_S, FINAL_TARGET_S = 1.0, 0.7
 MIN_OVERLAP_S = 0.1
 CROPS_CHUNK_FRAMES = 2
 SAMPLES_PER_FRAME = 640
-
-
-@dataclass(frozen=True)
-class StreamChunk:
-    """A part of a stream and its due time, in seconds from the start."""
-
-    due_s: float
-    content: Any
 
 
 @dataclass
@@ -93,10 +86,10 @@ def main() -> int:
 # -------------------------------------------------------------------------------------------------------------- streams
 
 
-def encode_video(path: Path) -> list[StreamChunk]:
+def encode_video(path: Path) -> list[MediaChunk]:
     """Encode a clip as a low-latency MPEG-TS stream."""
     sink = io.BytesIO()
-    pieces: list[StreamChunk] = []
+    pieces: list[MediaChunk] = []
     with (
         av.open(str(path)) as source_file,
         av.open(
@@ -123,12 +116,12 @@ def encode_video(path: Path) -> list[StreamChunk]:
                 packets += [(due_s, packet) for packet in audio.encode(piece)]
         for due_s, packet in sorted(packets, key=lambda timed: timed[0]):
             output.mux(packet)
-            pieces.append(StreamChunk(due_s, _drain(sink)))
-    pieces.append(StreamChunk(pieces[-1].due_s, _drain(sink)))
+            pieces.append(MediaChunk(due_s, _drain(sink)))
+    pieces.append(MediaChunk(pieces[-1].due_s, _drain(sink)))
     return [piece for piece in pieces if piece.content]
 
 
-def cut_mouth_crops(path: Path) -> list[StreamChunk]:
+def cut_mouth_crops(path: Path) -> list[MediaChunk]:
     """Return a clip as mouth crops and audio, as from a client with its own face tracking."""
     from tests.integration.crop_stream import extract_crops_and_audio
 
@@ -140,11 +133,9 @@ def cut_mouth_crops(path: Path) -> list[StreamChunk]:
             shown = range(max(first, start), min(end, start + len(crops)))
             if shown:
                 pixels = crops[shown.start - start : shown.stop - start]
-                pieces.append(
-                    StreamChunk(end / 25, MouthCrops(pixels, [frame / 25 for frame in shown], face))
-                )
+                pieces.append(MediaChunk(end / 25, MouthCrops(pixels, [frame / 25 for frame in shown], face)))
         pieces.append(
-            StreamChunk(end / 25, AudioChunk(audio[first * SAMPLES_PER_FRAME : end * SAMPLES_PER_FRAME]))
+            MediaChunk(end / 25, AudioChunk(audio[first * SAMPLES_PER_FRAME : end * SAMPLES_PER_FRAME]))
         )
     return pieces
 
@@ -157,7 +148,7 @@ def _drain(sink: io.BytesIO) -> bytes:
 
 
 def stream_clip(
-    client: Client, chunks: Sequence[StreamChunk], utterances: Sequence[Utterance], modality: str
+    client: Client, chunks: Sequence[MediaChunk], utterances: Sequence[Utterance], modality: str
 ) -> tuple[list[str], list[str]]:
     """Stream a clip in real time and record the arrival of its results.
 

@@ -66,7 +66,8 @@ def soak(server: ServerProcess, options: argparse.Namespace, data: bytes) -> Soa
                 time.sleep(options.sample_s)
             for worker in working:
                 worker.result()
-            _wait_until_idle(server)
+            server.wait_until_idle(IDLE_TIMEOUT_S)
+            time.sleep(1.0)  # for connections
             record.samples.append(Sample(time.monotonic() - began, True, server.usage()))
     return record
 
@@ -78,16 +79,6 @@ def _work(address: str, data: bytes, rng: random.Random, until: float, record: S
         outcome = scenario(calls)
         with record.lock:
             record.outcomes[f"{scenario.__name__}: {outcome}"] += 1
-
-
-def _wait_until_idle(server: ServerProcess) -> None:
-    """Wait until all streams and connections have ended."""
-    deadline = time.monotonic() + IDLE_TIMEOUT_S
-    while server.metrics()["gorggle_active_streams"]:
-        if time.monotonic() > deadline:
-            raise AssertionError("streams are left after their clients have disconnected")
-        time.sleep(0.1)
-    time.sleep(1.0)
 
 
 def summarize(record: SoakRecord, warm_s: float) -> dict[str, Any]:

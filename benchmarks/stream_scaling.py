@@ -53,7 +53,7 @@ def measure_scaling(kind: str, counts: Sequence[int], repeats: int) -> dict[str,
     duration_s = 0.0
     if kind == "crops":
         pieces, duration_s = load_chunks("crops")
-        requests = [piece.request for piece in pieces]
+        requests = [piece.content for piece in pieces]
     tried: dict[int, list[dict[str, Any]]] = {count: [] for count in counts}
     with ServerProcess(
         "--max-streams", "64", "--max-live-device-utilization", "0", log_level="ERROR"
