@@ -290,7 +290,7 @@ def run_fuzzer(options: argparse.Namespace) -> dict[str, Any]:
     """Run the fuzzer and return the report."""
     calls = make_seeds()
     if not options.all_seeds:
-        calls = [call for call in calls if call.bytes_sent < 60_000]
+        calls = [call for call in calls if sum(map(len, call.messages)) < 60_000]
     found = Findings(Path(options.findings))
     start = time.monotonic()
     arguments = [text for name, value in LIMITS.items() for text in (f"--{name}", str(value))]

@@ -32,11 +32,6 @@ class Call:
     messages: tuple[bytes, ...]
     has_media: bool = False
 
-    @property
-    def bytes_sent(self) -> int:
-        """Return the size of all messages."""
-        return sum(map(len, self.messages))
-
 
 STREAMING = _SERVICE + "StreamingRecognize"
 RECOGNIZE = _SERVICE + "Recognize"

@@ -27,13 +27,13 @@ import numpy as np
 from benchmarks.client_streams import MediaChunk
 from benchmarks.command import make_parser
 from benchmarks.server_process import ServerProcess
-from gorggle import AudioChunk, Client, MouthCrops, Segment
+from gorggle import AudioChunk, Client, Segment
+from tests.integration.crop_stream import create_chunks
 
 FIRST_INTERIM_TARGET_S, FINAL_TARGET_S = 1.0, 0.7
 # A result belongs to the utterance with the largest overlap, if it is at least this long.
 MIN_OVERLAP_S = 0.1
 CROPS_CHUNK_FRAMES = 2
-SAMPLES_PER_FRAME = 640
 
 
 @dataclass
@@ -123,20 +123,11 @@ def encode_video(path: Path) -> list[MediaChunk]:
 
 def cut_mouth_crops(path: Path) -> list[MediaChunk]:
     """Return a clip as mouth crops and audio, as from a client with its own face tracking."""
-    from tests.integration.crop_stream import extract_crops_and_audio
-
-    tracks, audio = extract_crops_and_audio(path)
-    pieces = []
-    for first in range(0, len(audio) // SAMPLES_PER_FRAME, CROPS_CHUNK_FRAMES):
-        end = first + CROPS_CHUNK_FRAMES
-        for face, (start, crops) in enumerate(tracks):
-            shown = range(max(first, start), min(end, start + len(crops)))
-            if shown:
-                pixels = crops[shown.start - start : shown.stop - start]
-                pieces.append(MediaChunk(end / 25, MouthCrops(pixels, [frame / 25 for frame in shown], face)))
-        pieces.append(
-            MediaChunk(end / 25, AudioChunk(audio[first * SAMPLES_PER_FRAME : end * SAMPLES_PER_FRAME]))
-        )
+    pieces, end_s = [], CROPS_CHUNK_FRAMES / 25
+    for content in create_chunks(path, chunk_frames=CROPS_CHUNK_FRAMES):
+        pieces.append(MediaChunk(end_s, content))
+        if isinstance(content, AudioChunk):  # the last one of its frames
+            end_s += CROPS_CHUNK_FRAMES / 25
     return pieces
 
 

@@ -100,11 +100,6 @@ def summarize(outcomes: list[StreamOutcome], cpu_share: float) -> dict[str, Any]
     }
 
 
-def has_missed_target(outcomes: list[StreamOutcome], max_lag_s: float) -> bool:
-    """Return whether a stream failed or fell behind."""
-    return any(outcome.code != "OK" or outcome.lag_s > max_lag_s for outcome in outcomes)
-
-
 def find_capacity(
     chunks: list[MediaChunk], duration_s: float, options: argparse.Namespace
 ) -> tuple[int, list[dict[str, Any]]]:
@@ -118,7 +113,7 @@ def find_capacity(
             before = cpu_time_s(server), time.monotonic()
             outcomes = run_streams(server.address, chunks, search.next, duration_s * 6)
             cpus = (cpu_time_s(server) - before[0]) / (time.monotonic() - before[1])
-            missed = has_missed_target(outcomes, options.miss_s)
+            missed = any(outcome.code != "OK" or outcome.lag_s > options.miss_s for outcome in outcomes)
             steps.append({**summarize(outcomes, cpus), "missed": missed})
             print(steps[-1], file=sys.stderr, flush=True)
             search.record(missed)

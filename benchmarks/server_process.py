@@ -65,15 +65,8 @@ class ServerProcess:
         self._command = [
             sys.executable,
             *program,
-            *(
-                "--listen",
-                "127.0.0.1:0",
-                "--http-listen",
-                "127.0.0.1:0",
-                "--print-ready",
-                "--exit-on-stdin-eof",
-            ),
-            *("--log-level", log_level, "--shutdown-grace-period-s", "2", *arguments),
+            *("--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", "--log-level", log_level),
+            *("--print-ready", "--exit-on-stdin-eof", "--shutdown-grace-period-s", "2", *arguments),
         ]
         self._environment = {**os.environ, **(environment or {})}
         self.address = self.http_address = ""

@@ -134,10 +134,8 @@ def bootstrap_interval(
     if len(counts) < 2:
         return None
     rng = np.random.default_rng(seed)
-    rates = np.empty(BOOTSTRAP_SAMPLES)
-    for sample in range(BOOTSTRAP_SAMPLES):
-        selected = rng.integers(len(counts), size=len(counts))
-        rates[sample] = counts[selected].sum() / totals[selected].sum()
+    samples = (rng.integers(len(counts), size=len(counts)) for _ in range(BOOTSTRAP_SAMPLES))
+    rates = [counts[selected].sum() / totals[selected].sum() for selected in samples]
     low, high = np.percentile(rates, [2.5, 97.5])
     return float(low), float(high)
 

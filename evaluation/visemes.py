@@ -166,8 +166,5 @@ def _substitution_cost(reference: Phoneme, hypothesis: Phoneme) -> float:
         return 0.0
     if reference.viseme == hypothesis.viseme:
         return _SAME_VISEME_COST
-    return (
-        _SAME_CLASS_COST
-        if (reference.viseme in VOWELS) == (hypothesis.viseme in VOWELS)
-        else _SUBSTITUTION_COST
-    )
+    is_same_class = (reference.viseme in VOWELS) == (hypothesis.viseme in VOWELS)
+    return _SAME_CLASS_COST if is_same_class else _SUBSTITUTION_COST

@@ -27,14 +27,14 @@ UTTERANCES = {"train": 14_000, "validation": 100, "test": 500}  # per corpus; th
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; results go to stdout, progress to stderr."""
     options = _build_parser().parse_args(arguments)
-    command = {
+    commands = {
         "prepare": _prepare,
         "train": _train,
         "export": _export,
         "evaluate": _evaluate,
         "clips": _clips,
-    }[options.command]
-    command(options)
+    }
+    commands[options.command](options)
     return 0
 
 
