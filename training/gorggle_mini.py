@@ -36,10 +36,9 @@ def train_gorggle_mini(
     """Train or resume the run in a folder; waits for the first rendered utterances."""
     store = _wait_for_store(data, Split.TRAIN, report)
     tokenizer = train_tokenizer()
-    check = _Validator(
-        tokenizer, {corpus: _wait_for_store(data, Split.VALIDATION, report, corpus) for corpus in Corpus}
-    )
-    run = TrainingRun(out, store, tokenizer, small_config(len(tokenizer.tokens)), options, check)
+    held_out = {corpus: _wait_for_store(data, Split.VALIDATION, report, corpus) for corpus in Corpus}
+    validate = _make_validator(tokenizer, held_out)
+    run = TrainingRun(out, store, tokenizer, small_config(len(tokenizer)), options, validate)
     run.train(report)
 
 
@@ -56,7 +55,7 @@ def export_model(
     """
     state = torch.load(out / "state.pt", map_location="cpu", weights_only=True)
     tokenizer = train_tokenizer()
-    config = small_config(len(tokenizer.tokens))
+    config = small_config(len(tokenizer))
     network = AVHubertNetwork(config)
     network.load_state_dict(state["averaged"])
     card = build_model_card(state["steps"], state["elapsed_s"] / 60, evaluation, earlier_runs)
@@ -106,25 +105,26 @@ def build_model_card(
     return card
 
 
-class _Validator:
-    """Computes word error rates of a network on the validation speakers of each corpus."""
+def _make_validator(
+    vocabulary: Vocabulary, stores: Mapping[Corpus, UtteranceStore]
+) -> Callable[[AVHubertNetwork], dict[str, float]]:
+    """Return a function that computes a network's word error rates on the validation speakers of each corpus."""
+    utterances = {
+        corpus: [store[index] for index in range(min(VALIDATION_SENTENCES, len(store)))]
+        for corpus, store in stores.items()
+    }
 
-    def __init__(self, vocabulary: Vocabulary, stores: Mapping[Corpus, UtteranceStore]) -> None:
-        self._vocabulary = vocabulary
-        self._utterances = {
-            corpus: [store[index] for index in range(min(VALIDATION_SENTENCES, len(store)))]
-            for corpus, store in stores.items()
-        }
-
-    def __call__(self, network: AVHubertNetwork) -> dict[str, float]:
-        model = Model(copy.deepcopy(network).float().cpu(), self._vocabulary)
+    def validate(network: AVHubertNetwork) -> dict[str, float]:
+        model = Model(copy.deepcopy(network).float().cpu(), vocabulary)
         return {
             f"{corpus.value}, {name}": word_error_rate(
-                utterances, transcribe(model, utterances, Condition(modality, NoiseCondition()), beam_size=1)
+                own, transcribe(model, own, Condition(modality, NoiseCondition()), beam_size=1)
             ).rate
-            for corpus, utterances in self._utterances.items()
+            for corpus, own in utterances.items()
             for modality, name in MODALITY_NAMES.items()
         }
+
+    return validate
 
 
 def _wait_for_store(

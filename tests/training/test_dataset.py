@@ -1,5 +1,6 @@
 """Rendered utterances, their shards, and the batches made of them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +132,14 @@ def test_the_decoder_input_is_shifted_by_one_token(store: UtteranceStore, tokeni
         length = tokens.index(EOS) + 1
         assert previous[:length] == [EOS, *tokens[: length - 1]]
         assert all(token == PAD for token in previous[length:])
+
+
+def test_the_decoder_input_is_on_the_device_of_the_tokens(
+    store: UtteranceStore, tokenizer: Vocabulary
+) -> None:
+    batch = BatchStream(store, tokenizer, 10_000, 0).make_batch([0])
+    elsewhere = replace(batch, tokens=batch.tokens.to("meta"))
+    assert elsewhere.previous_tokens.device.type == "meta"
 
 
 def test_tokens_have_the_frames_of_their_word(tokenizer: Vocabulary) -> None:
