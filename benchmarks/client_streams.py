@@ -106,8 +106,8 @@ def run_real_time_stream(channel: grpc.Channel, chunks: list[MediaChunk], timeou
                 case "started":
                     outcome.response_s = now_s
                 case "segment" if response.segment.is_final:
-                    end = response.segment.end_offset.ToTimedelta()
-                    outcome.final_delays_s.append(now_s - end.total_seconds())
+                    end_s = response.segment.end_offset.ToTimedelta().total_seconds()
+                    outcome.final_delays_s.append(now_s - end_s)
                 case "finished":
                     outcome.lag_s = max(0.0, time.monotonic() - done_sending[0])
     except grpc.RpcError as error:

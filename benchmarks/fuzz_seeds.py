@@ -20,6 +20,9 @@ from tests.clips import read_clip, remux, transcode
 SMALL = (160, 120)
 CHUNK_BYTES = 6000
 
+_RECOGNITION = config_pb2.RecognitionConfig(
+    beam_size=2, max_alternatives=1, enable_word_time_offsets=True, enable_face_boxes=True
+)
 _SERVICE = "/gorggle.v1.LipReading/"
 Request = lip_reading_pb2.StreamingRecognizeRequest
 
@@ -80,7 +83,7 @@ def make_seeds() -> list[Call]:
     ]
     calls += make_preprocessed_calls()
     for data in make_clips().values():
-        whole = lip_reading_pb2.RecognizeRequest(config=_recognition_config(), content=data)
+        whole = lip_reading_pb2.RecognizeRequest(config=_RECOGNITION, content=data)
         calls.append(Call(RECOGNIZE, (whole.SerializeToString(),), has_media=True))
         calls.append(Call(STREAMING, tuple(stream_messages(data)), has_media=True))
     return calls
@@ -89,7 +92,7 @@ def make_seeds() -> list[Call]:
 def stream_messages(data: bytes) -> Iterator[bytes]:
     """Yield a stream's messages: the configuration, then the media in chunks."""
     config = config_pb2.StreamingConfig(
-        recognition=_recognition_config(), interim_results=True, enable_speech_activity_events=True
+        recognition=_RECOGNITION, interim_results=True, enable_speech_activity_events=True
     )
     yield Request(config=config).SerializeToString()
     for at in range(0, len(data), CHUNK_BYTES):
@@ -105,19 +108,13 @@ def make_preprocessed_calls() -> list[Call]:
         offsets=[Duration(nanos=40_000_000 * number) for number in range(len(grey_crops))],
     )
     pcm = media_pb2.Pcm(samples=waveform[: rate_hz // 2 : rate_hz // 16_000].astype("<i2").tobytes())
-    config = Request(config=config_pb2.StreamingConfig(recognition=_recognition_config()))
+    config = Request(config=config_pb2.StreamingConfig(recognition=_RECOGNITION))
     calls = []
     for parts in ({"mouth_crops": crops, "pcm": pcm}, {"mouth_crops": crops}, {"pcm": pcm}):
         messages = [config, *(Request(**{name: part}) for name, part in parts.items())]
         calls.append(Call(STREAMING, tuple(message.SerializeToString() for message in messages)))
         crops_of_face = [crops] if "mouth_crops" in parts else []
         clip = lip_reading_pb2.PreprocessedClip(mouth_crops=crops_of_face, pcm=parts.get("pcm"))
-        unary = lip_reading_pb2.RecognizeRequest(config=_recognition_config(), preprocessed=clip)
+        unary = lip_reading_pb2.RecognizeRequest(config=_RECOGNITION, preprocessed=clip)
         calls.append(Call(RECOGNIZE, (unary.SerializeToString(),)))
     return calls
-
-
-def _recognition_config() -> config_pb2.RecognitionConfig:
-    return config_pb2.RecognitionConfig(
-        beam_size=2, max_alternatives=1, enable_word_time_offsets=True, enable_face_boxes=True
-    )

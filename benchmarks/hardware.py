@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+import timeit
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -38,12 +39,7 @@ def select_clock() -> Callable[[], float]:
 
 def min_time_s(work: Callable[[], Any], repeats: int) -> float:
     """Return the minimum time over repetitions, in seconds."""
-    now, best = select_clock(), float("inf")
-    for _ in range(repeats):
-        began = now()
-        work()
-        best = min(best, now() - began)
-    return best
+    return min(timeit.repeat(work, timer=select_clock(), number=1, repeat=repeats))
 
 
 class StageTimes:

@@ -64,8 +64,7 @@ class TimedPipeline:
 
     def __init__(self) -> None:
         self.times = hardware.StageTimes(time.process_time)
-        self.frames = self.fits = 0
-        self.searched_px = 0.0
+        self.reset_times()
 
     def reset_times(self) -> None:
         """Reset times and counts after the warm-up."""

@@ -99,7 +99,9 @@ def replace_audio(path: Path, audio: Audio) -> Clip:
     buffer = io.BytesIO()
     try:
         with av.open(str(path), metadata_errors="ignore") as source:
-            stream = _find_video_stream(source)
+            # Cover art is a video stream, too.
+            moving = (s for s in source.streams.video if not s.disposition & Disposition.attached_pic)
+            stream: Any = next(moving, None)
             packets = [] if stream is None else _demux_packets(source, stream)
             earliest_s = min([audio.start_s, *map(_pts_s, packets)])
             starts_s = min([audio.start_s, *(_pts_s(packet) for packet in packets if not packet.is_discard)])
@@ -130,12 +132,6 @@ def _mux(target: Any, video: Any, packets: list[Any], audio: Audio, delay_s: flo
         target.mux(stream.encode(frame))
         frame = next(frames, None)
     target.mux(stream.encode(None))
-
-
-def _find_video_stream(container: Any) -> Any:
-    """Return the first video stream that is not cover art, or None."""
-    moving = (s for s in container.streams.video if not s.disposition & Disposition.attached_pic)
-    return next(moving, None)
 
 
 def _demux_packets(container: Any, stream: Any) -> list[Any]:

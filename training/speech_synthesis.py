@@ -231,21 +231,15 @@ class _Synthesizer:
             self._configure(voice)
             flags = _CHARS_UTF8 | _PHONEME_INPUT
             self._library.espeak_Synth(text, len(text) + 1, 0, 1, 0, flags, None, None)
-            samples = np.frombuffer(b"".join(self._pcm), dtype=np.int16)
-            marks = self._marks
-        return samples, marks
+            return np.frombuffer(b"".join(self._pcm), dtype=np.int16), self._marks
 
     def _configure(self, voice: Voice) -> None:
         # Fixed seed: breath and jitter do not depend on previous sentences.
         self._library.espeak_ng_SetRandSeed(ctypes.c_long(1))
         if self._library.espeak_SetVoiceByName(voice.name.encode()) != 0:
             raise ValueError(f"espeak-ng has no voice {voice.name!r}: see LANGUAGES and VARIANTS")
-        for parameter, value in (
-            (_RATE, voice.rate_wpm),
-            (_VOLUME, voice.volume),
-            (_PITCH, voice.pitch),
-            (_RANGE, voice.pitch_range),
-        ):
+        values = (voice.rate_wpm, voice.volume, voice.pitch, voice.pitch_range)
+        for parameter, value in zip((_RATE, _VOLUME, _PITCH, _RANGE), values, strict=True):
             self._library.espeak_SetParameter(parameter, value, 0)
 
     def _on_samples(self, samples: Any, count: int, events: Any) -> int:

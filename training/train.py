@@ -165,9 +165,8 @@ class TrainingRun:
         if progress < WARM_UP_SHARE:
             return self.options.learning_rate * max(progress / WARM_UP_SHARE, 0.01)
         falling = 0.5 * (1 + math.cos(math.pi * (progress - WARM_UP_SHARE) / (1 - WARM_UP_SHARE)))
-        return self.options.learning_rate * (
-            FINAL_LEARNING_RATE_SHARE + (1 - FINAL_LEARNING_RATE_SHARE) * falling
-        )
+        share = FINAL_LEARNING_RATE_SHARE + (1 - FINAL_LEARNING_RATE_SHARE) * falling
+        return self.options.learning_rate * share
 
     def save(self) -> None:
         """Write the checkpoint atomically."""
