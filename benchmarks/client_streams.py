@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import queue
+import datetime as dt
 import random
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
-from google.protobuf.duration_pb2 import Duration
 
 from gorggle.v1 import config_pb2, lip_reading_pb2, lip_reading_pb2_grpc, media_pb2
 
@@ -33,10 +33,10 @@ def config_request(*, interim: bool = False, live: bool = False) -> Request:
 
 @dataclass(frozen=True)
 class MediaChunk:
-    """A media message and its due time, in seconds from the start."""
+    """A part of a stream and its due time, in seconds from the start."""
 
     due_s: float
-    request: Request
+    content: Any
 
 
 def split_file(data: bytes, duration_s: float) -> list[MediaChunk]:
@@ -55,10 +55,8 @@ def split_crops(crops: bytes, samples: bytes, frames: int) -> list[MediaChunk]:
     chunks = []
     for start in range(0, frames, step):
         end = min(frames, start + step)
-        times = [
-            Duration(nanos=40_000_000 * n % 10**9, seconds=40_000_000 * n // 10**9) for n in range(start, end)
-        ]
-        cut = media_pb2.MouthCrops(pixels=crops[start * 9216 : end * 9216], offsets=times)
+        offsets = [dt.timedelta(seconds=frame / FRAME_RATE_HZ) for frame in range(start, end)]
+        cut = media_pb2.MouthCrops(pixels=crops[start * 9216 : end * 9216], offsets=offsets)
         per_frame = 2 * SAMPLE_RATE_HZ // FRAME_RATE_HZ
         pcm = media_pb2.Pcm(samples=samples[start * per_frame : end * per_frame])
         due_s = end / FRAME_RATE_HZ
@@ -98,7 +96,7 @@ def run_real_time_stream(channel: grpc.Channel, chunks: list[MediaChunk], timeou
             outcome.client_lag_s = max(outcome.client_lag_s, late_s)
             if late_s < 0:
                 time.sleep(-late_s)
-            yield piece.request
+            yield piece.content
         done_sending[0] = time.monotonic()
 
     try:
@@ -108,8 +106,8 @@ def run_real_time_stream(channel: grpc.Channel, chunks: list[MediaChunk], timeou
                 case "started":
                     outcome.response_s = now_s
                 case "segment" if response.segment.is_final:
-                    end = response.segment.end_offset
-                    outcome.final_delays_s.append(now_s - end.seconds - end.nanos / 1e9)
+                    end_s = response.segment.end_offset.ToTimedelta().total_seconds()
+                    outcome.final_delays_s.append(now_s - end_s)
                 case "finished":
                     outcome.lag_s = max(0.0, time.monotonic() - done_sending[0])
     except grpc.RpcError as error:
@@ -129,8 +127,7 @@ class ClientScenarios:
 
     def normal(self) -> str:
         """Send all media at once and read all results."""
-        with open_channel(self._address) as channel:
-            return _drain(self._start_call(channel, self._data))
+        return self._run(self._data)
 
     def cancel(self) -> str:
         """Cancel the call at a random moment."""
@@ -145,8 +142,7 @@ class ClientScenarios:
         data = self._data[:at]
         if self._rng.random() < 0.5:
             data += self._rng.randbytes(2000) + self._data[at + 2000 :]
-        with open_channel(self._address) as channel:
-            return _drain(self._start_call(channel, data))
+        return self._run(data)
 
     def disconnect(self) -> str:
         """Close the connection after the first result."""
@@ -161,38 +157,44 @@ class ClientScenarios:
 
     def deadline(self) -> str:
         """Let the deadline expire."""
-        with open_channel(self._address) as channel:
-            return _drain(self._start_call(channel, self._data, timeout_s=self._rng.uniform(0.01, 1.5)))
+        return self._run(self._data, timeout_s=self._rng.uniform(0.01, 1.5))
 
     def slow_reader(self) -> str:
         """Read results every 0.1 s with a small flow-control window."""
         options = {"http2.lookahead_bytes": 1024, "http2.bdp_probe": 0}
-        with open_channel(self._address, **options) as channel:
-            return _drain(self._start_call(channel, self._data), pause_s=0.1)
+        return self._run(self._data, pause_s=0.1, **options)
 
     def slow_writer(self) -> str:
         """Send media slowly."""
-        pieces: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         size = max(1, len(self._data) // 25)
-        for at in range(0, len(self._data), size):
-            pieces.put(self._data[at : at + size])
-        pieces.put(None)
 
         def requests() -> Iterator[Request]:
             yield config_request()
-            for piece in iter(pieces.get, None):
+            for at in range(0, len(self._data), size):
                 time.sleep(0.1)
-                yield Request(media=piece)
+                yield Request(media=self._data[at : at + size])
 
         with open_channel(self._address) as channel:
             return _drain(Stub(channel).StreamingRecognize(requests(), timeout=120))
+
+    def _run(self, data: bytes, timeout_s: float = 120, pause_s: float = 0.0, **options: int) -> str:
+        with open_channel(self._address, **options) as channel:
+            return _drain(self._start_call(channel, data, timeout_s), pause_s)
 
     def _start_call(self, channel: grpc.Channel, data: bytes, timeout_s: float = 120) -> grpc.Call:
         requests = [config_request(interim=self._rng.random() < 0.5), Request(media=data)]
         return Stub(channel).StreamingRecognize(iter(requests), timeout=timeout_s)
 
 
-SCENARIOS = ("normal", "cancelled", "broken", "hung_up", "expired", "slow_reader", "slow_writer")
+SCENARIOS = (
+    ClientScenarios.normal,
+    ClientScenarios.cancel,
+    ClientScenarios.corrupt,
+    ClientScenarios.disconnect,
+    ClientScenarios.deadline,
+    ClientScenarios.slow_reader,
+    ClientScenarios.slow_writer,
+)
 
 
 def _drain(call: grpc.Call, pause_s: float = 0.0) -> str:

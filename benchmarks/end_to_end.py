@@ -17,10 +17,10 @@ import argparse
 import itertools
 import json
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,9 +28,11 @@ import torch
 from torch import Tensor
 
 from benchmarks import hardware
-from benchmarks.engine_models import EMBEDDED, ModelPair, build_pair, ignore_warnings, make_fairseq_search
+from benchmarks.command import RESULTS, make_parser
+from benchmarks.engine_models import EMBEDDED, ModelPair, build_pair, make_fairseq_search
 from benchmarks.fairseq_reference import load_fairseq
 from benchmarks.load import extract_mouth_crops
+from benchmarks.report import VISION_STAGES
 from benchmarks.synthetic_video import enlarge
 from benchmarks.vision import ReferencePipeline
 from gorggle_server.avhubert import Model, load_model
@@ -39,48 +41,18 @@ from gorggle_server.avhubert.tokenizer import RESERVED_TOKENS, WORD_START, Vocab
 from gorggle_server.inference.recognizer import InferenceInput, Recognizer
 from gorggle_server.observability.stage_timer import PipelineStage, StageTimer
 from gorggle_server.types import Modality
-from training.clips import Scene, demo_scene, write_clip
+from training.clips import demo_scene, write_clip
 
-T = TypeVar("T")
 FRAME_RATE_HZ, SAMPLE_RATE_HZ = 25, 16_000
 REFERENCE_INTERVAL_FRAMES = 10
-RESULTS = Path(__file__).parent / "results"
-REFERENCE_VISION_STAGES = ("face detection", "landmarks", "warp and crop")
 VISION_STAGE, OTHER_STAGE = "face tracking, crops, lip activity", "other"
-
-
-class StageTimes:
-    """Seconds per stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    def measure(self, stage: str, work: Callable[[], T]) -> T:
-        """Run work and add its time to a stage."""
-        began = time.perf_counter()
-        result = work()
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - began
-        return result
-
-    @property
-    def total(self) -> float:
-        """Return the sum over all stages."""
-        return sum(self.seconds.values())
-
-
-def write_demo_clip(path: Path, seconds: float) -> Scene:
-    """Write the demo speaker in 1280 x 720, H.264 and AAC."""
-    scene = demo_scene()
-    frames = itertools.islice(enlarge(scene.frames), round(seconds * FRAME_RATE_HZ))
-    write_clip(path, frames, scene.waveform[: round(seconds * SAMPLE_RATE_HZ)])
-    return scene
 
 
 def run_ours(
     data: bytes, model: Model, options: argparse.Namespace
-) -> tuple[StageTimes, np.ndarray, list[int]]:
+) -> tuple[hardware.StageTimes, np.ndarray, list[int]]:
     """Transcribe a file; return times, crops and tokens."""
-    times = StageTimes()
+    times = hardware.StageTimes()
     timer = StageTimer()
     crops = times.measure(OTHER_STAGE, lambda: extract_mouth_crops(data, Modality.VIDEO_ONLY, timer))
     for name, stage in (("decoding", PipelineStage.DECODE), (VISION_STAGE, PipelineStage.VISION)):
@@ -100,18 +72,15 @@ def run_ours(
 
 def run_reference(
     path: Path, crops: np.ndarray, made: ModelPair, fairseq: Any, options: argparse.Namespace
-) -> tuple[StageTimes, list[int]]:
+) -> tuple[hardware.StageTimes, list[int]]:
     """Transcribe the same file with the reference's modules; return times and tokens."""
-    times = StageTimes()
+    times = hardware.StageTimes()
     frames = times.measure("decoding", lambda: _read_frames(path))
     usual = ReferencePipeline()
     for frame in frames[::REFERENCE_INTERVAL_FRAMES]:
         usual.process(frame, cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY))
-    share = len(frames) / usual.frames
-    times.seconds |= {
-        name: seconds * share
-        for name, seconds in zip(REFERENCE_VISION_STAGES, usual.seconds.values(), strict=True)
-    }
+    for stage, seconds in usual.times.seconds.items():
+        times.seconds[VISION_STAGES[stage]] = seconds * len(frames) / usual.frames
     if fairseq is None:
         return times, []
     assert made.encoder is not None
@@ -140,13 +109,14 @@ def compare(name: str, path: Path, fairseq: Any, options: argparse.Namespace) ->
     made = build_pair(name, fairseq)
     model = Model(made.ours, _make_vocabulary(name, made.ours.config.vocabulary_size))
     data = path.read_bytes()
-    rounds = []
+    ours, reference, are_identical = [], [], True
     for _ in range(options.repeats):
-        found, crops, units = run_ours(data, model, options)
-        expected, their_units = run_reference(path, crops, made, fairseq, options)
-        rounds.append((found, expected, units, their_units))
-    found = min((one[0] for one in rounds), key=lambda times: times.total)
-    expected = min((one[1] for one in rounds), key=lambda times: times.total)
+        times, crops, units = run_ours(data, model, options)
+        their_times, their_units = run_reference(path, crops, made, fairseq, options)
+        ours.append(times)
+        reference.append(their_times)
+        are_identical &= units == their_units
+    found, expected = (min(rounds, key=lambda times: times.total) for rounds in (ours, reference))
     return {
         "model": name,
         "ours": found.seconds,
@@ -155,14 +125,8 @@ def compare(name: str, path: Path, fairseq: Any, options: argparse.Namespace) ->
         "reference_s": expected.total if fairseq is not None else None,
         "ratio": expected.total / found.total if fairseq is not None else None,
         "times_real_time": options.seconds / found.total,
-        "tokens_identical": all(one[2] == one[3] for one in rounds) if fairseq is not None else None,
+        "tokens_identical": are_identical if fairseq is not None else None,
     }
-
-
-def measure_audio_features(scene: Scene, options: argparse.Namespace) -> float:
-    """Measure the time of the audio features, in seconds."""
-    waveform = scene.waveform[: round(options.seconds * SAMPLE_RATE_HZ)]
-    return hardware.min_time_s(lambda: audio_features(waveform), 3)
 
 
 def _read_frames(path: Path) -> list[Any]:
@@ -184,31 +148,35 @@ def _make_vocabulary(name: str, size: int) -> Vocabulary:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark, print a line per model, write JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__, RESULTS / "whole.json")
     parser.add_argument("--models", default="embedded,large")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of the clip")
     parser.add_argument("--tokens", type=int, default=40, help="length of the hypotheses")
     parser.add_argument("--beam", type=int, default=50)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--out", type=Path, default=RESULTS / "whole.json")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     fairseq = load_fairseq()
     tried_on = {**hardware.describe_machine(options.threads), "clock": "wall time"}
     rows = []
-    with tempfile.TemporaryDirectory() as folder, torch.inference_mode(), ignore_warnings():
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        torch.inference_mode(),
+        warnings.catch_warnings(action="ignore"),
+    ):
         path = Path(folder, "clip.mp4")
-        scene = write_demo_clip(path, options.seconds)
+        scene = demo_scene()
+        frames = itertools.islice(enlarge(scene.frames), round(options.seconds * FRAME_RATE_HZ))
+        waveform = scene.waveform[: round(options.seconds * SAMPLE_RATE_HZ)]
+        write_clip(path, frames, waveform)
         for name in options.models.split(","):
             rows.append(compare(name, path, fairseq, options))
             ratio = (
                 "" if rows[-1]["ratio"] is None else f", {rows[-1]['ratio']:.1f} x the reference's modules"
             )
             print(f"{name}: {rows[-1]['ours_s']:.2f} s for {options.seconds:g} s{ratio}", flush=True)
-        sound_s = measure_audio_features(scene, options)
+        sound_s = hardware.min_time_s(lambda: audio_features(waveform), 3)
     measured = {"machine": tried_on, "clip_s": options.seconds, "audio_features_s": sound_s, "rows": rows}
     options.out.write_text(json.dumps(measured, indent=1))
 

@@ -14,20 +14,19 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from benchmarks import hardware
-from benchmarks.engine_models import ModelPair, build_pair, ignore_warnings, make_fairseq_search
+from benchmarks.command import RESULTS, make_parser
+from benchmarks.engine_models import ModelPair, build_pair, make_fairseq_search
 from benchmarks.fairseq_reference import load_fairseq
 from gorggle_server.avhubert import AVHubertNetwork
 from gorggle_server.avhubert.beam_search import BeamSearch, beam_search
-
-RESULTS = Path(__file__).parent / "results"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -37,32 +36,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     fairseq = load_fairseq() if options.baseline == "fairseq" else None
     rows: list[dict[str, Any]] = []
     began, tried_on = time.time(), _describe_run(options)
-    RESULTS.mkdir(exist_ok=True)
-    out = options.out or RESULTS / "engine.json"
-    with torch.inference_mode(), ignore_warnings():
+    options.out.parent.mkdir(exist_ok=True)
+    with torch.inference_mode(), warnings.catch_warnings(action="ignore"):
         for name in options.models.split(","):
-            made = build_pair(
-                name,
-                fairseq,
-                int8=options.int8,
-                dtype=getattr(torch, options.dtype),
-                device=options.device,
-                with_float32=options.baseline == "float32",
-            )
-            for row in _measure_stages(name, made, fairseq, options):
+            for row in StageBenchmark(name, fairseq, options).measure():
                 rows.append(row)
                 _print_row(row)
                 # After every row: an interrupted run keeps its results.
                 measured = {"machine": tried_on, "took_s": time.time() - began, "rows": rows}
-                out.write_text(json.dumps(measured, indent=1))
-            del made
-    print(f"written to {out}")
+                options.out.write_text(json.dumps(measured, indent=1))
+    print(f"written to {options.out}")
 
 
 def _parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__, RESULTS / "engine.json")
     parser.add_argument("--models", default="embedded,base,large")
     parser.add_argument("--beams", default="1,5,20,50")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of the clip")
@@ -75,203 +62,162 @@ def _parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--baseline", default="fairseq", choices=["fairseq", "float32"])
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--stages", default="frontend,encoder,search,batch")
-    parser.add_argument("--out", type=Path)
     return parser.parse_args(arguments)
 
 
-def _measure_stages(name: str, made: ModelPair, fairseq: Any, options: argparse.Namespace) -> Any:
-    frames = round(options.seconds * 25)
-    torch.manual_seed(1)
-    dtype = getattr(torch, options.dtype)
-    stages = options.stages.split(",")
-    if "frontend" in stages:
-        yield _measure_frontend(name, made, torch.randn(1, frames, 88, 88).to(options.device), dtype, options)
-    encoder_in = torch.randn(1, frames, made.ours.config.encoder_dim).to(options.device)
-    if "encoder" in stages:
-        yield _measure_encoder(name, made, encoder_in, dtype, options)
-    if "search" in stages:
-        for beam in map(int, options.beams.split(",")):
-            yield _measure_search(name, made, fairseq, encoder_in, beam, dtype, options)
-    if "batch" in stages:
-        yield _measure_batch(name, made, dtype, options)
+class StageBenchmark:
+    """The stages of one model; each measurement is a row of the results."""
 
+    def __init__(self, name: str, fairseq: Any, options: argparse.Namespace) -> None:
+        self._name, self._fairseq, self._options = name, fairseq, options
+        self._dtype: torch.dtype = getattr(torch, options.dtype)
+        self._made: ModelPair = build_pair(
+            name,
+            fairseq,
+            int8=options.int8,
+            dtype=self._dtype,
+            device=options.device,
+            with_float32=options.baseline == "float32",
+        )
+        self._ours, self._float32 = self._made.ours, self._made.float32
 
-def _measure_frontend(
-    name: str, made: ModelPair, video: torch.Tensor, dtype: torch.dtype, options: argparse.Namespace
-) -> Any:
-    ours_in = video.to(dtype)
-    frontend = made.float32.encoder.feature_extractor_video if made.float32 else made.frontend
-    ours, theirs, found, expected = _time_both(
-        lambda: made.ours.encoder.feature_extractor_video(ours_in), lambda: frontend(video), options
-    )
-    macs = _frontend_macs(made.ours.config.frontend_channels) * video.shape[1]
-    return _make_row(
-        name,
-        "front-end",
-        ours,
-        theirs,
-        _max_difference(found, expected),
-        _baseline_name(made, "plain torch"),
-        2 * macs,
-    )
+    def measure(self) -> Iterator[dict[str, Any]]:
+        """Measure the selected stages."""
+        options = self._options
+        frames, stages = round(options.seconds * 25), options.stages.split(",")
+        torch.manual_seed(1)
+        if "frontend" in stages:
+            yield self._measure_frontend(torch.randn(1, frames, 88, 88).to(options.device))
+        x = torch.randn(1, frames, self._ours.config.encoder_dim).to(options.device)
+        if "encoder" in stages:
+            yield self._measure_encoder(x)
+        if "search" in stages:
+            for beam in map(int, options.beams.split(",")):
+                yield self._measure_search(x, beam)
+        if "batch" in stages:
+            yield self._measure_batch()
 
+    def _measure_frontend(self, video: torch.Tensor) -> dict[str, Any]:
+        ours_in = video.to(self._dtype)
+        frontend = self._float32.encoder.feature_extractor_video if self._float32 else self._made.frontend
+        row, found, expected = self._compare(
+            "front-end",
+            lambda: self._ours.encoder.feature_extractor_video(ours_in),
+            lambda: frontend(video),
+            "plain torch",
+        )
+        macs = _frontend_macs(self._ours.config.frontend_channels) * video.shape[1]
+        return row | {"largest_difference": _max_difference(found, expected), "gflop": 2 * macs / 1e9}
 
-def _measure_encoder(
-    name: str, made: ModelPair, x: torch.Tensor, dtype: torch.dtype, options: argparse.Namespace
-) -> Any:
-    mask = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
-    ours_in = x.to(dtype)
-    encoder = made.encoder
-    theirs_of = None if encoder is None else (lambda: encoder(x.clone(), padding_mask=mask)[0])
-    if (usual := made.float32) is not None:
-        theirs_of = lambda: usual.encoder.encoder(x, None)  # noqa: E731
-    ours, theirs, found, expected = _time_both(
-        lambda: made.ours.encoder.encoder(ours_in, None), theirs_of, options
-    )
-    config, frames = made.ours.config, x.shape[1]
-    dim = config.encoder_dim
-    macs = frames * (
-        config.encoder_layers * (4 * dim**2 + 2 * dim * config.encoder_ffn_dim + 2 * dim * frames)
-        + dim**2 // config.position_groups * config.position_kernel_size
-    )
-    return _make_row(
-        name,
-        "encoder",
-        ours,
-        theirs,
-        _max_difference(found, expected),
-        _baseline_name(made, "fairseq"),
-        2 * macs,
-    )
+    def _measure_encoder(self, x: torch.Tensor) -> dict[str, Any]:
+        mask = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
+        ours_in, encoder, usual = x.to(self._dtype), self._made.encoder, self._float32
+        theirs = None if encoder is None else (lambda: encoder(x.clone(), padding_mask=mask)[0])
+        if usual is not None:
+            theirs = lambda: usual.encoder.encoder(x, None)  # noqa: E731
+        row, found, expected = self._compare(
+            "encoder", lambda: self._ours.encoder.encoder(ours_in, None), theirs, "fairseq"
+        )
+        config, frames = self._ours.config, x.shape[1]
+        dim = config.encoder_dim
+        macs = frames * (
+            config.encoder_layers * (4 * dim**2 + 2 * dim * config.encoder_ffn_dim + 2 * dim * frames)
+            + dim**2 // config.position_groups * config.position_kernel_size
+        )
+        return row | {"largest_difference": _max_difference(found, expected), "gflop": 2 * macs / 1e9}
 
+    def _measure_search(self, x: torch.Tensor, beam: int) -> dict[str, Any]:
+        ours_in, usual, limit = x.to(self._dtype), self._float32, self._options.tokens
 
-def _measure_search(
-    name: str,
-    made: ModelPair,
-    fairseq: Any,
-    x: torch.Tensor,
-    beam: int,
-    dtype: torch.dtype,
-    options: argparse.Namespace,
-) -> Any:
-    ours_in = x.to(dtype)
+        def search(network: AVHubertNetwork, encoded: torch.Tensor) -> list[list[int]]:
+            running = BeamSearch(network.decoder, beam=beam, length_penalty=1.0)
+            return [one.tokens for one in beam_search(running, encoded, None, limits=[limit])[0]]
 
-    def search(network: AVHubertNetwork, encoded: torch.Tensor) -> list[list[int]]:
-        running = BeamSearch(network.decoder, beam=beam, length_penalty=1.0)
-        return [one.tokens for one in beam_search(running, encoded, None, limits=[options.tokens])[0]]
+        theirs = None if usual is None else (lambda: search(usual, x))
+        if self._fairseq is not None:
+            generator, sample = make_fairseq_search(self._fairseq, self._made, beam, limit, x)
+            theirs = lambda: [one["tokens"].tolist() for one in generator.generate([], sample)[0]]  # noqa: E731
+        row, found, expected = self._compare(
+            f"beam search, beam {beam}", lambda: search(self._ours, ours_in), theirs, "fairseq"
+        )
+        config, frames = self._ours.config, x.shape[1]
+        dim, steps = config.decoder_dim, max(map(len, found))
+        # Each step reads the weights, and the clip's keys and values, once for all hypotheses.
+        numbers = config.decoder_layers * (6 * dim**2 + 2 * dim * config.decoder_ffn_dim + 2 * dim * frames)
+        numbers += dim * config.vocabulary_size
+        macs = steps * beam * numbers + config.decoder_layers * frames * 2 * dim * config.encoder_dim
+        bytes_a_number = 1 if self._options.int8 else torch.finfo(self._dtype).bits // 8
+        return row | {
+            "gflop": 2 * macs / 1e9,
+            "gigabytes": steps * numbers * bytes_a_number / 1e9,
+            "steps": steps,
+            "tokens_identical": None if expected is None else found == expected,
+        }
 
-    theirs_of = None
-    if (usual := made.float32) is not None:
-        theirs_of = lambda: search(usual, x)  # noqa: E731
-    if fairseq is not None:
-        generator, sample = make_fairseq_search(fairseq, made, beam, options.tokens, x)
-        theirs_of = lambda: [one["tokens"].tolist() for one in generator.generate([], sample)[0]]  # noqa: E731
-    ours, theirs, found, expected = _time_both(lambda: search(made.ours, ours_in), theirs_of, options)
-    config, frames = made.ours.config, x.shape[1]
-    dim = config.decoder_dim
-    steps = max(map(len, found))
-    per_row = config.decoder_layers * (6 * dim**2 + 2 * dim * config.decoder_ffn_dim + 2 * dim * frames)
-    macs = steps * beam * (per_row + dim * config.vocabulary_size)
-    macs += config.decoder_layers * frames * 2 * dim * config.encoder_dim
-    row = _make_row(
-        name, f"beam search, beam {beam}", ours, theirs, None, _baseline_name(made, "fairseq"), 2 * macs
-    )
-    # Each step reads the weights, and the clip's keys and values, once for all hypotheses.
-    numbers = config.decoder_layers * (6 * dim**2 + 2 * dim * config.decoder_ffn_dim + 2 * dim * frames)
-    bytes_a_number = 1 if options.int8 else torch.finfo(dtype).bits // 8
-    row["gigabytes"] = steps * (numbers + dim * config.vocabulary_size) * bytes_a_number / 1e9
-    row["steps"] = steps
-    row["tokens_identical"] = None if expected is None else found == expected
-    return row
+    def _measure_batch(self) -> dict[str, Any]:
+        """Measure utterances of two to four seconds, crops to tokens at beam 5: as a batch, and sequentially."""
+        options, usual = self._options, self._float32
+        lengths = np.random.default_rng(0).integers(50, 101, options.utterances).tolist()
+        videos = [torch.randn(1, frames, 88, 88).to(options.device) for frames in lengths]
+        longest = max(lengths)
+        mask = (torch.arange(longest)[None] >= torch.tensor(lengths)[:, None]).to(options.device)
+        limits = [8 + frames // 5 for frames in lengths]
 
+        def read(
+            network: AVHubertNetwork, video: torch.Tensor, padded: torch.Tensor | None, limits: list[int]
+        ) -> list[list[int]]:
+            running = BeamSearch(network.decoder, beam=5, length_penalty=1.0)
+            found = beam_search(running, network.encode(video, None, padded), padded, limits=limits)
+            return [of_clip[0].tokens for of_clip in found]
 
-def _measure_batch(name: str, made: ModelPair, dtype: torch.dtype, options: argparse.Namespace) -> Any:
-    """Measure utterances of two to four seconds, crops to tokens at beam 5: as a batch, and sequentially."""
-    rng = np.random.default_rng(0)
-    lengths = rng.integers(50, 101, options.utterances).tolist()
-    videos = [torch.randn(1, frames, 88, 88).to(options.device) for frames in lengths]
-    longest = max(lengths)
-    mask = (torch.arange(longest)[None] >= torch.tensor(lengths)[:, None]).to(options.device)
-    units = [8 + frames // 5 for frames in lengths]
+        def together(network: AVHubertNetwork, dtype: torch.dtype) -> list[list[int]]:
+            video = torch.zeros(len(lengths), longest, 88, 88, dtype=dtype, device=options.device)
+            for row, clip in zip(video, videos, strict=True):
+                row[: clip.shape[1]] = clip[0]
+            return read(network, video, mask, limits)
 
-    def read(
-        network: AVHubertNetwork, video: torch.Tensor, padded: torch.Tensor | None, limits: list[int]
-    ) -> list[list[int]]:
-        running = BeamSearch(network.decoder, beam=5, length_penalty=1.0)
-        found = beam_search(running, network.encode(video, None, padded), padded, limits=limits)
-        return [of_clip[0].tokens for of_clip in found]
+        def one_by_one() -> list[list[int]]:
+            return [
+                read(self._ours, video.to(self._dtype), None, [limit])[0]
+                for video, limit in zip(videos, limits, strict=True)
+            ]
 
-    def together(network: AVHubertNetwork, dtype: torch.dtype) -> list[list[int]]:
-        video = torch.zeros(len(lengths), longest, 88, 88, dtype=dtype, device=options.device)
-        for row, clip in zip(video, videos, strict=True):
-            row[: clip.shape[1]] = clip[0]
-        return read(network, video, mask, units)
+        row, found, expected = self._compare(
+            f"{len(lengths)} utterances",
+            lambda: together(self._ours, self._dtype),
+            one_by_one if usual is None else lambda: together(usual, torch.float32),
+            "sequential",
+        )
+        return row | {"tokens_identical": found == expected, "media_s": sum(lengths) / 25}
 
-    def one_by_one() -> list[list[int]]:
-        return [
-            read(made.ours, video.to(dtype), None, [limit])[0]
-            for video, limit in zip(videos, units, strict=True)
-        ]
-
-    usual = made.float32
-    ours, theirs, found, expected = _time_both(
-        lambda: together(made.ours, dtype),
-        one_by_one if usual is None else lambda: together(usual, torch.float32),
-        options,
-    )
-    row = _make_row(
-        name, f"{len(lengths)} utterances", ours, theirs, None, _baseline_name(made, "sequential"), None
-    )
-    row["tokens_identical"] = found == expected
-    row["media_s"] = sum(lengths) / 25
-    return row
-
-
-def _baseline_name(made: ModelPair, other: str) -> str:
-    return other if made.float32 is None else "float32"
-
-
-def _time_both(
-    ours: Callable[[], Any], theirs: Callable[[], Any] | None, options: argparse.Namespace
-) -> tuple[float, float | None, Any, Any]:
-    """Return the minimum time of each, run in turn, and their results."""
-    clock = hardware.select_clock()
-    best: list[float | None] = [None, None]
-    given: list[Any] = [None, None]
-    for _ in range(options.repeats):
-        for place, call in enumerate((ours, theirs)):
-            if call is None:
-                continue
-            began = clock()
-            given[place] = call()
-            if options.device == "cuda":
-                torch.cuda.synchronize()
-            took = clock() - began
-            before = best[place]
-            best[place] = took if before is None else min(before, took)
-    assert best[0] is not None
-    return best[0], best[1], given[0], given[1]
-
-
-def _make_row(
-    model: str,
-    stage: str,
-    ours: float,
-    theirs: float | None,
-    max_difference: float | None,
-    baseline: str,
-    flop: float | None,
-) -> dict[str, Any]:
-    return {
-        "model": model,
-        "stage": stage,
-        "ours_s": ours,
-        "theirs_s": theirs,
-        "ratio": None if theirs is None else theirs / ours,
-        "baseline": baseline,
-        "largest_difference": max_difference,
-        "gflop": None if flop is None else flop / 1e9,
-    }
+    def _compare(
+        self, stage: str, ours: Callable[[], Any], theirs: Callable[[], Any] | None, baseline: str
+    ) -> tuple[dict[str, Any], Any, Any]:
+        """Return a row with the minimum time of each, run in turn, and their results."""
+        clock = hardware.select_clock()
+        calls = {"ours_s": ours, "theirs_s": theirs}
+        best: dict[str, float | None] = dict.fromkeys(calls)
+        given: dict[str, Any] = dict.fromkeys(calls)
+        for _ in range(self._options.repeats):
+            for side, call in calls.items():
+                if call is None:
+                    continue
+                began = clock()
+                given[side] = call()
+                if self._options.device == "cuda":
+                    torch.cuda.synchronize()
+                took, before = clock() - began, best[side]
+                best[side] = took if before is None else min(before, took)
+        row = {
+            "model": self._name,
+            "stage": stage,
+            **best,
+            "ratio": None if theirs is None else best["theirs_s"] / best["ours_s"],
+            "baseline": baseline if self._float32 is None else "float32",
+            "largest_difference": None,
+            "gflop": None,
+        }
+        return row, given["ours_s"], given["theirs_s"]
 
 
 def _frontend_macs(channels: int) -> float:

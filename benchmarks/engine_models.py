@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import copy
-import warnings
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.command import ROOT
 from gorggle_server.avhubert import AVHubertNetwork, ModelConfig, load_model
 from gorggle_server.avhubert.optimization import optimize_for_inference
+from gorggle_server.avhubert.tokenizer import RESERVED_TOKENS
+from tests.parity import reference_toolkit
 
-EMBEDDED = Path(__file__).parents[1] / "inference_server" / "assets" / "gorggle-mini-1.safetensors"
+EMBEDDED = ROOT / "inference_server" / "assets" / "gorggle-mini-1.safetensors"
 VOCABULARY_SIZE = 1000
 CONFIGS = {
     "base": ModelConfig(12, 768, 3072, 12, 6, 768, 3072, 4, VOCABULARY_SIZE),
@@ -59,7 +59,8 @@ def build_pair(
     plain_frontend = copy.deepcopy(network.encoder.feature_extractor_video)
     made = ModelPair(network, plain_frontend)
     if fairseq is not None:
-        made.dictionary = _make_dictionary(fairseq, network.config.vocabulary_size)
+        tokens = [*RESERVED_TOKENS, *(f"u{number}" for number in range(network.config.vocabulary_size - 4))]
+        made.dictionary = reference_toolkit.dictionary(fairseq, tokens)
         made.encoder = _fairseq_encoder(fairseq, network)
         made.decoder = _fairseq_decoder(fairseq, network, made.dictionary)
     for theirs in (made.frontend, made.encoder, made.decoder):
@@ -82,17 +83,7 @@ def _random_network(config: ModelConfig) -> AVHubertNetwork:
     return network
 
 
-def _make_dictionary(fairseq: Any, size: int) -> Any:
-    from tests.parity import reference_toolkit
-
-    return reference_toolkit.dictionary(
-        fairseq, ["<s>", "<pad>", "</s>", "<unk>", *(f"u{number}" for number in range(size - 4))]
-    )
-
-
 def _fairseq_encoder(fairseq: Any, network: AVHubertNetwork) -> nn.Module:
-    from tests.parity import reference_toolkit
-
     config = network.config
     theirs: nn.Module = reference_toolkit.encoder(
         fairseq,
@@ -103,18 +94,12 @@ def _fairseq_encoder(fairseq: Any, network: AVHubertNetwork) -> nn.Module:
         conv_pos=config.position_kernel_size,
         conv_pos_groups=config.position_groups,
     )
-    state = {
-        key: value
-        for key, value in network.encoder.encoder.state_dict().items()
-        if "precomputed_kernel" not in key
-    }
-    theirs.load_state_dict(state)
+    state = network.encoder.encoder.state_dict()
+    theirs.load_state_dict({key: value for key, value in state.items() if "precomputed_kernel" not in key})
     return theirs
 
 
 def _fairseq_decoder(fairseq: Any, network: AVHubertNetwork, units: Any) -> Any:
-    from tests.parity import reference_toolkit
-
     config = network.config
     theirs = reference_toolkit.decoder(
         fairseq,
@@ -145,11 +130,3 @@ def make_fairseq_search(fairseq: Any, made: ModelPair, beam: int, limit: int, en
     return generator, {
         "net_input": {"source": torch.zeros_like(mask, dtype=torch.float32), "padding_mask": mask}
     }
-
-
-@contextmanager
-def ignore_warnings() -> Any:
-    """Ignore fairseq's deprecation warnings."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

@@ -28,6 +28,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
+from benchmarks.command import make_parser
 from benchmarks.coverage_server import MAP_BYTES
 from benchmarks.fuzz_seeds import RECOGNIZE, REFLECTION, REQUEST_TYPES, STREAMING, Call, Request, make_seeds
 from benchmarks.mutations import mutate_media, mutate_message, mutate_wire
@@ -36,21 +37,13 @@ from gorggle.v1 import lip_reading_pb2
 
 # Statuses of client errors. INTERNAL, UNKNOWN and the rest are server faults.
 DOCUMENTED_STATUSES = frozenset(
-    (
-        "OK",
-        "INVALID_ARGUMENT",
-        "FAILED_PRECONDITION",
-        "OUT_OF_RANGE",
-        "NOT_FOUND",
-        "RESOURCE_EXHAUSTED",
-        # Sequence gaps, and superseded sessions.
-        "DATA_LOSS",
-        "ABORTED",
-    )
+    {
+        *("OK", "INVALID_ARGUMENT", "FAILED_PRECONDITION", "OUT_OF_RANGE", "NOT_FOUND", "RESOURCE_EXHAUSTED"),
+        *("DATA_LOSS", "ABORTED"),  # sequence gaps, and superseded sessions
+    }
 )
 WORKERS = 4
 MIB = 2**20
-DECODER_MEMORY_BYTES = 768 * MIB
 LIMITS = {
     "max-streams": 8,
     "idle-timeout-s": 10,
@@ -59,7 +52,7 @@ LIMITS = {
     "max-clip-duration-s": 30,
     "max-spooled-bytes": 8 * MIB,
     "max-frame-pixels": 1280 * 720,
-    "decoder-memory-bytes": DECODER_MEMORY_BYTES,
+    "decoder-memory-bytes": 768 * MIB,
     "num-threads": 1,
 }
 # Above the idle server: frames, audio and results of eight streams.
@@ -86,38 +79,33 @@ class Findings:
         if call is not None:
             path = self.folder / f"{len(self.faults):04d}.json"
             self.folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(
-                json.dumps({"method": call.method, "messages": [message.hex() for message in call.messages]})
-            )
+            messages = [message.hex() for message in call.messages]
+            path.write_text(json.dumps({"method": call.method, "messages": messages}))
             entry["input"] = str(path)
         self.faults.append(entry)
         print(f"fault: {what}", file=sys.stderr, flush=True)
 
 
 class Corpus:
-    """Calls to mutate, and the server's behaviour seen so far."""
+    """Calls to mutate, and the server's behaviour seen so far.
 
-    def __init__(self, calls: list[Call], reached: Path) -> None:
-        self._seeds, self._kept = list(calls), list[Call]()
-        self._reached_path, self._coverage = reached, 0
+    Attributes:
+        coverage: number of covered line transitions.
+        kept: calls kept in addition to the seeds.
+    """
+
+    def __init__(self, seeds: list[Call], reached: Path) -> None:
+        self.coverage = 0
+        self.kept: list[Call] = []
+        self._seeds, self._reached_path = seeds, reached
         self._outcomes: set[str] = set()
         self._lock = threading.Lock()
-
-    @property
-    def coverage(self) -> int:
-        """Return the number of covered line transitions."""
-        return self._coverage
-
-    @property
-    def kept(self) -> int:
-        """Return the number of calls kept in addition to the seeds."""
-        return len(self._kept)
 
     def choose(self, rng: random.Random, media_share: float) -> tuple[Call, Call]:
         """Choose a call to mutate, and another of the same method to mix in."""
         wants_media = rng.random() < media_share
         with self._lock:
-            known = self._kept[-400:] if self._kept and rng.random() < 0.6 else self._seeds
+            known = self.kept[-400:] if self.kept and rng.random() < 0.6 else self._seeds
             alike = [call for call in known if call.has_media == wants_media] or self._seeds
         call = rng.choice(alike)
         return call, rng.choice([other for other in alike if other.method == call.method])
@@ -126,9 +114,9 @@ class Corpus:
         """Keep a call that increased coverage or had a new outcome."""
         places = MAP_BYTES - self._reached_path.read_bytes().count(0)
         with self._lock:
-            if places > self._coverage or answer not in self._outcomes:
-                self._kept.append(call)
-            self._coverage = max(self._coverage, places)
+            if places > self.coverage or answer not in self._outcomes:
+                self.kept.append(call)
+            self.coverage = max(self.coverage, places)
             self._outcomes.add(answer)
 
 
@@ -201,7 +189,7 @@ class Fuzzer:
     ):
         self._server, self._corpus, self._findings, self._options = server, corpus, findings, options
         self._lock = threading.Lock()
-        self._started = 0
+        self._inputs = iter(range(options.inputs))
         self._stopped = threading.Event()
         self._limit_bytes = server.usage().rss_bytes + MEMORY_GROWTH_BYTES
 
@@ -216,20 +204,18 @@ class Fuzzer:
         finally:
             self._stopped.set()
             watcher.join()
-        self._check_no_streams_left()
+        try:
+            self._server.wait_until_idle(30)
+        except AssertionError as error:
+            self._findings.record_fault(str(error))
 
     def _work(self, number: int) -> None:
         rng = random.Random(f"{self._options.seed}-{number}")
         end = time.monotonic() + self._options.minutes * 60
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", 64 * MIB)]
         with grpc.insecure_channel(self._server.address, options) as channel:
-            while self._server.is_running and time.monotonic() < end and self._claim_input():
+            while self._server.is_running and time.monotonic() < end and next(self._inputs, None) is not None:
                 self._send(channel, mutate(*self._corpus.choose(rng, self._options.media_share), rng))
-
-    def _claim_input(self) -> bool:
-        with self._lock:
-            self._started += 1
-            return self._started <= self._options.inputs
 
     def _send(self, channel: grpc.Channel, call: Call) -> None:
         start = time.monotonic()
@@ -248,10 +234,8 @@ class Fuzzer:
                 found.record_fault(f"{status}: {answer[:300]}", call)
             total = found.calls.total()
             if total % 250 == 0:
-                found.progress.append((total, self._corpus.coverage, self._corpus.kept))
-                print(
-                    f"{total} calls, coverage {self._corpus.coverage}, {self._corpus.kept} kept", flush=True
-                )
+                found.progress.append((total, self._corpus.coverage, len(self._corpus.kept)))
+                print("{} calls, coverage {}, {} kept".format(*found.progress[-1]), flush=True)
 
     def _watch(self) -> None:
         reported = False
@@ -275,14 +259,6 @@ class Fuzzer:
                 )
         if not self._server.is_running:
             self._findings.record_fault(f"the server exited: {self._server.log[-2000:]}")
-
-    def _check_no_streams_left(self) -> None:
-        deadline = time.monotonic() + 30
-        while self._server.is_running and self._server.metrics()["gorggle_active_streams"]:
-            if time.monotonic() > deadline:
-                self._findings.record_fault("streams are left after their clients have disconnected")
-                return
-            time.sleep(0.2)
 
 
 def send_call(channel: grpc.Channel, call: Call, deadline_s: float) -> tuple[str, str]:
@@ -314,7 +290,7 @@ def run_fuzzer(options: argparse.Namespace) -> dict[str, Any]:
     """Run the fuzzer and return the report."""
     calls = make_seeds()
     if not options.all_seeds:
-        calls = [call for call in calls if call.bytes_sent < 60_000]
+        calls = [call for call in calls if sum(map(len, call.messages)) < 60_000]
     found = Findings(Path(options.findings))
     start = time.monotonic()
     arguments = [text for name, value in LIMITS.items() for text in (f"--{name}", str(value))]
@@ -338,7 +314,7 @@ def run_fuzzer(options: argparse.Namespace) -> dict[str, Any]:
         "by_kind": dict(found.calls),
         "by_status": dict(found.statuses),
         "seeds": len(calls),
-        "kept": corpus.kept,
+        "kept": len(corpus.kept),
         "coverage": corpus.coverage,
         "progress": found.progress,
         "slowest_call_s": round(found.slowest_s, 2),
@@ -348,10 +324,7 @@ def run_fuzzer(options: argparse.Namespace) -> dict[str, Any]:
             "after": after.rss_bytes // MIB,
         },
         "largest_decoder_rss_mib": found.peak_decoder_rss_bytes // MIB,
-        "leaks": {
-            kind: getattr(after, kind) - getattr(before, kind)
-            for kind in ("open_files", "threads", "tasks", "children")
-        },
+        "leaks": after.growth_since(before),
         "faults": found.faults,
         "took_s": round(time.monotonic() - start),
         "seed": options.seed,
@@ -360,7 +333,7 @@ def run_fuzzer(options: argparse.Namespace) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the fuzzer; return 1 if there were faults."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--inputs", type=int, default=20_000, help="number of calls")
     parser.add_argument("--minutes", type=float, default=600.0, help="time limit")
     parser.add_argument("--media-share", type=float, default=0.35, help="share of calls with media files")
@@ -370,12 +343,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--all-seeds", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--findings", default=".build/fuzz", help="folder for calls that caused faults")
-    parser.add_argument("--out", help="JSON file for the results")
     options = parser.parse_args(arguments)
     report = run_fuzzer(options)
     text = json.dumps(report, indent=1)
     if options.out:
-        Path(options.out).write_text(text)
+        options.out.write_text(text)
     print(text)
     return 1 if report["faults"] else 0
 

@@ -13,14 +13,16 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
+from benchmarks.command import DEMO
 from gorggle.v1 import config_pb2, lip_reading_pb2, media_pb2, model_pb2, server_pb2
 from tests.clips import read_clip, remux, transcode
 
-ROOT = Path(__file__).resolve().parents[1]
-DEMO = ROOT / "examples" / "demo.mp4"
 SMALL = (160, 120)
 CHUNK_BYTES = 6000
 
+_RECOGNITION = config_pb2.RecognitionConfig(
+    beam_size=2, max_alternatives=1, enable_word_time_offsets=True, enable_face_boxes=True
+)
 _SERVICE = "/gorggle.v1.LipReading/"
 Request = lip_reading_pb2.StreamingRecognizeRequest
 
@@ -32,11 +34,6 @@ class Call:
     method: str
     messages: tuple[bytes, ...]
     has_media: bool = False
-
-    @property
-    def bytes_sent(self) -> int:
-        """Return the size of all messages."""
-        return sum(map(len, self.messages))
 
 
 STREAMING = _SERVICE + "StreamingRecognize"
@@ -86,7 +83,7 @@ def make_seeds() -> list[Call]:
     ]
     calls += make_preprocessed_calls()
     for data in make_clips().values():
-        whole = lip_reading_pb2.RecognizeRequest(config=_recognition_config(), content=data)
+        whole = lip_reading_pb2.RecognizeRequest(config=_RECOGNITION, content=data)
         calls.append(Call(RECOGNIZE, (whole.SerializeToString(),), has_media=True))
         calls.append(Call(STREAMING, tuple(stream_messages(data)), has_media=True))
     return calls
@@ -95,7 +92,7 @@ def make_seeds() -> list[Call]:
 def stream_messages(data: bytes) -> Iterator[bytes]:
     """Yield a stream's messages: the configuration, then the media in chunks."""
     config = config_pb2.StreamingConfig(
-        recognition=_recognition_config(), interim_results=True, enable_speech_activity_events=True
+        recognition=_RECOGNITION, interim_results=True, enable_speech_activity_events=True
     )
     yield Request(config=config).SerializeToString()
     for at in range(0, len(data), CHUNK_BYTES):
@@ -111,23 +108,13 @@ def make_preprocessed_calls() -> list[Call]:
         offsets=[Duration(nanos=40_000_000 * number) for number in range(len(grey_crops))],
     )
     pcm = media_pb2.Pcm(samples=waveform[: rate_hz // 2 : rate_hz // 16_000].astype("<i2").tobytes())
-    config = Request(config=config_pb2.StreamingConfig(recognition=_recognition_config()))
+    config = Request(config=config_pb2.StreamingConfig(recognition=_RECOGNITION))
     calls = []
-    for parts in ([crops, pcm], [crops], [pcm]):
-        media = [
-            Request(mouth_crops=part) if part is crops else Request(pcm=part)  # type: ignore[arg-type]
-            for part in parts
-        ]
-        calls.append(Call(STREAMING, tuple(message.SerializeToString() for message in [config, *media])))
-        clip = lip_reading_pb2.PreprocessedClip(
-            mouth_crops=[crops] if crops in parts else [], pcm=pcm if pcm in parts else None
-        )
-        unary = lip_reading_pb2.RecognizeRequest(config=_recognition_config(), preprocessed=clip)
+    for parts in ({"mouth_crops": crops, "pcm": pcm}, {"mouth_crops": crops}, {"pcm": pcm}):
+        messages = [config, *(Request(**{name: part}) for name, part in parts.items())]
+        calls.append(Call(STREAMING, tuple(message.SerializeToString() for message in messages)))
+        crops_of_face = [crops] if "mouth_crops" in parts else []
+        clip = lip_reading_pb2.PreprocessedClip(mouth_crops=crops_of_face, pcm=parts.get("pcm"))
+        unary = lip_reading_pb2.RecognizeRequest(config=_RECOGNITION, preprocessed=clip)
         calls.append(Call(RECOGNIZE, (unary.SerializeToString(),)))
     return calls
-
-
-def _recognition_config() -> config_pb2.RecognitionConfig:
-    return config_pb2.RecognitionConfig(
-        beam_size=2, max_alternatives=1, enable_word_time_offsets=True, enable_face_boxes=True
-    )

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import platform
 import time
+import timeit
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
+T = TypeVar("T")
 # Larger than CPU caches, so that reads come from memory.
 READ_BYTES = 256 * 2**20
 
@@ -36,12 +39,27 @@ def select_clock() -> Callable[[], float]:
 
 def min_time_s(work: Callable[[], Any], repeats: int) -> float:
     """Return the minimum time over repetitions, in seconds."""
-    now, best = select_clock(), float("inf")
-    for _ in range(repeats):
-        began = now()
-        work()
-        best = min(best, now() - began)
-    return best
+    return min(timeit.repeat(work, timer=select_clock(), number=1, repeat=repeats))
+
+
+class StageTimes:
+    """Seconds per stage."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._clock = clock
+
+    def measure(self, stage: str, work: Callable[[], T]) -> T:
+        """Run work and add its time to a stage."""
+        began = self._clock()
+        result = work()
+        self.seconds[stage] += self._clock() - began
+        return result
+
+    @property
+    def total(self) -> float:
+        """Return the sum over all stages."""
+        return sum(self.seconds.values())
 
 
 def measure_gflops() -> float:

@@ -12,7 +12,6 @@ import io
 import json
 import os
 import platform
-import statistics
 import sys
 import time
 from collections import defaultdict
@@ -23,23 +22,18 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 
+from benchmarks.client_streams import MediaChunk
+from benchmarks.command import make_parser
 from benchmarks.server_process import ServerProcess
-from gorggle import AudioChunk, Client, MouthCrops, Segment, StreamWarning
+from gorggle import AudioChunk, Client, Segment
+from tests.integration.crop_stream import create_chunks
 
 FIRST_INTERIM_TARGET_S, FINAL_TARGET_S = 1.0, 0.7
 # A result belongs to the utterance with the largest overlap, if it is at least this long.
 MIN_OVERLAP_S = 0.1
 CROPS_CHUNK_FRAMES = 2
-SAMPLES_PER_FRAME = 640
-
-
-@dataclass(frozen=True)
-class StreamChunk:
-    """A part of a stream and its due time, in seconds from the start."""
-
-    due_s: float
-    content: Any
 
 
 @dataclass
@@ -67,7 +61,8 @@ def main() -> int:
     changes: list[str] = []
     warnings: list[str] = []
     with ServerProcess(*arguments) as server, Client(server.address) as client:
-        _warm_up(client, options.clips / clips[0]["media"])
+        # One clip at full speed loads everything that is loaded lazily.
+        client.transcribe(options.clips / clips[0]["media"]).transcript()
         for clip in clips:
             if len(utterances) >= options.utterances:
                 break
@@ -76,10 +71,12 @@ def main() -> int:
             pieces = encode_video(path) if options.kind == "video" else cut_mouth_crops(path)
             found = stream_clip(client, pieces, spoken, modality=options.modality)
             utterances += spoken
-            changes += found.changes
-            warnings += found.warnings
+            changes += found[0]
+            warnings += found[1]
             print(f"{clip['id']}: {_format_delays(spoken)}", flush=True)
-    result = summarize(utterances, changes, warnings) | {"kind": options.kind, "machine": _describe_machine()}
+    load = [round(load, 1) for load in os.getloadavg()]
+    machine = {"cores": os.cpu_count(), "load": load, "cpu": platform.machine()}
+    result = summarize(utterances, changes, warnings) | {"kind": options.kind, "machine": machine}
     print(json.dumps(result, indent=1))
     if options.out:
         options.out.write_text(json.dumps(result, indent=1) + "\n")
@@ -89,10 +86,10 @@ def main() -> int:
 # -------------------------------------------------------------------------------------------------------------- streams
 
 
-def encode_video(path: Path) -> list[StreamChunk]:
+def encode_video(path: Path) -> list[MediaChunk]:
     """Encode a clip as a low-latency MPEG-TS stream."""
     sink = io.BytesIO()
-    pieces: list[StreamChunk] = []
+    pieces: list[MediaChunk] = []
     with (
         av.open(str(path)) as source_file,
         av.open(
@@ -119,29 +116,18 @@ def encode_video(path: Path) -> list[StreamChunk]:
                 packets += [(due_s, packet) for packet in audio.encode(piece)]
         for due_s, packet in sorted(packets, key=lambda timed: timed[0]):
             output.mux(packet)
-            pieces.append(StreamChunk(due_s, _drain(sink)))
-    pieces.append(StreamChunk(pieces[-1].due_s, _drain(sink)))
+            pieces.append(MediaChunk(due_s, _drain(sink)))
+    pieces.append(MediaChunk(pieces[-1].due_s, _drain(sink)))
     return [piece for piece in pieces if piece.content]
 
 
-def cut_mouth_crops(path: Path) -> list[StreamChunk]:
+def cut_mouth_crops(path: Path) -> list[MediaChunk]:
     """Return a clip as mouth crops and audio, as from a client with its own face tracking."""
-    from tests.integration.crop_stream import extract_crops_and_audio
-
-    tracks, audio = extract_crops_and_audio(path)
-    pieces = []
-    for first in range(0, len(audio) // SAMPLES_PER_FRAME, CROPS_CHUNK_FRAMES):
-        end = first + CROPS_CHUNK_FRAMES
-        for face, (start, crops) in enumerate(tracks):
-            shown = range(max(first, start), min(end, start + len(crops)))
-            if shown:
-                pixels = crops[shown.start - start : shown.stop - start]
-                pieces.append(
-                    StreamChunk(end / 25, MouthCrops(pixels, [frame / 25 for frame in shown], face))
-                )
-        pieces.append(
-            StreamChunk(end / 25, AudioChunk(audio[first * SAMPLES_PER_FRAME : end * SAMPLES_PER_FRAME]))
-        )
+    pieces, end_s = [], CROPS_CHUNK_FRAMES / 25
+    for content in create_chunks(path, chunk_frames=CROPS_CHUNK_FRAMES):
+        pieces.append(MediaChunk(end_s, content))
+        if isinstance(content, AudioChunk):  # the last one of its frames
+            end_s += CROPS_CHUNK_FRAMES / 25
     return pieces
 
 
@@ -152,19 +138,15 @@ def _drain(sink: io.BytesIO) -> bytes:
     return content
 
 
-@dataclass
-class Findings:
-    """Changed stable texts and warnings of one stream."""
-
-    changes: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-
 def stream_clip(
-    client: Client, chunks: Sequence[StreamChunk], utterances: Sequence[Utterance], modality: str
-) -> Findings:
-    """Stream a clip in real time and record the arrival of its results."""
-    findings = Findings()
+    client: Client, chunks: Sequence[MediaChunk], utterances: Sequence[Utterance], modality: str
+) -> tuple[list[str], list[str]]:
+    """Stream a clip in real time and record the arrival of its results.
+
+    Returns:
+        Changes of stable text, and warnings.
+    """
+    changes: list[str] = []
     stable: dict[str, list[str]] = defaultdict(list)
     began = time.monotonic()
 
@@ -173,26 +155,16 @@ def stream_clip(
             time.sleep(max(0.0, began + piece.due_s - time.monotonic()))
             yield piece.content
 
-    def on_event(event: Any) -> None:
-        if isinstance(event, StreamWarning):
-            findings.warnings.append(event.kind)
-
-    stream: Any = client.transcribe(
-        paced(),
-        interim_results=True,
-        live=True,
-        on_event=on_event,
-        modality=modality,  # type: ignore[arg-type]
-    )
+    stream: Any = client.transcribe(paced(), interim_results=True, live=True, modality=modality)
     for segment in stream:
         now_s = time.monotonic() - began
         words = segment.text.split()
         before = stable[segment.segment_id]
         if words[: len(before)] != before:
-            findings.changes.append(f"{segment.segment_id}: {' '.join(before)!r} became {segment.text!r}")
+            changes.append(f"{segment.segment_id}: {' '.join(before)!r} became {segment.text!r}")
         stable[segment.segment_id] = segment.stable_text.split()
         _record_segment(segment, now_s, utterances)
-    return findings
+    return changes, [warning.kind for warning in stream.warnings]
 
 
 def _record_segment(segment: Segment, now_s: float, utterances: Sequence[Utterance]) -> None:
@@ -205,11 +177,6 @@ def _record_segment(segment: Segment, now_s: float, utterances: Sequence[Utteran
         utterance.transcripts.append(segment.text)
     if utterance.first_interim_s is None:
         utterance.first_interim_s = now_s
-
-
-def _warm_up(client: Client, path: Path) -> None:
-    """Transcribe one clip at full speed, to load everything that is loaded lazily."""
-    client.transcribe(path).transcript()
 
 
 # -------------------------------------------------------------------------------------------------------------- figures
@@ -240,32 +207,19 @@ def summarize(
 
 
 def _percentiles(values: Sequence[float]) -> dict[str, float]:
-    if len(values) < 2:
-        return dict.fromkeys(("p50", "p95", "max"), round(max(values, default=float("nan")), 3))
-    cuts = statistics.quantiles(values, n=20, method="inclusive")
-    return {"p50": round(cuts[9], 3), "p95": round(cuts[18], 3), "max": round(max(values), 3)}
+    p50, p95, largest = np.percentile(values or [np.nan], (50, 95, 100)).round(3).tolist()
+    return {"p50": p50, "p95": p95, "max": largest}
 
 
 def _format_delays(utterances: Sequence[Utterance]) -> str:
-    return "  ".join(
-        f"{'-' if u.first_interim_s is None else format(u.first_interim_s - u.start_s, '.2f')}/"
-        f"{'-' if u.final_s is None else format(u.final_s - u.end_s, '.2f')}"
-        for u in utterances
-    )
+    def delay(result_s: float | None, spoken_s: float) -> str:
+        return "-" if result_s is None else f"{result_s - spoken_s:.2f}"
 
-
-def _describe_machine() -> dict[str, Any]:
-    return {
-        "cores": os.cpu_count(),
-        "load": [round(load, 1) for load in os.getloadavg()],
-        "cpu": platform.machine(),
-    }
+    return "  ".join(f"{delay(u.first_interim_s, u.start_s)}/{delay(u.final_s, u.end_s)}" for u in utterances)
 
 
 def _parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("clips", type=Path, help="output folder of `python -m training clips`")
     parser.add_argument(
         "--utterances", type=int, default=100, help="minimum number of utterances (default: 100)"
@@ -273,7 +227,6 @@ def _parse_args() -> argparse.Namespace:
     parser.add_argument("--kind", choices=["video", "crops"], default="video", help="input (default: video)")
     parser.add_argument("--modality", choices=["av", "video", "audio"], default="av")
     parser.add_argument("--threads", type=int, default=0, help="model threads (default: the server's)")
-    parser.add_argument("--out", type=Path, help="JSON file for the results")
     return parser.parse_args()
 
 

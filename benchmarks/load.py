@@ -28,6 +28,7 @@ from benchmarks.client_streams import (
     split_crops,
     split_file,
 )
+from benchmarks.command import DEMO, make_parser
 from benchmarks.server_process import ServerProcess
 from gorggle_server.media.byte_pipe import BytePipe
 from gorggle_server.observability.stage_timer import StageTimer
@@ -37,7 +38,6 @@ from gorggle_server.streaming.media_pipeline import create_media_pipeline
 from gorggle_server.types import Modality, RecognitionOptions
 from tests.clips import read_clip
 
-DEMO = Path(__file__).resolve().parents[1] / "examples" / "demo.mp4"
 MAX_REFUSAL_S = 0.1
 EXTRA_CALL_INTERVAL_S = 0.25
 # Streams of the same clip start staggered, so that their utterances do not end simultaneously.
@@ -100,11 +100,6 @@ def summarize(outcomes: list[StreamOutcome], cpu_share: float) -> dict[str, Any]
     }
 
 
-def has_missed_target(outcomes: list[StreamOutcome], max_lag_s: float) -> bool:
-    """Return whether a stream failed or fell behind."""
-    return any(outcome.code != "OK" or outcome.lag_s > max_lag_s for outcome in outcomes)
-
-
 def find_capacity(
     chunks: list[MediaChunk], duration_s: float, options: argparse.Namespace
 ) -> tuple[int, list[dict[str, Any]]]:
@@ -118,7 +113,7 @@ def find_capacity(
             before = cpu_time_s(server), time.monotonic()
             outcomes = run_streams(server.address, chunks, search.next, duration_s * 6)
             cpus = (cpu_time_s(server) - before[0]) / (time.monotonic() - before[1])
-            missed = has_missed_target(outcomes, options.miss_s)
+            missed = any(outcome.code != "OK" or outcome.lag_s > options.miss_s for outcome in outcomes)
             steps.append({**summarize(outcomes, cpus), "missed": missed})
             print(steps[-1], file=sys.stderr, flush=True)
             search.record(missed)
@@ -217,14 +212,13 @@ def cpu_time_s(server: ServerProcess) -> float:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--kind", choices=["crops", "video"], default="crops")
     parser.add_argument("--start", type=int, default=1, help="initial number of streams")
     parser.add_argument("--max-streams", type=int, default=64, help="maximum number of streams")
     parser.add_argument("--miss-s", type=float, default=1.5, help="maximum lag of a stream after its media")
     parser.add_argument("--minutes", type=float, default=30.0, help="start no new step after this time")
     parser.add_argument("--streams", type=int, help="skip the search and use this capacity")
-    parser.add_argument("--out", type=Path, help="JSON file for the results")
     options = parser.parse_args(arguments)
     pieces, duration_s = load_chunks(options.kind)
     share_filled = 1.0 if options.streams else FILL_SHARE

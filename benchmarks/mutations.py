@@ -8,43 +8,20 @@ from __future__ import annotations
 import contextlib
 import math
 import random
-import struct
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 EDGE_INTEGERS = (
-    0,
-    1,
-    -1,
-    2,
-    25,
-    127,
-    128,
-    255,
-    2**15,
-    2**16,
-    2**31 - 1,
-    -(2**31),
-    2**32 - 1,
-    2**63 - 1,
-    -(2**63),
-    2**64 - 1,
+    *(0, 1, -1, 2, 25, 127, 128, 255, 2**15, 2**16, 2**31 - 1, -(2**31)),
+    *(2**32 - 1, 2**63 - 1, -(2**63), 2**64 - 1),
 )
 EDGE_FLOATS = (0.0, -0.0, 1e-300, 0.5, 1.0, -1.0, 1e9, 1e300, math.inf, -math.inf, math.nan)
 EDGE_STRINGS = (
-    "",
-    "x",
-    "gorggle-mini-1",
-    "\0",
-    "\u202e\U0001f600",
-    "../../etc/passwd",
-    "s3://",
-    "s3://clips/a?x=y",
-    "%00" * 20,
-    "a" * 70_000,
+    *("", "x", "gorggle-mini-1", "\0", "\u202e\U0001f600", "../../etc/passwd"),
+    *("s3://", "s3://clips/a?x=y", "%00" * 20, "a" * 70_000),
 )
 _INTEGER_RANGES = {
     FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
@@ -70,9 +47,7 @@ def mutate_bytes(data: bytes, rng: random.Random) -> bytes:
             case 0 if at < len(spoiled):
                 spoiled[at] ^= 1 << rng.randrange(8)
             case 1:
-                spoiled[at : at + 4] = (rng.choice(EDGE_INTEGERS) & 0xFFFFFFFF).to_bytes(
-                    4, rng.choice(("big", "little"))
-                )
+                spoiled[at : at + 4] = _edge_bytes(4, rng, rng.choice(("big", "little")))
             case 2:
                 del spoiled[at : at + length]
             case 3:
@@ -85,6 +60,10 @@ def mutate_bytes(data: bytes, rng: random.Random) -> bytes:
             case _ if rng.random() < 0.3:
                 del spoiled[at:]
     return bytes(spoiled)
+
+
+def _edge_bytes(count: int, rng: random.Random, order: Literal["big", "little"] = "big") -> bytes:
+    return (rng.choice(EDGE_INTEGERS) % 2 ** (8 * count)).to_bytes(count, order)
 
 
 # ----------------------------------------------------------------------------------------------------------- protobuf
@@ -190,6 +169,19 @@ def _varint(value: int) -> bytes:
 
 # -------------------------------------------------------------------------------------------------------------- media
 
+PACKET_BYTES = 188
+_CONTAINER_BOXES = frozenset(
+    (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"dinf", b"edts", b"udta", b"moof", b"traf", b"mvex")
+)
+
+
+class Part(NamedTuple):
+    """A part of a container: positions of its header, of its body, and of its end."""
+
+    start: int
+    body: int
+    end: int
+
 
 def mutate_media(data: bytes, rng: random.Random, other: bytes = b"") -> bytes:
     """Mutate a media file by its container's structure, or its bytes."""
@@ -197,96 +189,88 @@ def mutate_media(data: bytes, rng: random.Random, other: bytes = b"") -> bytes:
         return mutate_bytes(data, rng)
     if other and rng.random() < 0.08:
         return data[: rng.randrange(len(data))] + other[rng.randrange(len(other)) :]
-    spoil: Callable[[bytes, random.Random], bytes] = mutate_bytes
-    if data[4:8] in (b"ftyp", b"moov", b"moof", b"mdat", b"free"):
-        spoil = mutate_boxes
-    elif data[:4] == b"\x1aE\xdf\xa3":
-        spoil = mutate_elements
-    elif data[:1] == b"G" and data[188:189] in (b"G", b""):
-        spoil = mutate_packets
     for _ in range(rng.choice((1, 1, 2, 3))):
         if len(data) > PACKET_BYTES:
-            data = spoil(data, rng)
+            data = mutate_parts(data, rng)
     return data
 
 
-_CONTAINER_BOXES = frozenset(
-    (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"dinf", b"edts", b"udta", b"moof", b"traf", b"mvex")
-)
+def mutate_parts(data: bytes, rng: random.Random) -> bytes:
+    """Mutate a part of an MP4, Matroska or MPEG transport stream; the bytes of other files.
+
+    In half of the cases the sizes of an MP4's enclosing boxes are corrected.
+    """
+    parts, mutate_header = _parse_container(data)
+    if not parts:
+        return mutate_bytes(data, rng)
+    # Parts are equally likely, whatever their size; the first ones describe the others.
+    start, body, end = rng.choice(parts if rng.random() < 0.6 else parts[:8])
+    other, part = rng.choice(parts), data[start:end]
+    match rng.randrange(8):
+        case 0:
+            changed = b""
+        case 1:
+            changed = part * rng.choice((2, 3, 30, 300 if len(part) <= PACKET_BYTES else 2))
+        case 2:
+            changed = data[other.start : other.end]
+        case 3:
+            changed = data[other.start : other.body] + data[body:end]
+        case 4 | 5:
+            changed = mutate_header(data[start:body], rng) + data[body:end]
+        case 6 if end - body > 4:
+            at = rng.randrange(body, end - 3)
+            changed = data[start:at] + _edge_bytes(4, rng) + data[at + 4 : end]
+        case _:
+            changed = data[start:body] + mutate_bytes(data[body:end], rng)
+    result = bytearray(data[:start] + changed + data[end:])
+    if mutate_header is _mutate_box_header and rng.random() < 0.5:
+        for outer in parts:
+            if outer.start < start and outer.end >= end:
+                size = outer.end - outer.start + len(changed) - len(part)
+                result[outer.start : outer.start + 4] = (size % 2**32).to_bytes(4)
+    return bytes(result)
 
 
-def parse_boxes(data: bytes, start: int = 0, end: int | None = None) -> list[tuple[int, int, bytes]]:
-    """Return all boxes of an MP4, outer ones first: start, end, type (ISO/IEC 14496-12, 4.2)."""
-    found: list[tuple[int, int, bytes]] = []
+def _parse_container(data: bytes) -> tuple[list[Part], Callable[[bytes, random.Random], bytes]]:
+    """Return the parts of a container, and the mutation of their headers."""
+    if data[:4] == b"\x1aE\xdf\xa3":
+        return parse_elements(data), _mutate_element_header
+    if data[:1] == b"G" and data[188:189] in (b"G", b""):
+        starts = range(0, len(data) - PACKET_BYTES + 1, PACKET_BYTES)
+        return [Part(at, at + 5, at + PACKET_BYTES) for at in starts], _mutate_packet_header
+    return parse_boxes(data), _mutate_box_header
+
+
+def parse_boxes(data: bytes, start: int = 0, end: int | None = None) -> list[Part]:
+    """Return all boxes of an MP4, outer ones first (ISO/IEC 14496-12, 4.2)."""
+    found: list[Part] = []
     end = len(data) if end is None else end
     while start + 8 <= end:
-        size, kind = struct.unpack_from(">I4s", data, start)
-        stop = start + size
-        if size < 8 or stop > end:
+        stop = start + int.from_bytes(data[start : start + 4])
+        if stop < start + 8 or stop > end:
             break
-        found.append((start, stop, kind))
-        if kind in _CONTAINER_BOXES:
+        found.append(Part(start, start + 8, stop))
+        if data[start + 4 : start + 8] in _CONTAINER_BOXES:
             found += parse_boxes(data, start + 8, stop)
         start = stop
     return found
 
 
-def mutate_boxes(data: bytes, rng: random.Random) -> bytes:
-    """Mutate one box of an MP4; in half of the cases the sizes of the enclosing boxes are corrected."""
-    found = parse_boxes(data)
-    if not found:
-        return mutate_bytes(data, rng)
-    # Boxes are equally likely, whatever their size.
-    start, stop, kind = rng.choice(found)
-    box = data[start:stop]
-    match rng.randrange(8):
+def _mutate_box_header(header: bytes, rng: random.Random) -> bytes:
+    """Change the size, the type, or add a 64-bit size."""
+    size, kind = header[:4], header[4:8]
+    match rng.randrange(3):
         case 0:
-            changed = b""
+            return _edge_bytes(4, rng) + kind
         case 1:
-            changed = box * rng.choice((2, 3, 30 if len(box) < 2000 else 2))
-        case 2:
-            changed = struct.pack(">I", rng.choice(EDGE_INTEGERS) & 0xFFFFFFFF) + box[4:]
-        case 3:
-            changed = (
-                box[:4]
-                + rng.choice((b"free", b"moov", b"trak", b"cmov", b"avcC", rng.randbytes(4)))
-                + box[8:]
-            )
-        case 4:
-            lower, upper, _ = rng.choice(found)
-            changed = data[lower:upper]
-        case 5 if len(box) > 12:
-            at = rng.randrange(8, len(box) - 3)
-            changed = box[:at] + struct.pack(">I", rng.choice(EDGE_INTEGERS) & 0xFFFFFFFF) + box[at + 4 :]
-        case 6:
-            changed = struct.pack(">I4sQ", 1, kind, rng.choice(EDGE_INTEGERS) % 2**64) + box[8:]
+            return size + rng.choice((b"free", b"moov", b"trak", b"cmov", b"avcC", rng.randbytes(4)))
         case _:
-            changed = box[:8] + mutate_bytes(box[8:], rng)
-    return _replace_box(data, found, (start, stop), changed, rng)
+            return b"\0\0\0\1" + kind + _edge_bytes(8, rng)
 
 
-def _replace_box(
-    data: bytes,
-    found: list[tuple[int, int, bytes]],
-    where: tuple[int, int],
-    changed: bytes,
-    rng: random.Random,
-) -> bytes:
-    start, stop = where
-    grown = len(changed) - (stop - start)
-    result = bytearray(data[:start] + changed + data[stop:])
-    if grown and rng.random() < 0.5:
-        for outer, end, _ in found:
-            if outer < start and end >= stop:
-                struct.pack_into(">I", result, outer, (end - outer + grown) & 0xFFFFFFFF)
-    return bytes(result)
-
-
-def parse_elements(
-    data: bytes, start: int = 0, end: int | None = None, depth: int = 0
-) -> list[tuple[int, int, int, int]]:
-    """Return all EBML elements: start, start of the size, start of the body, end (RFC 8794)."""
-    found: list[tuple[int, int, int, int]] = []
+def parse_elements(data: bytes, start: int = 0, end: int | None = None, depth: int = 0) -> list[Part]:
+    """Return all EBML elements of a WebM or Matroska file, outer ones first (RFC 8794)."""
+    found: list[Part] = []
     end = len(data) if end is None else end
     while start < end and depth < 6:
         id_length = _vint_length(data[start])
@@ -297,72 +281,31 @@ def parse_elements(
         body = size_at + size_length
         if size_length > 8 or body > end:
             break
-        size = int.from_bytes(data[size_at:body]) & (1 << 7 * size_length) - 1
-        stop = end if size == (1 << 7 * size_length) - 1 else body + size
+        unknown = (1 << 7 * size_length) - 1
+        size = int.from_bytes(data[size_at:body]) & unknown
+        stop = end if size == unknown else body + size
         if stop > end:
             break
-        found.append((start, size_at, body, stop))
+        found.append(Part(start, body, stop))
         inner = parse_elements(data, body, stop, depth + 1)
-        if inner and inner[0][0] == body and max(item[3] for item in inner) == stop:
+        if inner and inner[0].start == body and max(part.end for part in inner) == stop:
             found += inner
         start = stop
     return found
 
 
-def mutate_elements(data: bytes, rng: random.Random) -> bytes:
-    """Mutate one element of a WebM or Matroska file: its id, size or body; or remove or repeat it."""
-    found = parse_elements(data)
-    if not found:
-        return mutate_bytes(data, rng)
-    start, size_at, body, stop = rng.choice(found)
-    match rng.randrange(6):
-        case 0:
-            return data[:start] + data[stop:]
-        case 1:
-            return (
-                data[:stop]
-                + data[start:stop] * rng.choice((1, 2, 20 if stop - start < 2000 else 1))
-                + data[stop:]
-            )
-        case 2:
-            lie = rng.choice((b"\xff", b"\x80", b"\x01" + b"\xff" * 7, b"\x08" + rng.randbytes(4), b"\x00"))
-            return data[:size_at] + lie + data[body:]
-        case 3:
-            other = rng.choice(found)
-            return data[:start] + data[other[0] : other[1]] + data[size_at:]
-        case 4:
-            return data[:body] + rng.randbytes(stop - body) + data[stop:] if stop - body < 64 else data[:stop]
-        case _:
-            return data[:body] + mutate_bytes(data[body:stop], rng) + data[stop:]
+def _mutate_element_header(header: bytes, rng: random.Random) -> bytes:
+    """Change the size."""
+    sizes = (b"\xff", b"\x80", b"\x01" + b"\xff" * 7, b"\x08" + rng.randbytes(4), b"\x00")
+    return header[: _vint_length(header[0])] + rng.choice(sizes)
 
 
 def _vint_length(first: int) -> int:
     return 9 - first.bit_length()
 
 
-PACKET_BYTES = 188
-
-
-def mutate_packets(data: bytes, rng: random.Random) -> bytes:
-    """Remove, repeat, swap, relabel or corrupt packets of an MPEG transport stream (ISO/IEC 13818-1)."""
-    packets = [data[at : at + PACKET_BYTES] for at in range(0, len(data), PACKET_BYTES)]
-    at = rng.randrange(min(len(packets), rng.choice((4, len(packets)))))
-    packet = bytearray(packets[at])
-    match rng.randrange(6):
-        case 0:
-            del packets[at : at + rng.choice((1, 1, 5, 40))]
-        case 1:
-            packets[at:at] = packets[at : at + 1] * rng.choice((1, 16, 300))
-        case 2:
-            other = rng.randrange(len(packets))
-            packets[at], packets[other] = packets[other], packets[at]
-        case 3 if len(packet) > 4:
-            packet[1:4] = rng.randbytes(3)
-            packets[at] = bytes(packet)
-        case 4 if len(packet) > 8:
-            packet[3] = 0x30 | packet[3] & 0x0F
-            packet[4] = rng.choice((0, 1, 183, 184, 255))
-            packets[at] = bytes(packet)
-        case _:
-            packets[at] = mutate_bytes(packets[at], rng)
-    return b"".join(packets)
+def _mutate_packet_header(header: bytes, rng: random.Random) -> bytes:
+    """Change the flags and the packet id, or the length of the adaptation field (ISO/IEC 13818-1)."""
+    if rng.random() < 0.5:
+        return header[:1] + rng.randbytes(3) + header[4:]
+    return header[:3] + bytes((0x30 | header[3] & 0x0F, rng.choice((0, 1, 183, 184, 255))))

@@ -51,12 +51,13 @@ def plot_end_to_end(measured: dict[str, Any], path: Path) -> None:
     ]
     stages = sort_stages({stage: 0.0 for _, seconds in bars for stage in seconds})
     colours = dict(zip(stages, plt.get_cmap("tab10").colors, strict=False))
+    ends = [0.0] * len(bars)
     for stage in stages:
-        left = [_seconds_before(seconds, stage) for _, seconds in bars]
         width = [seconds.get(stage, 0.0) for _, seconds in bars]
-        axes.barh([name for name, _ in bars], width, left=left, label=stage, color=colours.get(stage))
-    for number, (_, seconds) in enumerate(bars):
-        axes.text(sum(seconds.values()), number, f" {sum(seconds.values()):.1f} s", va="center", fontsize=8)
+        axes.barh([name for name, _ in bars], width, left=ends, label=stage, color=colours.get(stage))
+        ends = [end + seconds for end, seconds in zip(ends, width, strict=True)]
+    for number, end in enumerate(ends):
+        axes.text(end, number, f" {end:.1f} s", va="center", fontsize=8)
     axes.axvline(measured["clip_s"], color="black", linewidth=0.8, linestyle=":")
     axes.set_xlabel(f"seconds for a clip of {measured['clip_s']:g} s (dotted: real time)")
     axes.invert_yaxis()
@@ -82,16 +83,6 @@ def plot_stream_scaling(measured: dict[str, Any], path: Path) -> None:
 def sort_stages(seconds: dict[str, float]) -> list[str]:
     """Return stages in processing order."""
     return [stage for name in STAGES for stage in seconds if stage.startswith(name)]
-
-
-def _seconds_before(seconds: dict[str, float], stage: str) -> float:
-    """Return the time of the stages before one."""
-    before = 0.0
-    for name, taken in seconds.items():
-        if name == stage:
-            return before
-        before += taken
-    return before
 
 
 def _save_figure(figure: Any, axes: Any, path: Path, *, legend_beside: bool = False) -> None:

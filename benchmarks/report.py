@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import plots
+from benchmarks.command import RESULTS, ROOT
 from benchmarks.roofline import roofline_s, vision_roofline_ms
 
-DOCS = Path(__file__).parents[1] / "docs"
-RESULTS = Path(__file__).parent / "results"
+DOCS = ROOT / "docs"
 MODELS = plots.MODELS
 
 
@@ -48,6 +48,12 @@ def replace_section(text: str, name: str, lines: Sequence[str]) -> str:
     return f"{before}{begin}\n{chr(10).join(lines)}\n{end}{after}"
 
 
+def format_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Format a table; columns whose name begins with ">" are right-aligned."""
+    lines = [[name.lstrip(">") for name in columns], ["---:" if ">" in name else "---" for name in columns]]
+    return [f"| {' | '.join(cells)} |" for cells in (*lines, *rows)]
+
+
 def format_machine(machine: dict[str, Any]) -> str:
     """Describe the machine in one sentence."""
     return (
@@ -61,15 +67,11 @@ def format_engine(found: dict[str, Any]) -> list[str]:
     """Format the engine's stages compared with fairseq's."""
     measured = found["engine"]
     machine = measured["machine"]
-    lines = [
-        (
-            f"{format_machine(machine)} {machine['dtype']}, clip of {machine['clip_s']:g} s, hypotheses of "
-            f"{machine['tokens']} tokens, minimum of {machine['repeats']} repetitions."
-        ),
-        "",
-        "| model | stage | Gorggle | baseline | speedup | baseline is | floor | multiple of floor | tokens |",
-        "| --- | --- | ---: | ---: | ---: | --- | ---: | ---: | --- |",
-    ]
+    conditions = (
+        f"{format_machine(machine)} {machine['dtype']}, clip of {machine['clip_s']:g} s, hypotheses of "
+        f"{machine['tokens']} tokens, minimum of {machine['repeats']} repetitions."
+    )
+    rows = []
     for row in add_combined_rows(measured["rows"]):
         floor = roofline_s(row, machine)
         cells = (
@@ -83,10 +85,10 @@ def format_engine(found: dict[str, Any]) -> list[str]:
             "" if floor is None else f"{row['ours_s'] / floor:.1f}×",
             {True: "identical", False: "DIFFER", None: ""}[row.get("tokens_identical")],
         )
-        lines.append(f"| {' | '.join(cells)} |")
-    if "note" in measured:
-        lines += ["", measured["note"]]
-    return lines
+        rows.append(cells)
+    columns = ("model", "stage", ">Gorggle", ">baseline", ">speedup", "baseline is", ">floor")
+    table = format_table((*columns, ">multiple of floor", "tokens"), rows)
+    return [conditions, "", *table, *(["", measured["note"]] if "note" in measured else [])]
 
 
 def add_combined_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -108,21 +110,19 @@ def format_weights(name: str) -> Callable[[dict[str, Any]], list[str]]:
     """Return a formatter of the engine with other weight types compared with float32."""
 
     def table(found: dict[str, Any]) -> list[str]:
-        lines = [
-            format_machine(found[name]["machine"]),
-            "",
-            "| model | stage | float32 | this type | speedup | tokens |",
-            "| --- | --- | ---: | ---: | ---: | --- |",
-        ]
-        for row in found[name]["rows"]:
-            same = {True: "identical", False: "differ", None: ""}[row.get("tokens_identical")]
-            figures = (
+        rows = [
+            (
+                MODELS[row["model"]],
+                row["stage"],
                 format_seconds(row["theirs_s"]),
                 format_seconds(row["ours_s"]),
                 format_ratio(row["ratio"]),
+                {True: "identical", False: "differ", None: ""}[row.get("tokens_identical")],
             )
-            lines.append(f"| {' | '.join((MODELS[row['model']], row['stage'], *figures, same))} |")
-        return lines
+            for row in found[name]["rows"]
+        ]
+        columns = ("model", "stage", ">float32", ">this type", ">speedup", "tokens")
+        return [format_machine(found[name]["machine"]), "", *format_table(columns, rows)]
 
     return table
 
@@ -131,29 +131,21 @@ def format_vision(found: dict[str, Any]) -> list[str]:
     """Format face tracking and mouth crops compared with the reference, and with the roofline."""
     measured = found["vision"]
     machine, clips = measured["machine"], measured["clips"]
-    lines = [
-        format_machine(machine),
-        "",
-        (
-            "| clip | reference, per frame | Gorggle, per frame | speedup | live, video only "
-            "| mouth offset, median (95 %) | live | reference itself | lost |"
-        ),
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
+    rows = []
     for name, clip in clips.items():
-        cost = clip["ms_per_frame"]
-        ours, live, usual = (_format_offset(way) for way in (clip, clip["live"], clip["reference"]))
-        lines.append(
-            f"| {name} | {cost['reference']['all']:.0f} ms | {cost['ours']['all']:.2f} ms | **{clip['speedup']:.0f}×** "
-            f"| {cost['ours_live']['all']:.2f} ms, {clip['speedup_live']:.0f}× "
-            f"| {ours} | {live} | {usual} | {clip['lost']} of {clip['compared']} |"
+        cost = {way: times["all"] for way, times in clip["ms_per_frame"].items()}
+        times = (
+            f"{cost['reference']:.0f} ms",
+            f"{cost['ours']:.2f} ms",
+            f"**{clip['speedup']:.0f}×**",
+            f"{cost['ours_live']:.2f} ms, {clip['speedup_live']:.0f}×",
         )
-    lines += [
-        "",
-        "| mean of the clips, per frame | reference | Gorggle | live, video only | floor | multiple of floor |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    floors_ms = vision_roofline_ms(clips, machine)
+        offsets = (_format_offset(way) for way in (clip, clip["live"], clip["reference"]))
+        rows.append((name, *times, *offsets, f"{clip['lost']} of {clip['compared']}"))
+    columns = ("clip", ">reference, per frame", ">Gorggle, per frame", ">speedup", ">live, video only")
+    offsets = (">mouth offset, median (95 %)", ">live", ">reference itself", ">lost")
+    by_clip = format_table((*columns, *offsets), rows)
+    rows, floors_ms = [], vision_roofline_ms(clips, machine)
     for stage, name in VISION_STAGES.items():
         usual, ours, live = (
             _mean_known([clip["ms_per_frame"][way].get(stage) for clip in clips.values()])
@@ -161,9 +153,10 @@ def format_vision(found: dict[str, Any]) -> list[str]:
         )
         floor = floors_ms.get(stage)
         of_floor = "" if not floor or ours is None else f"{ours / floor:.0f}×"
-        cells = (name, _format_ms(usual), _format_ms(ours), _format_ms(live), _format_ms(floor), of_floor)
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        rows.append((name, *map(_format_ms, (usual, ours, live, floor)), of_floor))
+    columns = ("mean of the clips, per frame", ">reference", ">Gorggle", ">live, video only", ">floor")
+    by_stage = format_table((*columns, ">multiple of floor"), rows)
+    return [format_machine(machine), "", *by_clip, "", *by_stage]
 
 
 # Vision stages and their names in the table.
@@ -196,52 +189,52 @@ def format_end_to_end(found: dict[str, Any]) -> list[str]:
     measured = found["whole"]
     lines = [format_machine(measured["machine"]), ""]
     for row in measured["rows"]:
-        lines += [f"| {MODELS[row['model']]} | Gorggle | reference |", "| --- | ---: | ---: |"]
         stages = plots.sort_stages({**row["ours"], **row["reference"]})
-        for stage in stages:
-            lines.append(
-                f"| {stage} | {format_seconds(row['ours'].get(stage))} | {format_seconds(row['reference'].get(stage))} |"
-            )
+        sides = (row["ours"], row["reference"])
+        rows = [(stage, *(format_seconds(side.get(stage)) for side in sides)) for stage in stages]
+        lines += format_table((MODELS[row["model"]], ">Gorggle", ">reference"), rows)
         together = f"| **all** | **{row['ours_s']:.2f} s** |"
         if row["reference_s"] is not None:
             same = "identical tokens" if row["tokens_identical"] else "TOKENS DIFFER"
             together += f" {row['reference_s']:.1f} s, **{row['ratio']:.1f}×**, {same} |"
-        lines += [
-            f"{together}",
-            "",
-            f"{row['times_real_time']:.1f} times real time, for a clip of {measured['clip_s']:g} s.",
-            "",
-        ]
+        speed = f"{row['times_real_time']:.1f} times real time, for a clip of {measured['clip_s']:g} s."
+        lines += [together, "", speed, ""]
     lines.append(f"Its audio features take {measured['audio_features_s'] * 1000:.1f} ms.")
     return lines
 
 
 def format_stream_scaling(found: dict[str, Any]) -> list[str]:
     """Format the cost of n streams."""
-    lines = [
-        "| the demo clip as | streams | all transcribed after | per stream | CPU time per stream |",
-        "| --- | ---: | ---: | ---: | ---: |",
+    columns = (
+        "the demo clip as",
+        ">streams",
+        ">all transcribed after",
+        ">per stream",
+        ">CPU time per stream",
+    )
+    rows = [
+        (
+            kind["kind"],
+            str(count := step["streams"]),
+            f"{step['wall_s']:.2f} s",
+            f"{step['wall_s'] / count:.2f} s",
+            f"{step['cpu_s'] / count:.2f} s",
+        )
+        for kind in found["growth"]["kinds"]
+        for step in kind["steps"]
     ]
-    for kind in found["growth"]["kinds"]:
-        for step in kind["steps"]:
-            count = step["streams"]
-            lines.append(
-                f"| {kind['kind']} | {count} | {step['wall_s']:.2f} s | {step['wall_s'] / count:.2f} s "
-                f"| {step['cpu_s'] / count:.2f} s |"
-            )
-    return lines
+    return format_table(columns, rows)
 
 
 def format_startup(found: dict[str, Any]) -> list[str]:
     """Format startup times."""
     measured = found["startup"]
-    return [
-        "| startup | time |",
-        "| --- | ---: |",
-        f"| `import gorggle` | {measured['import_gorggle_s']:.2f} s |",
-        f"| `gorggle serve` with the embedded model, until ready | {measured['server_ready_s']:.1f} s |",
-        f"| additional time of the first clip | {max(0.0, measured['first_clip_extra_s']):.2f} s |",
-    ]
+    rows = (
+        ("`import gorggle`", f"{measured['import_gorggle_s']:.2f} s"),
+        ("`gorggle serve` with the embedded model, until ready", f"{measured['server_ready_s']:.1f} s"),
+        ("additional time of the first clip", f"{max(0.0, measured['first_clip_extra_s']):.2f} s"),
+    )
+    return format_table(("startup", ">time"), rows)
 
 
 def format_load(name: str) -> Callable[[dict[str, Any]], list[str]]:
@@ -250,17 +243,18 @@ def format_load(name: str) -> Callable[[dict[str, Any]], list[str]]:
     def table(found: dict[str, Any]) -> list[str]:
         measured = found[name]
         kind = {"crops": "crops and audio", "video": "video of 640×480"}[measured["kind"]]
-        lines = [
-            f"**{measured['capacity']} real-time streams of {kind}** on {measured['cores']} cores.",
-            "",
-            "| streams | final result latency, median | 95 % | CPUs used | within target |",
-            "| ---: | ---: | ---: | ---: | --- |",
-        ]
-        lines += [
-            f"| {step['streams']} | {format_seconds(step['final_delay_p50_s'])} | {format_seconds(step['final_delay_p95_s'])} "
-            f"| {step['server_cpus']:.2f} | {'no' if step['missed'] else 'yes'} |"
+        heading = f"**{measured['capacity']} real-time streams of {kind}** on {measured['cores']} cores."
+        rows = [
+            (
+                str(step["streams"]),
+                format_seconds(step["final_delay_p50_s"]),
+                format_seconds(step["final_delay_p95_s"]),
+                f"{step['server_cpus']:.2f}",
+                "no" if step["missed"] else "yes",
+            )
             for step in sorted(measured["steps"], key=lambda step: step["streams"])
         ]
+        columns = (">streams", ">final result latency, median", ">95 %", ">CPUs used", "within target")
         overload, admission = measured["overload"], measured["admission_control"]
         alone, crowded = overload["admitted_alone"], overload["admitted_crowded"]
         filled = (
@@ -273,7 +267,7 @@ def format_load(name: str) -> Callable[[dict[str, Any]], list[str]]:
             f"by its own capacity estimate; 95 % of their final results came within "
             f"{format_seconds(admission['admitted']['final_delay_p95_s'])}."
         )
-        return [*lines, "", filled, offered]
+        return [heading, "", *format_table(columns, rows), "", filled, offered]
 
     return table
 

@@ -5,19 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 60.0
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -30,7 +28,7 @@ class ResourceUsage:
         rss_bytes: memory of the server process, including file-backed pages.
         private_bytes: anonymous memory of the server process; only this can leak.
         children_rss_bytes: memory of its decoder subprocesses, shared pages counted in each.
-        tasks: asyncio tasks of the server's event loop; 0 without metrics.
+        tasks: asyncio tasks of the server's event loop.
     """
 
     rss_bytes: int
@@ -39,7 +37,12 @@ class ResourceUsage:
     children: int
     threads: int
     open_files: int
-    tasks: int = 0
+    tasks: int
+
+    def growth_since(self, before: ResourceUsage) -> dict[str, int]:
+        """Return the growth of everything that a finished call must not leave behind."""
+        kinds = ("open_files", "threads", "tasks", "children")
+        return {kind: getattr(self, kind) - getattr(before, kind) for kind in kinds}
 
 
 class ServerProcess:
@@ -62,16 +65,8 @@ class ServerProcess:
         self._command = [
             sys.executable,
             *program,
-            *("--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"),
-            *(
-                "--print-ready",
-                "--exit-on-stdin-eof",
-                "--log-level",
-                log_level,
-                "--shutdown-grace-period-s",
-                "2",
-            ),
-            *arguments,
+            *("--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", "--log-level", log_level),
+            *("--print-ready", "--exit-on-stdin-eof", "--shutdown-grace-period-s", "2", *arguments),
         ]
         self._environment = {**os.environ, **(environment or {})}
         self.address = self.http_address = ""
@@ -135,44 +130,36 @@ class ServerProcess:
             children=len(children),
             threads=int(status["Threads"]),
             open_files=len(list(Path(f"/proc/{self.pid}/fd").iterdir())),
-            tasks=int(self.metrics().get("gorggle_event_loop_tasks", 0)) if self.http_address else 0,
+            tasks=int(self.metrics().get("gorggle_event_loop_tasks", 0)),
         )
 
     def metrics(self) -> dict[str, float]:
         """Return the Prometheus metrics, by name with labels."""
-        return {
-            line.rpartition(" ")[0]: float(line.rpartition(" ")[2])
-            for line in self.http_get("/metrics").splitlines()
-            if line and not line.startswith("#")
-        }
+        with urllib.request.urlopen(f"http://{self.http_address}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        samples = (line.rpartition(" ") for line in lines if line and not line.startswith("#"))
+        return {name: float(value) for name, _, value in samples}
 
-    def http_get(self, path: str) -> str:
-        """Return the response body of the operations HTTP server."""
-        with urllib.request.urlopen(f"http://{self.http_address}{path}", timeout=10) as answer:
-            return answer.read().decode()
+    def wait_until_idle(self, timeout_s: float) -> None:
+        """Wait until all streams have ended.
 
-    def send_signal(self, number: signal.Signals) -> None:
-        """Send a signal to the server."""
-        self._process.send_signal(number)
-
-    def wait(self, timeout_s: float = STOP_TIMEOUT_S) -> int:
-        """Wait for the server and return its exit code."""
-        return self._process.wait(timeout_s)
+        Raises:
+            AssertionError: streams are left after the timeout.
+        """
+        deadline = time.monotonic() + timeout_s
+        while self.is_running and self.metrics()["gorggle_active_streams"]:
+            if time.monotonic() > deadline:
+                raise AssertionError("streams are left after their clients have disconnected")
+            time.sleep(0.1)
 
     def _wait_until_ready(self) -> None:
         assert self._process.stdout is not None
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline:
-            line = self._process.stdout.readline()
-            if not line:
-                raise AssertionError(f"the server did not start: {self.log[-3000:]}")
+        for line in self._process.stdout:
             announcement = json.loads(line)
             if "listening" in announcement:
-                self.address, self.http_address = (
-                    announcement["listening"],
-                    announcement.get("operations", ""),
-                )
+                self.address, self.http_address = announcement["listening"], announcement["operations"]
                 return
+        raise AssertionError(f"the server did not start: {self.log[-3000:]}")
 
     def _stop(self) -> int:
         assert self._process.stdin is not None
@@ -186,32 +173,6 @@ class ServerProcess:
             code = self._process.wait()
         self._process.stdout.close()
         return code
-
-
-@contextlib.contextmanager
-def assert_no_leaks(server: ServerProcess, timeout_s: float = 20.0, **slack: int) -> Iterator[None]:
-    """Check that the enclosed code leaves no files, threads, tasks or processes in the server.
-
-    Args:
-        server: server to check.
-        timeout_s: time for cleanup.
-        slack: allowed growth per kind, such as ``threads=1``.
-    """
-    before = server.usage()
-    yield
-    deadline = time.monotonic() + timeout_s
-    while left := _find_leaks(before, server.usage(), slack):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"left behind: {left}")
-        time.sleep(0.05)
-
-
-def _find_leaks(before: ResourceUsage, after: ResourceUsage, slack: dict[str, int]) -> dict[str, int]:
-    grown = {
-        kind: getattr(after, kind) - getattr(before, kind)
-        for kind in ("open_files", "threads", "tasks", "children")
-    }
-    return {kind: count for kind, count in grown.items() if count > slack.get(kind, 0)}
 
 
 def _descendants(pid: int) -> list[int]:

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.client_streams import SCENARIOS, ClientScenarios
+from benchmarks.command import DEMO, make_parser
 from benchmarks.server_process import ResourceUsage, ServerProcess
 from tests.clips import transcode
 
-DEMO = Path(__file__).resolve().parents[1] / "examples" / "demo.mp4"
 MIB = 2**20
 CLIP_S = 3.0
 IDLE_TIMEOUT_S = 60.0  # maximum time for streams to end after their clients have disconnected
@@ -51,11 +51,6 @@ class SoakRecord:
     outcomes: Counter[str] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def count(self, kind: str, outcome: str) -> None:
-        """Count a finished call."""
-        with self.lock:
-            self.outcomes[f"{kind}: {outcome}"] += 1
-
 
 def soak(server: ServerProcess, options: argparse.Namespace, data: bytes) -> SoakRecord:
     """Alternate between load and idle until the time is up."""
@@ -71,7 +66,8 @@ def soak(server: ServerProcess, options: argparse.Namespace, data: bytes) -> Soa
                 time.sleep(options.sample_s)
             for worker in working:
                 worker.result()
-            _wait_until_idle(server)
+            server.wait_until_idle(IDLE_TIMEOUT_S)
+            time.sleep(1.0)  # for connections
             record.samples.append(Sample(time.monotonic() - began, True, server.usage()))
     return record
 
@@ -79,18 +75,10 @@ def soak(server: ServerProcess, options: argparse.Namespace, data: bytes) -> Soa
 def _work(address: str, data: bytes, rng: random.Random, until: float, record: SoakRecord) -> None:
     calls = ClientScenarios(address, data, rng)
     while time.monotonic() < until:
-        kind = rng.choice(SCENARIOS)
-        record.count(kind, getattr(calls, kind)())
-
-
-def _wait_until_idle(server: ServerProcess) -> None:
-    """Wait until all streams and connections have ended."""
-    deadline = time.monotonic() + IDLE_TIMEOUT_S
-    while server.metrics()["gorggle_active_streams"]:
-        if time.monotonic() > deadline:
-            raise AssertionError("streams are left after their clients have disconnected")
-        time.sleep(0.1)
-    time.sleep(1.0)
+        scenario = rng.choice(SCENARIOS)
+        outcome = scenario(calls)
+        with record.lock:
+            record.outcomes[f"{scenario.__name__}: {outcome}"] += 1
 
 
 def summarize(record: SoakRecord, warm_s: float) -> dict[str, Any]:
@@ -147,14 +135,13 @@ def plot(record: SoakRecord, warm_s: float, path: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the soak test; return 1 if a resource grew."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--warm-up-minutes", type=float, default=5.0)
     parser.add_argument("--workers", type=int, default=4, help="concurrent calls")
     parser.add_argument("--cycle-s", type=float, default=30.0, help="duration of load between idle phases")
     parser.add_argument("--sample-s", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="JSON file for the results")
     parser.add_argument("--plot", type=Path, help="PNG file for the plot")
     options = parser.parse_args(arguments)
     warm_s = options.warm_up_minutes * 60
@@ -163,16 +150,12 @@ def main(arguments: list[str] | None = None) -> int:
     limits = ("--max-streams", str(MAX_STREAMS), "--idle-timeout-s", "10", "--decoder-timeout-s", "10")
     with ServerProcess(*limits, log_level="WARNING") as server:
         record = soak(server, options, data)
-        metrics = {
-            name: value
-            for name, value in server.metrics().items()
-            if name.startswith("gorggle_grpc_requests_total")
-        }
+        metrics = server.metrics()
     report = {
         "minutes": options.minutes,
         "calls": record.outcomes.total(),
         "outcomes": dict(sorted(record.outcomes.items())),
-        "server_counted": metrics,
+        "server_counted": {name: n for name, n in metrics.items() if "grpc_requests_total" in name},
         **summarize(record, warm_s),
         "samples": [
             {"at_s": round(sample.at_s, 1), "is_idle": sample.is_idle, **asdict(sample.usage)}

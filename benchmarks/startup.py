@@ -6,34 +6,24 @@ Minimum over repetitions, so files are in the page cache.
 
 from __future__ import annotations
 
-import argparse
+import functools
 import json
 import subprocess
 import sys
 import time
+import timeit
 from collections.abc import Sequence
-from pathlib import Path
 
 from benchmarks.client_streams import Request
-from benchmarks.load import DEMO
+from benchmarks.command import DEMO, RESULTS, make_parser
 from benchmarks.server_process import ServerProcess
 from benchmarks.stream_scaling import transcribe_once
 
-RESULTS = Path(__file__).parent / "results"
 
-
-def time_program_s(program: str) -> float:
-    """Return the run time of a Python program, in seconds."""
-    began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", program], check=True)
-    return time.perf_counter() - began
-
-
-def time_import_s(module: str, repeats: int) -> float:
-    """Return the import time of a module in a new process, without the interpreter's startup."""
-    return min(time_program_s(f"import {module}") for _ in range(repeats)) - min(
-        time_program_s("pass") for _ in range(repeats)
-    )
+def time_program_s(program: str, repeats: int) -> float:
+    """Return the minimum run time of a Python program, in seconds."""
+    command = [sys.executable, "-c", program]
+    return min(timeit.repeat(lambda: subprocess.run(command, check=True), number=1, repeat=repeats))
 
 
 def time_server_start_s(repeats: int) -> tuple[float, float]:
@@ -44,26 +34,23 @@ def time_server_start_s(repeats: int) -> tuple[float, float]:
         began = time.perf_counter()
         with ServerProcess(log_level="ERROR") as server:
             ready_s = min(ready_s, time.perf_counter() - began)
-            took = []
-            for _ in range(2):
-                began = time.perf_counter()
-                transcribe_once(server.address, requests)
-                took.append(time.perf_counter() - began)
-        extra_s = min(extra_s, took[0] - took[1])
+            transcribe = functools.partial(transcribe_once, server.address, requests)
+            first_s, second_s = timeit.repeat(transcribe, number=1, repeat=2)
+        extra_s = min(extra_s, first_s - second_s)
     return ready_s, extra_s
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark, print the results and write JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__, RESULTS / "startup.json")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=RESULTS / "startup.json")
     options = parser.parse_args(arguments)
     ready_s, extra_s = time_server_start_s(options.repeats)
+    interpreter_s, with_import_s = (
+        time_program_s(program, 2 * options.repeats) for program in ("pass", "import gorggle")
+    )
     measured = {
-        "import_gorggle_s": time_import_s("gorggle", 2 * options.repeats),
+        "import_gorggle_s": with_import_s - interpreter_s,
         "server_ready_s": ready_s,
         "first_clip_extra_s": extra_s,
     }

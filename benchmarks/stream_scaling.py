@@ -7,20 +7,18 @@ minimum over rounds counts, so that other load affects all counts alike.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from benchmarks.client_streams import Request, Stub, config_request, open_channel
-from benchmarks.load import DEMO, cpu_time_s, load_chunks
+from benchmarks.command import DEMO, RESULTS, make_parser
+from benchmarks.load import cpu_time_s, load_chunks
 from benchmarks.server_process import ServerProcess
 
-RESULTS = Path(__file__).parent / "results"
 TIMEOUT_S = 600.0
 
 
@@ -55,7 +53,7 @@ def measure_scaling(kind: str, counts: Sequence[int], repeats: int) -> dict[str,
     duration_s = 0.0
     if kind == "crops":
         pieces, duration_s = load_chunks("crops")
-        requests = [piece.request for piece in pieces]
+        requests = [piece.content for piece in pieces]
     tried: dict[int, list[dict[str, Any]]] = {count: [] for count in counts}
     with ServerProcess(
         "--max-streams", "64", "--max-live-device-utilization", "0", log_level="ERROR"
@@ -71,13 +69,10 @@ def measure_scaling(kind: str, counts: Sequence[int], repeats: int) -> dict[str,
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark and write JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__, RESULTS / "growth.json")
     parser.add_argument("--kinds", default="crops,video")
     parser.add_argument("--streams", default="1,2,4,8,16")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=RESULTS / "growth.json")
     options = parser.parse_args(arguments)
     counts = [int(count) for count in options.streams.split(",")]
     kinds = [measure_scaling(kind, counts, options.repeats) for kind in options.kinds.split(",")]

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import report
-
-RESULTS = Path(__file__).parent / "results"
+from benchmarks.command import RESULTS
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,10 @@ position is therefore the mean over four shifted copies of the frame; the refere
 
 from __future__ import annotations
 
-import argparse
+import functools
 import json
-import sys
 import time
 from collections.abc import Callable, Collection, Iterator
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -31,6 +29,7 @@ from numpy.typing import NDArray
 from skimage import transform
 
 from benchmarks import hardware
+from benchmarks.command import make_parser
 from benchmarks.synthetic_video import FRAME_RATE_HZ, SIZE_PX, Frame, add_camera_shake, clips
 from gorggle_server.timebase import MOUTH_CROP_SIZE_PX
 from gorggle_server.vision.face_detector import COARSE_SIDE_PX, BoundingBox, FaceDetector, find_landmark_model
@@ -60,42 +59,61 @@ OFFSET_KEY = "mouth_offset_percent"  # of the distance between the eyes
 Points = NDArray[np.float64]
 
 
-class ReferencePipeline:
-    """Detects faces on every frame, and warps the whole colour frame."""
+class TimedPipeline:
+    """Times of one way of processing, as CPU time of all threads."""
 
     def __init__(self) -> None:
-        self._detector = dlib.get_frontal_face_detector()
-        self._predictor = dlib.shape_predictor(str(find_landmark_model()))
-        self.seconds = {"detect": 0.0, "landmarks": 0.0, "warp and crop": 0.0}
-        self.frames = 0
+        self.times = hardware.StageTimes(time.process_time)
+        self.reset_times()
 
     def reset_times(self) -> None:
         """Reset times and counts after the warm-up."""
-        self.seconds, self.frames = dict.fromkeys(self.seconds, 0.0), 0
+        self.times.seconds.clear()
+        self.frames = self.fits = 0
+        self.searched_px = 0.0
+
+    def per_frame_ms(self) -> dict[str, float]:
+        """Return milliseconds per frame by stage; ``rest`` is tracking without detection and landmarks."""
+        seconds = dict(self.times.seconds)
+        if "following" in seconds:
+            seconds["rest"] = (
+                seconds.pop("following") - seconds.get("detect", 0) - seconds.get("landmarks", 0)
+            )
+        stages = {stage: 1000 * taken / max(1, self.frames) for stage, taken in seconds.items()}
+        return {**stages, "all": sum(stages.values())}
+
+
+class ReferencePipeline(TimedPipeline):
+    """Detects faces on every frame, and warps the whole colour frame."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._detector = dlib.get_frontal_face_detector()
+        self._predictor = dlib.shape_predictor(str(find_landmark_model()))
 
     def process(self, colour: Frame, grey: Frame) -> Points | None:
         """Process a frame and return the landmarks of the largest face."""
         self.frames += 1
-        faces = self._time("detect", lambda: self._detector(grey, 1))
-        if not faces:
+        face = self.times.measure("detect", lambda: self._detect(grey))
+        if face is None:
             return None
-        face = max(faces, key=lambda box: box.area())
-        points = self._time("landmarks", lambda: self._landmarks(grey, face))
-        self._time("warp and crop", lambda: self._crop(colour, points))
+        points = self.times.measure("landmarks", lambda: self._landmarks(grey, face))
+        self.times.measure("warp and crop", lambda: self._crop(colour, points))
         return points
 
     def mean_landmarks(self, grey: Frame) -> Points | None:
         """Return the mean landmarks of the largest face over shifted copies of the frame."""
-        found = [self._detect_shifted(grey, right, down) for right, down in OFFSETS_PX]
-        points = [one for one in found if one is not None]
-        return np.mean(points, axis=0) if len(points) == len(OFFSETS_PX) else None
+        points = []
+        for right, down in OFFSETS_PX:
+            moved = np.roll(grey, (down, right), axis=(0, 1))
+            face = self._detect(moved)
+            if face is None:
+                return None
+            points.append(self._landmarks(moved, face) - np.array([right, down]))
+        return np.mean(points, axis=0)
 
-    def _detect_shifted(self, grey: Frame, right: int, down: int) -> Points | None:
-        moved = np.roll(grey, (down, right), axis=(0, 1))
-        faces = self._detector(moved, 1)
-        if not faces:
-            return None
-        return self._landmarks(moved, max(faces, key=lambda box: box.area())) - np.array([right, down])
+    def _detect(self, grey: Frame) -> Any:
+        return max(self._detector(grey, 1), key=lambda box: box.area(), default=None)
 
     def _landmarks(self, grey: Frame, face: Any) -> Points:
         shape = self._predictor(grey, face)
@@ -109,102 +127,60 @@ class ReferencePipeline:
             colour, found.inverse, output_shape=(CANVAS_PX, CANVAS_PX), preserve_range=True
         )
         grey = cv2.cvtColor(warped.astype(np.uint8), cv2.COLOR_BGR2GRAY)
-        x, y = np.rint(found(points[MOUTH_POINTS]).mean(axis=0)).astype(int)
-        half = MOUTH_CROP_SIZE_PX // 2
-        left, top = (
-            np.clip(x - half, 0, CANVAS_PX - MOUTH_CROP_SIZE_PX),
-            np.clip(y - half, 0, CANVAS_PX - MOUTH_CROP_SIZE_PX),
-        )
+        middle = np.rint(found(points[MOUTH_POINTS]).mean(axis=0)).astype(int)
+        left, top = np.clip(middle - MOUTH_CROP_SIZE_PX // 2, 0, CANVAS_PX - MOUTH_CROP_SIZE_PX)
         return grey[top : top + MOUTH_CROP_SIZE_PX, left : left + MOUTH_CROP_SIZE_PX]
-
-    def _time(self, stage: str, work: Callable[[], Any]) -> Any:
-        began = time.process_time()
-        result = work()
-        self.seconds[stage] += time.process_time() - began
-        return result
 
 
 class TimedFaceDetector(FaceDetector):
     """The server's face detector, with times and counts."""
 
-    def __init__(self) -> None:
+    def __init__(self, pipeline: TimedPipeline) -> None:
         super().__init__()
-        self.reset_times()
-
-    def reset_times(self) -> None:
-        """Reset times and counts after the warm-up."""
-        self.seconds = {"detect": 0.0, "landmarks": 0.0}
-        self.fits, self.searched_px = 0, 0.0
+        self._pipeline = pipeline
 
     def detect(self, frame: Frame, short_side_px: int = COARSE_SIDE_PX, min_score: float = 0.0) -> Any:
         """Detect faces in the whole frame."""
-        self.searched_px += frame.size * (short_side_px / min(frame.shape)) ** 2
-        began = time.process_time()
-        found = super().detect(frame, short_side_px, min_score)
-        self.seconds["detect"] += time.process_time() - began
-        return found
+        self._pipeline.searched_px += frame.size * (short_side_px / min(frame.shape)) ** 2
+        detect = functools.partial(super().detect, frame, short_side_px, min_score)
+        return self._pipeline.times.measure("detect", detect)
 
     def predict_landmarks(self, frame: Frame, box: BoundingBox) -> Any:
         """Fit the landmarks of one face."""
-        self.fits += 1
-        began = time.process_time()
-        found = super().predict_landmarks(frame, box)
-        self.seconds["landmarks"] += time.process_time() - began
-        return found
+        self._pipeline.fits += 1
+        return self._pipeline.times.measure(
+            "landmarks", functools.partial(super().predict_landmarks, frame, box)
+        )
 
 
-class ServerPipeline:
+class ServerPipeline(TimedPipeline):
     """The server's processing of one face; ``waits`` enables frame skipping, as for files with audio."""
 
     def __init__(self, *, waits: bool = True) -> None:
-        self.detector = TimedFaceDetector()
-        self._strides = FrameSkipper(FaceTracker(self.detector), skip_frames=waits)
+        super().__init__()
+        self._strides = FrameSkipper(FaceTracker(TimedFaceDetector(self)), skip_frames=waits)
         self._cropper, self._prompt = MouthCropper(load_mean_face()), LowLatencyMouthCropper(load_mean_face())
         self._activity = VisualVoiceActivityDetector()
         self.points: dict[int, Points | None] = {}
-        self._seconds = {"following": 0.0, "crop": 0.0, "lip activity": 0.0}
-        self.frames = 0
-
-    @property
-    def seconds(self) -> dict[str, float]:
-        """Return seconds by stage; ``rest`` is tracking without detection and landmarks."""
-        found = self.detector.seconds
-        rest = self._seconds["following"] - sum(found.values())
-        return {
-            **found,
-            "rest": rest,
-            "crop": self._seconds["crop"],
-            "lip activity": self._seconds["lip activity"],
-        }
-
-    def reset_times(self) -> None:
-        """Reset times and counts after the warm-up."""
-        self._seconds, self.frames = dict.fromkeys(self._seconds, 0.0), 0
-        self.detector.reset_times()
 
     def process(self, grey: Frame, index: int) -> None:
         """Process a frame; landmarks are stored in ``points``."""
         self.frames += 1
-        began = time.process_time()
-        seen = self._strides.push(grey, index)
-        self._seconds["following"] += time.process_time() - began
-        for frame in seen:
-            self._process_frame(frame)
+        for frame in self.times.measure("following", lambda: self._strides.push(grey, index)):
+            face = frame.faces[0] if frame.faces else None
+            landmarks = None if face is None else face.landmarks
+            self.times.measure(
+                "crop", functools.partial(self._cropper.push, frame.index, frame.pixels, landmarks)
+            )
+            self.times.measure("lip activity", functools.partial(self._measure_lip_activity, frame, face))
+            self.points[frame.index] = None if landmarks is None else landmarks.astype(np.float64)
 
-    def _process_frame(self, frame: AnalyzedFrame) -> None:
-        face = frame.faces[0] if frame.faces else None
-        landmarks = None if face is None else face.landmarks
-        began = time.process_time()
-        self._cropper.push(frame.index, frame.pixels, landmarks)
-        cut = time.process_time()
+    def _measure_lip_activity(self, frame: AnalyzedFrame, face: Any) -> None:
         if face is None or face.is_interpolated:
             self._activity.push(frame.index, None, None)
         else:
             crop = self._prompt.push(frame.pixels, face.landmarks)
             self._activity.push(frame.index, face.landmarks, crop)
-        self._seconds["crop"] += cut - began
-        self._seconds["lip activity"] += time.process_time() - cut
-        self.points[frame.index] = None if landmarks is None else landmarks.astype(np.float64)
 
 
 def measure_clip(frames: Callable[[], Iterator[Frame]], count: int) -> dict[str, Any]:
@@ -217,7 +193,8 @@ def measure_clip(frames: Callable[[], Iterator[Frame]], count: int) -> dict[str,
     usual, ours, live = ReferencePipeline(), ServerPipeline(), ServerPipeline(waits=False)
     expected: dict[int, Points] = {}
     at_once: dict[int, Points | None] = {}
-    for index, colour, grey in _with_grey(frames(), count):
+    for index, colour in zip(range(WARM_UP_FRAMES + count), frames(), strict=False):
+        grey = np.asarray(cv2.cvtColor(colour, cv2.COLOR_BGR2GRAY), np.uint8)
         if index == WARM_UP_FRAMES:
             usual.reset_times()
             ours.reset_times()
@@ -231,28 +208,19 @@ def measure_clip(frames: Callable[[], Iterator[Frame]], count: int) -> dict[str,
         if index == WARM_UP_FRAMES:
             live.reset_times()
         live.process(grey, index)
-    ways: dict[str, ReferencePipeline | ServerPipeline] = {
-        "reference": usual,
-        "ours": ours,
-        "ours_live": live,
-    }
-    per_frame = {name: _per_frame_ms(way) for name, way in ways.items()}
+    ways = {"reference": usual, "ours": ours, "ours_live": live}
+    per_frame = {name: way.per_frame_ms() for name, way in ways.items()}
     return {
         "frames": ours.frames,
         "ms_per_frame": per_frame,
-        "landmark_fits_per_frame": ours.detector.fits / ours.frames,
-        "searched_px_per_frame": ours.detector.searched_px / ours.frames,
+        "landmark_fits_per_frame": ours.fits / ours.frames,
+        "searched_px_per_frame": ours.searched_px / ours.frames,
         "speedup": per_frame["reference"]["all"] / per_frame["ours"]["all"],
         "speedup_live": per_frame["reference"]["all"] / per_frame["ours_live"]["all"],
         **compare_mouths(ours.points, expected),
         "live": compare_mouths(live.points, expected),
         "reference": compare_mouths(at_once, expected),
     }
-
-
-def _with_grey(frames: Iterator[Frame], count: int) -> Iterator[tuple[int, Frame, Frame]]:
-    for index, colour in zip(range(WARM_UP_FRAMES + count), frames, strict=False):
-        yield index, colour, np.asarray(cv2.cvtColor(colour, cv2.COLOR_BGR2GRAY), np.uint8)
 
 
 def compare_mouths(found: dict[int, Points | None], expected: dict[int, Points]) -> dict[str, Any]:
@@ -279,15 +247,8 @@ def mouth_offset(points: Points | None, expected: Points) -> float | None:
     return float(np.linalg.norm((points - expected)[MOUTH_POINTS].mean(axis=0)) / eyes)
 
 
-def _per_frame_ms(way: ReferencePipeline | ServerPipeline) -> dict[str, float]:
-    stages = {stage: 1000 * seconds / max(1, way.frames) for stage, seconds in way.seconds.items()}
-    return {**stages, "all": sum(stages.values())}
-
-
-def measure_clips(
-    seconds: float = 10.0, names: Collection[str] = (), report: Callable[[str], None] = print
-) -> dict[str, Any]:
-    """Measure the named clips (default: all) with ordinary and large motion."""
+def measure_clips(seconds: float, names: Collection[str]) -> dict[str, Any]:
+    """Measure the named clips, all if there are none, with ordinary and large motion."""
     results: dict[str, Any] = {}
     count = round(seconds * FRAME_RATE_HZ)
     for name, frames in clips().items():
@@ -299,7 +260,7 @@ def measure_clips(
         ):
             found = results[f"{name}, {motion} motion"] = measure_clip(moved, count)
             apart = found[OFFSET_KEY]
-            report(
+            print(
                 f"{name + ', ' + motion + ' motion':40}  reference {found['ms_per_frame']['reference']['all']:6.1f} ms   "
                 f"ours {found['ms_per_frame']['ours']['all']:5.2f} ms   speedup {found['speedup']:5.0f}   "
                 f"live {found['ms_per_frame']['ours_live']['all']:5.2f} ms   "
@@ -310,18 +271,16 @@ def measure_clips(
     return {"size_px": SIZE_PX, "machine": hardware.describe_machine(1), "clips": results}
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main() -> None:
     """Run the benchmark, print a line per clip, and optionally write JSON."""
-    parser = argparse.ArgumentParser(description="Vision compared with the reference pipeline.")
+    parser = make_parser(__doc__)
     parser.add_argument("--seconds", type=float, default=10.0, help="duration per clip (default: 10)")
     parser.add_argument("--clips", default="", help=f"clips to run (default: {', '.join(clips())})")
-    parser.add_argument("--out", type=Path, help="JSON")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
     results = measure_clips(options.seconds, options.clips.split(",") if options.clips else ())
     if options.out:
         options.out.write_text(json.dumps(results, indent=2))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -28,7 +28,7 @@ from gorggle.version import get_version
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 # Time for a server to load its models.
 READY_TIMEOUT_S = 60.0
-_PACKAGES = ("gorggle", "numpy", "av", "jiwer", "matplotlib", "grpcio")
+_PACKAGES = ("numpy", "av", "jiwer", "matplotlib", "grpcio")
 
 _EPILOG = """\
 manifest: JSON Lines, one object per line; only media and text are required:
@@ -220,13 +220,10 @@ def _describe_run(
         "normalisation": DESCRIPTION,
         "versions": {
             "python": platform.python_version(),
-            **{name: _package_version(name) for name in _PACKAGES},
+            "gorggle": get_version(),
+            **{name: metadata.version(name) for name in _PACKAGES},
         },
     }
-
-
-def _package_version(package: str) -> str:
-    return get_version() if package == "gorggle" else metadata.version(package)
 
 
 def _format_heading(run: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from gorggle.results import Modality
 from gorggle_evaluation.manifest import Entry
-from gorggle_evaluation.media import Audio, MediaError, read_audio, replace_audio
+from gorggle_evaluation.media import Audio, Clip, MediaError, read_audio, replace_audio
 from gorggle_evaluation.noise import (
     FloatArray,
     Int16Array,
@@ -47,18 +47,6 @@ class NoiseCondition:
     def name(self) -> str:
         """Return for example "babble at 0 dB"."""
         return "clean" if self.kind is None else f"{self.kind.value} at {self.snr_db:g} dB"
-
-
-@dataclass(frozen=True, eq=False)
-class Clip:
-    """A clip to send: a file, or the bytes of one.
-
-    Attributes:
-        offset_s: delay of all content relative to the manifest's timestamps.
-    """
-
-    source: Path | bytes
-    offset_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -127,16 +115,14 @@ class NoiseMixer:
             raise MediaError(f"{entry.media} is silent: the signal-to-noise ratio is undefined")
         interference = self._generate_noise(entry, noise.kind, len(audio.waveform))
         mixed = mix_at_snr(audio.waveform, interference, noise.snr_db, speech)
-        clip = replace_audio(entry.media, Audio(mixed, audio.start_s))
-        return Clip(clip.content, clip.offset_s)
+        return replace_audio(entry.media, Audio(mixed, audio.start_s))
 
     def _generate_noise(self, entry: Entry, kind: NoiseKind, samples: int) -> FloatArray:
         rng = np.random.default_rng([self._seed, list(NoiseKind).index(kind), zlib.crc32(entry.id.encode())])
         if kind is NoiseKind.SPEECH_SHAPED:
             return generate_shaped_noise(self._spectrum(), samples, rng)
-        return generate_noise(
-            kind, samples, self._draw_voices(entry, rng) if kind is NoiseKind.BABBLE else (), rng
-        )
+        voices = self._draw_voices(entry, rng) if kind is NoiseKind.BABBLE else ()
+        return generate_noise(kind, samples, voices, rng)
 
     def _draw_voices(self, entry: Entry, rng: np.random.Generator) -> list[Int16Array]:
         """Draw voices of other clips in random order, skipping clips without usable audio."""

@@ -41,16 +41,15 @@ class Audio:
 
 
 @dataclass(frozen=True, eq=False)
-class MixedClip:
-    """A clip with replaced audio.
+class Clip:
+    """A clip to send: a file, or the bytes of one.
 
     Attributes:
-        content: a Matroska file.
-        offset_s: added delay relative to the original clip.
+        offset_s: delay of all content relative to the manifest's timestamps.
     """
 
-    content: bytes
-    offset_s: float
+    source: Path | bytes
+    offset_s: float = 0.0
 
 
 def read_audio(path: Path, max_duration_s: float | None = None) -> Audio:
@@ -88,7 +87,7 @@ def read_audio(path: Path, max_duration_s: float | None = None) -> Audio:
     return Audio(np.concatenate(chunks)[:max_samples], start_s)
 
 
-def replace_audio(path: Path, audio: Audio) -> MixedClip:
+def replace_audio(path: Path, audio: Audio) -> Clip:
     """Copy the clip's video packets into Matroska with the source audio as PCM.
 
     A clip that was cut without re-encoding has leading frames that are decoded and not shown. Matroska cannot hide them
@@ -100,7 +99,9 @@ def replace_audio(path: Path, audio: Audio) -> MixedClip:
     buffer = io.BytesIO()
     try:
         with av.open(str(path), metadata_errors="ignore") as source:
-            stream = _find_video_stream(source)
+            # Cover art is a video stream, too.
+            moving = (s for s in source.streams.video if not s.disposition & Disposition.attached_pic)
+            stream: Any = next(moving, None)
             packets = [] if stream is None else _demux_packets(source, stream)
             earliest_s = min([audio.start_s, *map(_pts_s, packets)])
             starts_s = min([audio.start_s, *(_pts_s(packet) for packet in packets if not packet.is_discard)])
@@ -112,7 +113,7 @@ def replace_audio(path: Path, audio: Audio) -> MixedClip:
     except (FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise MediaError(f"cannot write the video of {path} with other audio: {reason}") from error
-    return MixedClip(buffer.getvalue(), starts_s - earliest_s)
+    return Clip(buffer.getvalue(), starts_s - earliest_s)
 
 
 def _mux(target: Any, video: Any, packets: list[Any], audio: Audio, delay_s: float) -> None:
@@ -131,12 +132,6 @@ def _mux(target: Any, video: Any, packets: list[Any], audio: Audio, delay_s: flo
         target.mux(stream.encode(frame))
         frame = next(frames, None)
     target.mux(stream.encode(None))
-
-
-def _find_video_stream(container: Any) -> Any:
-    """Return the first video stream that is not cover art, or None."""
-    moving = (s for s in container.streams.video if not s.disposition & Disposition.attached_pic)
-    return next(moving, None)
 
 
 def _demux_packets(container: Any, stream: Any) -> list[Any]:

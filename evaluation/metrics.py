@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
 import jiwer
 import numpy as np
@@ -13,18 +13,6 @@ from numpy.typing import NDArray
 BOOTSTRAP_SAMPLES = 1000
 # A timestamp within this counts as correct: a strict limit, and one that suffices for captions.
 TIGHT_TOLERANCE_S, CAPTION_TOLERANCE_S = 0.1, 0.12
-
-
-class TimeSpan(Protocol):
-    """An object with a start and an end."""
-
-    @property
-    def start_s(self) -> float:
-        """Return the start in seconds."""
-
-    @property
-    def end_s(self) -> float:
-        """Return the end in seconds."""
 
 
 @dataclass(frozen=True)
@@ -146,16 +134,14 @@ def bootstrap_interval(
     if len(counts) < 2:
         return None
     rng = np.random.default_rng(seed)
-    rates = np.empty(BOOTSTRAP_SAMPLES)
-    for sample in range(BOOTSTRAP_SAMPLES):
-        selected = rng.integers(len(counts), size=len(counts))
-        rates[sample] = counts[selected].sum() / totals[selected].sum()
+    samples = (rng.integers(len(counts), size=len(counts)) for _ in range(BOOTSTRAP_SAMPLES))
+    rates = [counts[selected].sum() / totals[selected].sum() for selected in samples]
     low, high = np.percentile(rates, [2.5, 97.5])
     return float(low), float(high)
 
 
-def compute_time_offsets_s(pairs: Sequence[tuple[TimeSpan, TimeSpan]]) -> NDArray[np.float64]:
-    """Return the offsets of starts and ends in seconds, (words, 2), from pairs (reference, hypothesis)."""
+def compute_time_offsets_s(pairs: Iterable[tuple[Any, Any]]) -> NDArray[np.float64]:
+    """Return the offsets of starts and ends in seconds, (words, 2), from pairs (reference, hypothesis) of words."""
     offsets = [
         (hypothesis.start_s - reference.start_s, hypothesis.end_s - reference.end_s)
         for reference, hypothesis in pairs
@@ -163,13 +149,12 @@ def compute_time_offsets_s(pairs: Sequence[tuple[TimeSpan, TimeSpan]]) -> NDArra
     return np.array(offsets, np.float64).reshape(-1, 2)
 
 
-def compute_time_error(pairs: Sequence[tuple[TimeSpan, TimeSpan]]) -> TimeError | None:
-    """Compute timestamp errors over pairs (reference, hypothesis) of correct words; None if there are none."""
-    if not pairs:
+def compute_time_error(offsets_s: NDArray[np.float64]) -> TimeError | None:
+    """Compute timestamp errors from the offsets (words, 2) of correct words; None if there are none."""
+    if not len(offsets_s):
         return None
-    errors_s = np.abs(compute_time_offsets_s(pairs))
     # Timestamps are whole milliseconds: an error of exactly 100 ms must not exceed the limit by float rounding.
-    errors_ms = np.round(1000 * errors_s, 6)
+    errors_ms = np.round(1000 * np.abs(offsets_s), 6)
     starts, ends, worst = errors_ms[:, 0], errors_ms[:, 1], errors_ms.max(axis=1)
     return TimeError(
         median_start_ms=float(np.median(starts)),
@@ -181,5 +166,5 @@ def compute_time_error(pairs: Sequence[tuple[TimeSpan, TimeSpan]]) -> TimeError 
         within_120_ms=float(np.mean(errors_ms <= 1000 * CAPTION_TOLERANCE_S)),
         words_within_100_ms=float(np.mean(worst <= 1000 * TIGHT_TOLERANCE_S)),
         words_within_120_ms=float(np.mean(worst <= 1000 * CAPTION_TOLERANCE_S)),
-        words=len(pairs),
+        words=len(offsets_s),
     )

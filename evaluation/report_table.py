@@ -28,78 +28,53 @@ def format_percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
+_ERROR_COLUMNS = ("95 %", "words", "subst.", "ins.", "del.", "clips")
+
+
 def _format_error_rates(results: Sequence[ConditionResult]) -> str:
-    rows = [
-        ["word error rate", "", "95 %", "words", "subst.", "ins.", "del.", "clips", "failed", "x real time"]
-    ]
+    rows = []
     for result in results:
         factor = result.real_time_factor
-        rows.append(
-            [
-                result.condition.name,
-                *_rate_cells(result.error_rate),
-                str(result.error_rate.clips),
-                str(len(result.failures)),
-                "–" if factor is None else f"{factor:.2f}",
-            ]
-        )
-    return _align_columns(rows)
+        speed = "–" if factor is None else f"{factor:.2f}"
+        cells = _rate_cells(result.error_rate)
+        rows.append([result.condition.name, *cells, str(len(result.failures)), speed])
+    return _format_table(["word error rate", "", *_ERROR_COLUMNS, "failed", "x real time"], rows)
 
 
 def _format_groups(results: Sequence[ConditionResult]) -> str:
-    rows = [["by group", "", "95 %", "words", "subst.", "ins.", "del.", "clips"]]
-    for result in results:
-        for name, rate in result.groups.items():
-            rows.append([f"{result.condition.name}: {name}", *_rate_cells(rate), str(rate.clips)])
-    return _align_columns(rows) if len(rows) > 1 else ""
+    rows = [
+        [f"{result.condition.name}: {name}", *_rate_cells(rate)]
+        for result in results
+        for name, rate in result.groups.items()
+    ]
+    return _format_table(["by group", "", *_ERROR_COLUMNS], rows)
 
 
 def _rate_cells(rate: ErrorRate) -> list[str]:
     interval = "–" if rate.interval is None else " to ".join(f"{100 * end:.1f}" for end in rate.interval)
-    counts = (rate.words, rate.substitutions, rate.insertions, rate.deletions)
+    counts = (rate.words, rate.substitutions, rate.insertions, rate.deletions, rate.clips)
     return [format_percent(rate.rate), interval, *map(str, counts)]
 
 
 def _format_word_times(results: Sequence[ConditionResult]) -> str:
-    rows = [
-        [
-            "word timestamp errors",
-            "start, median",
-            "mean",
-            "end, median",
-            "mean",
-            "≤ 100 ms",
-            "≤ 120 ms",
-            "words",
-        ]
-    ]
+    rows = []
     for result in results:
-        times = result.time_error
-        if times is None:
-            continue
-        in_ms = (times.median_start_ms, times.mean_start_ms, times.median_end_ms, times.mean_end_ms)
-        shares = (times.words_within_100_ms, times.words_within_120_ms)
-        rows.append(
-            [
-                result.condition.name,
-                *(f"{value:.0f} ms" for value in in_ms),
-                *map(format_percent, shares),
-                str(times.words),
-            ]
-        )
-    return _align_columns(rows) if len(rows) > 1 else ""
+        if (times := result.time_error) is not None:
+            in_ms = (times.median_start_ms, times.mean_start_ms, times.median_end_ms, times.mean_end_ms)
+            shares = (times.words_within_100_ms, times.words_within_120_ms)
+            cells = (*(f"{value:.0f} ms" for value in in_ms), *map(format_percent, shares))
+            rows.append([result.condition.name, *cells, str(times.words)])
+    header = ["word timestamp errors", "start, median", "mean", "end, median", "mean"]
+    return _format_table([*header, "≤ 100 ms", "≤ 120 ms", "words"], rows)
 
 
 def _format_attribution(results: Sequence[ConditionResult]) -> str:
-    rows = [["speaker attribution", "of recognized", "of reference", "words", "clips"]]
+    rows = []
     for result in results:
-        found = result.attribution
-        if found is not None:
-            shares = (found.share_of_recognized, found.share_of_reference)
-            rows.append(
-                [result.condition.name, *map(format_percent, shares), str(found.words), str(found.clips)]
-            )
-    return _align_columns(rows) if len(rows) > 1 else ""
+        if (found := result.attribution) is not None:
+            shares = map(format_percent, (found.share_of_recognized, found.share_of_reference))
+            rows.append([result.condition.name, *shares, str(found.words), str(found.clips)])
+    return _format_table(["speaker attribution", "of recognized", "of reference", "words", "clips"], rows)
 
 
 def _format_failures(results: Sequence[ConditionResult]) -> str:
@@ -124,14 +99,13 @@ def _format_warnings(results: Sequence[ConditionResult]) -> str:
     return "\n".join(["server warnings:", *warnings]) if warnings else ""
 
 
-def _align_columns(rows: Sequence[Sequence[str]]) -> str:
-    """Format rows as columns of minimal width, the first left-aligned, the others right-aligned."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [
-            row[0].ljust(widths[0]),
-            *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
-        ]
-        lines.append("  ".join(cells).rstrip())
+def _format_table(header: list[str], rows: list[list[str]]) -> str:
+    """Format columns of minimal width, the first left-aligned, the others right-aligned; "" without rows."""
+    if not rows:
+        return ""
+    table = [header, *rows]
+    first, *widths = (max(map(len, column)) for column in zip(*table, strict=True))
+    lines = (
+        "  ".join([name.ljust(first), *map(str.rjust, cells, widths)]).rstrip() for name, *cells in table
+    )
     return "\n".join(lines)

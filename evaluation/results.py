@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gorggle_evaluation.conditions import Condition
 from gorggle_evaluation.confusions import Confusions, count_confusions
+from gorggle_evaluation.manifest import ReferenceWord
 from gorggle_evaluation.metrics import (
     Alignment,
     ErrorRate,
     TimeError,
-    TimeSpan,
     align_words,
     compute_error_rate,
     compute_time_error,
     compute_time_offsets_s,
 )
 from gorggle_evaluation.speaker_attribution import Attribution, attribute_words
-from gorggle_evaluation.transcriber import ClipResult
+from gorggle_evaluation.transcriber import ClipResult, HypothesisWord
 from gorggle_evaluation.visemes import Lexicon
 
 
@@ -71,24 +72,25 @@ def summarize_condition(clips: Sequence[ClipResult], lexicon: Lexicon | None, se
         seed: of the bootstrap.
     """
     alignments = [align_words(clip.entry.texts, clip.texts) for clip in clips]
-    timed = [
-        pair
-        for clip, alignment in zip(clips, alignments, strict=True)
-        for pair in _pair_timed_words(clip, alignment)
-    ]
+    aligned = list(zip(clips, alignments, strict=True))
+    offsets_s = compute_time_offsets_s(pair for one in aligned for pair in _pair_timed_words(*one))
     transcribed = [clip for clip in clips if clip.error is None]
     return ConditionResult(
         condition=clips[0].condition,
         error_rate=compute_error_rate(alignments, seed),
-        groups=_error_rates_by_group(clips, alignments, seed),
-        time_error=compute_time_error(timed),
-        time_offsets_s=compute_time_offsets_s(timed),
+        groups=_error_rates_by_group(aligned, seed),
+        time_error=compute_time_error(offsets_s),
+        time_offsets_s=offsets_s,
         attribution=Attribution.combine(
             _attribute_clip(clip, alignment)
-            for clip, alignment in zip(clips, alignments, strict=True)
+            for clip, alignment in aligned
             if len(clip.entry.speakers) > 1 and clip.condition.modality != "audio"
         ),
-        confusions=_count_confusions(clips, alignments, lexicon),
+        confusions=count_confusions(
+            [(clip.entry.texts[i], clip.texts[j]) for clip, found in aligned for i, j in found.substitutions],
+            [clip.entry.texts[i] for clip, found in aligned for i, _ in found.correct],
+            lexicon,
+        ),
         media_s=sum(clip.duration_s for clip in transcribed),
         elapsed_s=sum(clip.elapsed_s for clip in transcribed),
         failures={r.entry.id: r.error for r in clips if r.error is not None},
@@ -99,18 +101,18 @@ def summarize_condition(clips: Sequence[ClipResult], lexicon: Lexicon | None, se
 def condition_to_json(result: ConditionResult) -> dict[str, Any]:
     """Return the figures of a condition as JSON values."""
     condition, speakers, factor = result.condition, result.attribution, result.real_time_factor
-    return {
+    figures = {
         "name": condition.name,
         **_condition_fields(condition),
-        "words": _round_floats(dataclasses.asdict(result.error_rate)),
-        "groups": {name: _round_floats(dataclasses.asdict(rate)) for name, rate in result.groups.items()},
-        "times": None if result.time_error is None else _round_floats(dataclasses.asdict(result.time_error)),
+        "words": dataclasses.asdict(result.error_rate),
+        "groups": {name: dataclasses.asdict(rate) for name, rate in result.groups.items()},
+        "times": None if result.time_error is None else dataclasses.asdict(result.time_error),
         "speakers": None
         if speakers is None
         else {
             **dataclasses.asdict(speakers),
-            "share_of_recognized": round(speakers.share_of_recognized, 6),
-            "share_of_reference": round(speakers.share_of_reference, 6),
+            "share_of_recognized": speakers.share_of_recognized,
+            "share_of_reference": speakers.share_of_reference,
         },
         "confusions": _confusions_to_json(result.confusions),
         "media_s": round(result.media_s, 3),
@@ -119,6 +121,8 @@ def condition_to_json(result: ConditionResult) -> dict[str, Any]:
         "failures": [{"id": name, "error": error} for name, error in result.failures.items()],
         "warnings": result.warnings,
     }
+    rounded: dict[str, Any] = json.loads(json.dumps(figures), parse_float=lambda text: round(float(text), 6))
+    return rounded
 
 
 def clip_to_json(clip: ClipResult) -> dict[str, Any]:
@@ -171,21 +175,19 @@ def _list_errors(clip: ClipResult, alignment: Alignment) -> list[dict[str, Any]]
     ]
 
 
-def _pair_timed_words(clip: ClipResult, alignment: Alignment) -> list[tuple[TimeSpan, TimeSpan]]:
+def _pair_timed_words(clip: ClipResult, alignment: Alignment) -> list[tuple[ReferenceWord, HypothesisWord]]:
     """Return pairs (reference, hypothesis) of correct words with timestamps."""
     pairs = ((clip.entry.words[i], clip.words[j]) for i, j in alignment.correct)
     return [
-        (cast(TimeSpan, reference), cast(TimeSpan, hypothesis))
+        (reference, hypothesis)
         for reference, hypothesis in pairs
         if None not in (reference.start_s, reference.end_s, hypothesis.start_s, hypothesis.end_s)
     ]
 
 
-def _error_rates_by_group(
-    clips: Sequence[ClipResult], alignments: Sequence[Alignment], seed: int
-) -> dict[str, ErrorRate]:
+def _error_rates_by_group(aligned: Sequence[tuple[ClipResult, Alignment]], seed: int) -> dict[str, ErrorRate]:
     groups: dict[str, list[Alignment]] = {}
-    for clip, alignment in zip(clips, alignments, strict=True):
+    for clip, alignment in aligned:
         if clip.entry.group is not None:
             groups.setdefault(clip.entry.group, []).append(alignment)
     return {name: compute_error_rate(members, seed) for name, members in sorted(groups.items())}
@@ -195,21 +197,6 @@ def _attribute_clip(clip: ClipResult, alignment: Alignment) -> Attribution:
     said_by = [word.speaker or "" for word in clip.entry.words]
     read_on = [(i, clip.words[j].speaker) for i, j in (*alignment.correct, *alignment.substitutions)]
     return attribute_words(said_by, read_on)
-
-
-def _count_confusions(
-    clips: Sequence[ClipResult], alignments: Sequence[Alignment], lexicon: Lexicon | None
-) -> Confusions:
-    pairs = list(zip(clips, alignments, strict=True))
-    return count_confusions(
-        [
-            (clip.entry.texts[i], clip.texts[j])
-            for clip, alignment in pairs
-            for i, j in alignment.substitutions
-        ],
-        [clip.entry.texts[i] for clip, alignment in pairs for i, _ in alignment.correct],
-        lexicon,
-    )
 
 
 def _confusions_to_json(confusions: Confusions) -> dict[str, Any]:
@@ -224,9 +211,7 @@ def _confusions_to_json(confusions: Confusions) -> dict[str, Any]:
         else {
             "counts": [
                 {"reference": reference, "hypothesis": hypothesis, "count": count}
-                for (reference, hypothesis), count in sorted(
-                    visemes.counts.items(), key=lambda item: -item[1]
-                )
+                for (reference, hypothesis), count in Counter(visemes.counts).most_common()
             ],
             "reference_counts": visemes.reference_counts,
             "phoneme_substitutions": visemes.phoneme_substitutions,
@@ -234,12 +219,3 @@ def _confusions_to_json(confusions: Confusions) -> dict[str, Any]:
             "substitutions_without_pronunciation": visemes.without_pronunciation,
         },
     }
-
-
-def _round_floats(values: dict[str, Any]) -> dict[str, Any]:
-    def rounded(value: Any) -> Any:
-        if isinstance(value, tuple):
-            return [rounded(inner) for inner in value]
-        return round(value, 6) if isinstance(value, float) else value
-
-    return {name: rounded(value) for name, value in values.items()}

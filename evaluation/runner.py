@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -41,10 +42,12 @@ def transcribe_clips(
     results: dict[tuple[str, Condition], ClipResult] = {}
     pool = futures.ThreadPoolExecutor(jobs)
     try:
+        # `build_conditions` returns the modalities of one noise condition in a row.
+        groups = [list(group) for _, group in itertools.groupby(conditions, lambda one: one.noise)]
         tasks = [
             pool.submit(_transcribe_clip, transcriber, entry, group, mixer)
             for entry in entries
-            for group in _group_by_noise(conditions)
+            for group in groups
         ]
         for task in futures.as_completed(tasks):
             for result in task.result():
@@ -64,13 +67,6 @@ def _transcribe_clip(
     """Transcribe one clip in all modalities of one noise condition."""
     clip = functools.cache(functools.partial(mixer.mix, entry, conditions[0].noise))
     return [transcriber.transcribe(entry, condition, clip) for condition in conditions]
-
-
-def _group_by_noise(conditions: Sequence[Condition]) -> list[list[Condition]]:
-    groups: dict[object, list[Condition]] = {}
-    for condition in conditions:
-        groups.setdefault(condition.noise, []).append(condition)
-    return list(groups.values())
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 # The service's speaker id for off-screen speech: such words count as unattributed.
 NO_FACE = "voice"
@@ -42,12 +42,7 @@ class Attribution:
         totals = list(clips)
         if not totals:
             return None
-        return Attribution(
-            sum(clip.correct for clip in totals),
-            sum(clip.recognized for clip in totals),
-            sum(clip.words for clip in totals),
-            sum(clip.clips for clip in totals),
-        )
+        return Attribution(*map(sum, zip(*map(astuple, totals), strict=True)))
 
 
 def attribute_words(reference_speakers: Sequence[str], recognized: Sequence[tuple[int, str]]) -> Attribution:

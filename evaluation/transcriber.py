@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 from gorggle import Client, GorggleError, OverloadedError, Segment
 from gorggle.results import sort_segments
-from gorggle_evaluation.conditions import Clip, Condition
+from gorggle_evaluation.conditions import Condition
 from gorggle_evaluation.manifest import Entry
-from gorggle_evaluation.media import MediaError
+from gorggle_evaluation.media import Clip, MediaError
 from gorggle_evaluation.text_normalization import normalize_words
 
 # How long an overloaded server is retried.

@@ -7,6 +7,7 @@ to the viseme with the most similar lip shape: /h ŋ/ to /k ɡ/, /ʒ/ to /ʃ/, /
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -128,36 +129,24 @@ def align_phonemes(
     Phonemes of one viseme cost less than others, and vowels are not aligned to consonants: "bin" and "pin" differ in their
     first phoneme.
     """
-    costs = [
-        [_GAP_COST * (row + column) for column in range(len(hypothesis) + 1)]
-        for row in range(len(reference) + 1)
-    ]
-    for row, expected in enumerate(reference, 1):
-        for column, actual in enumerate(hypothesis, 1):
-            costs[row][column] = min(
-                costs[row - 1][column - 1] + _substitution_cost(expected, actual),
-                costs[row - 1][column] + _GAP_COST,
-                costs[row][column - 1] + _GAP_COST,
-            )
-    pairs: list[tuple[Phoneme | None, Phoneme | None]] = []
-    row, column = len(reference), len(hypothesis)
-    while row or column:
-        here = costs[row][column]
-        if (
-            row
-            and column
-            and here
-            == costs[row - 1][column - 1] + _substitution_cost(reference[row - 1], hypothesis[column - 1])
-        ):
-            row, column = row - 1, column - 1
-            pairs.append((reference[row], hypothesis[column]))
-        elif row and here == costs[row - 1][column] + _GAP_COST:
-            row -= 1
-            pairs.append((reference[row], None))
-        else:
-            column -= 1
-            pairs.append((None, hypothesis[column]))
-    return pairs[::-1]
+
+    @functools.cache
+    def align(row: int, column: int) -> tuple[float, tuple[tuple[Phoneme | None, Phoneme | None], ...]]:
+        """Return cost and pairs of the phonemes before two positions."""
+        if not row and not column:
+            return 0.0, ()
+        steps: list[tuple[int, int, float]] = []  # the first of equal cost is taken
+        if row and column:
+            steps.append((1, 1, _substitution_cost(reference[row - 1], hypothesis[column - 1])))
+        steps += [(1, 0, _GAP_COST)] * (row > 0) + [(0, 1, _GAP_COST)] * (column > 0)
+        found = []
+        for down, right, step_cost in steps:
+            cost, pairs = align(row - down, column - right)
+            pair = (reference[row - 1] if down else None, hypothesis[column - 1] if right else None)
+            found.append((cost + step_cost, (*pairs, pair)))
+        return min(found, key=lambda option: option[0])
+
+    return list(align(len(reference), len(hypothesis))[1])
 
 
 def _find_viseme(ipa: str) -> str:
@@ -177,8 +166,5 @@ def _substitution_cost(reference: Phoneme, hypothesis: Phoneme) -> float:
         return 0.0
     if reference.viseme == hypothesis.viseme:
         return _SAME_VISEME_COST
-    return (
-        _SAME_CLASS_COST
-        if (reference.viseme in VOWELS) == (hypothesis.viseme in VOWELS)
-        else _SUBSTITUTION_COST
-    )
+    is_same_class = (reference.viseme in VOWELS) == (hypothesis.viseme in VOWELS)
+    return _SAME_CLASS_COST if is_same_class else _SUBSTITUTION_COST

@@ -27,14 +27,14 @@ UTTERANCES = {"train": 14_000, "validation": 100, "test": 500}  # per corpus; th
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; results go to stdout, progress to stderr."""
     options = _build_parser().parse_args(arguments)
-    command = {
+    commands = {
         "prepare": _prepare,
         "train": _train,
         "export": _export,
         "evaluate": _evaluate,
         "clips": _clips,
-    }[options.command]
-    command(options)
+    }
+    commands[options.command](options)
     return 0
 
 
@@ -149,7 +149,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.plot and options.noise is None:
         sys.exit("--plot requires --noise")
     kinds = () if options.noise is None else options.noise or tuple(NoiseKind)
-    conditions = (*CLEAN, *(condition for condition in NOISY if condition.noise in kinds))
+    conditions = (*CLEAN, *(condition for condition in NOISY if condition.noise.kind in kinds))
     measured = {}
     for corpus in map(Corpus, options.corpus or Corpus):
         render_split(options.data, Split.TEST, options.sentences, options.threads, _report, corpus)

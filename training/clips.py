@@ -9,8 +9,9 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,10 @@ from training.photo_animation import Photograph, render_photo_frames
 from training.sentences import DEMO_SENTENCES, DEMO_SPEAKER_SEED
 from training.speech_synthesis import (
     SAMPLE_RATE_HZ,
-    Speech,
     TimedPhoneme,
     TimedWord,
     Voice,
-    pad_speech,
+    join_speech,
     synthesize,
 )
 from training.visemes import FRAME_RATE_HZ, ArticulationStyle, mouth_motion
@@ -38,6 +38,7 @@ Int16Array = NDArray[np.int16]
 UInt8Array = NDArray[np.uint8]
 
 DEMO_VOICE = Voice(language="en", variant="f2", rate_wpm=100, pitch=52, pitch_range=55, volume=80)
+PAUSE_S = 0.7
 _SECOND_VOICE = Voice(language="en-us", variant="m3", rate_wpm=112, pitch=42, pitch_range=50, volume=80)
 
 
@@ -61,66 +62,34 @@ class Scene:
     sentences: tuple[TimedSentence, ...]
 
 
-@dataclass(frozen=True)
-class Encoding:
-    """Codec settings; the container follows the file's suffix."""
-
-    video_codec: str = "libx264"
-    audio_codec: str = "aac"
-    pixel_format: str = "yuv420p"
-    audio_rate_hz: int = 48_000
-    audio_bit_rate: int = 64_000
-    video_options: tuple[tuple[str, str], ...] = (("crf", "23"), ("preset", "medium"))
-    container_options: tuple[tuple[str, str], ...] = (("movflags", "+faststart"),)
-
-
-MP4 = Encoding()
-WEBM = Encoding(
-    video_codec="libvpx-vp9",
-    audio_codec="libopus",
-    video_options=(("crf", "33"), ("b", "0"), ("deadline", "realtime"), ("cpu-used", "6")),
-    container_options=(),
-)
-
-
-def write_clip(
-    path: Path | str,
-    frames: Iterable[UInt8Array],
-    waveform: Int16Array | None,
-    fps: Fraction | int = FRAME_RATE_HZ,
-    encoding: Encoding | None = None,
-) -> None:
-    """Encode frames (BGR [H, W, 3], even sizes) and audio (mono, 16 kHz; None for none) into a file.
-
-    Without `encoding`, WebM files get VP9 and Opus, others H.264 and AAC; MP4 has its index at the start.
+def write_clip(path: Path, frames: Iterable[UInt8Array], waveform: Int16Array) -> None:
+    """Encode frames (BGR [H, W, 3], even sizes) and audio (mono, 16 kHz) with H.264 and AAC into a file.
 
     Raises:
         ValueError: there are no frames.
     """
-    path = Path(path)
-    encoding = encoding or (WEBM if path.suffix == ".webm" else MP4)
     remaining = iter(frames)
     first = next(remaining, None)
     if first is None:
         raise ValueError(f"no frames to write to {path}: at least one is required")
-    # Only for MP4: PyAV refuses options that a container does not have.
-    options = encoding.container_options if path.suffix in {".mp4", ".mov", ".m4v"} else ()
-    with av.open(str(path), "w", options=dict(options)) as container:
+    # The index at the start; PyAV refuses options that a container does not have.
+    options = {"movflags": "+faststart"} if path.suffix in {".mp4", ".mov", ".m4v"} else {}
+    with av.open(str(path), "w", options=options) as container:
         video: Any = container.add_stream(
-            encoding.video_codec, rate=Fraction(fps), options=dict(encoding.video_options)
+            "libx264", rate=FRAME_RATE_HZ, options={"crf": "23", "preset": "medium"}
         )
         video.height, video.width = first.shape[:2]
-        video.pix_fmt = encoding.pixel_format
-        audio: Any = None
-        if waveform is not None:
-            audio = container.add_stream(encoding.audio_codec, rate=encoding.audio_rate_hz, layout="mono")
-            audio.bit_rate = encoding.audio_bit_rate
-        audio_packets = iter(()) if waveform is None else _encode_audio(audio, waveform)
+        video.pix_fmt = "yuv420p"
+        audio: Any = container.add_stream("aac", rate=48_000, layout="mono")
+        audio.bit_rate = 64_000
+        audio_packets = _encode_audio(audio, waveform)
         audio_end_s = 0.0
         for number, frame in enumerate(itertools.chain([first], remaining)):
             container.mux(video.encode(av.VideoFrame.from_ndarray(frame, format="bgr24")))
             # Interleaved with the video, so that streaming readers get both in time.
-            while audio_end_s <= number / fps and (packets := next(audio_packets, None)) is not None:
+            while (
+                audio_end_s <= number / FRAME_RATE_HZ and (packets := next(audio_packets, None)) is not None
+            ):
                 container.mux(packets)
                 audio_end_s = max([audio_end_s, *(float(p.pts * p.time_base) for p in packets)])
         container.mux(video.encode(None))
@@ -142,89 +111,67 @@ def _encode_audio(stream: Any, waveform: Int16Array) -> Iterator[list[Any]]:
     yield stream.encode(None)
 
 
-@dataclass(frozen=True)
-class _Dialogue:
-    """The audio of a conversation, and each speaker's phonemes on its time line."""
+def _synthesize_turns(
+    turns: Sequence[tuple[int, str]], voices: Sequence[Voice], pause_s: float
+) -> tuple[Int16Array, list[list[TimedPhoneme]], tuple[TimedSentence, ...]]:
+    """Synthesize sentences in turn, with a pause before, between and after them.
 
-    waveform: Int16Array
-    phonemes: tuple[tuple[TimedPhoneme, ...], ...]
-    sentences: tuple[TimedSentence, ...]
-    duration_s: float
-
-
-def _synthesize_turns(turns: Sequence[tuple[int, str]], voices: Sequence[Voice], pause_s: float) -> _Dialogue:
-    """Synthesize sentences in turn, with a pause before, between and after them."""
-    waveforms: list[Int16Array] = []
+    Returns:
+        The audio, each speaker's phonemes, and the sentences.
+    """
+    parts = [synthesize(text, voices[who]) for who, text in turns]
+    speech = join_speech(parts, [pause_s] * len(parts) + [0.0])
+    words, spoken = iter(speech.words), iter(speech.phonemes)
     phonemes: list[list[TimedPhoneme]] = [[] for _ in voices]
     sentences: list[TimedSentence] = []
-    samples = 0
-    for who, text in turns:
-        alone = _trim_tail(synthesize(text, voices[who]))
-        speech = pad_speech(alone, samples / SAMPLE_RATE_HZ + pause_s, 0.0)
-        phonemes[who] += speech.phonemes
-        start_s, end_s = speech.words[0].start_s, speech.words[-1].end_s
-        sentences.append(TimedSentence(text, who, start_s, end_s, speech.words))
-        waveforms.append(speech.waveform[samples:])
-        samples = len(speech.waveform)
+    for (who, text), part in zip(turns, parts, strict=True):
+        phonemes[who] += itertools.islice(spoken, len(part.phonemes))
+        own = tuple(itertools.islice(words, len(part.words)))
+        sentences.append(TimedSentence(text, who, own[0].start_s, own[-1].end_s, own))
     # A whole number of frames: audio and video end together.
-    frames = int(np.ceil((samples / SAMPLE_RATE_HZ + pause_s) * FRAME_RATE_HZ))
+    frames = math.ceil((speech.duration_s + pause_s) * FRAME_RATE_HZ)
     length = frames * SAMPLE_RATE_HZ // FRAME_RATE_HZ
-    waveform = np.concatenate([*waveforms, np.zeros(length - samples, np.int16)])
-    own = tuple(tuple(mine) for mine in phonemes)
-    return _Dialogue(waveform, own, tuple(sentences), frames / FRAME_RATE_HZ)
-
-
-def _trim_tail(speech: Speech) -> Speech:
-    """Remove the synthesizer's trailing silence, so that pauses have the requested length."""
-    count = int(np.ceil(speech.phonemes[-1].end_s * SAMPLE_RATE_HZ))
-    waveform = speech.waveform[:count]
-    return replace(speech, waveform=waveform, duration_s=len(waveform) / SAMPLE_RATE_HZ)
+    return np.pad(speech.waveform, (0, length - len(speech.waveform))), phonemes, tuple(sentences)
 
 
 def single_speaker_scene(
     speaker: Speaker,
     sentences: Sequence[str],
     voice: Voice,
-    pause_s: float = 0.7,
+    pause_s: float = PAUSE_S,
     size: tuple[int, int] = (640, 480),
-    rng: np.random.Generator | None = None,
 ) -> Scene:
     """Render one drawn speaker who says sentences with pauses of `pause_s` around them."""
-    return dialogue_scene([speaker], [voice], [(0, text) for text in sentences], pause_s, size, rng)
+    return dialogue_scene([speaker], [voice], [(0, text) for text in sentences], pause_s, size)
 
 
 def dialogue_scene(
     speakers: Sequence[Speaker],
     voices: Sequence[Voice],
     turns: Sequence[tuple[int, str]],
-    pause_s: float = 0.7,
+    pause_s: float = PAUSE_S,
     size: tuple[int, int] = (1280, 720),
     rng: np.random.Generator | None = None,
 ) -> Scene:
     """Render speakers side by side who take turns: `turns` are pairs of speaker (from 0) and sentence."""
-    conversation = _synthesize_turns(turns, voices, pause_s)
+    waveform, phonemes, sentences = _synthesize_turns(turns, voices, pause_s)
     width, height = size
     videos = []
-    for speaker, phonemes in zip(speakers, conversation.phonemes, strict=True):
+    for speaker, own in zip(speakers, phonemes, strict=True):
         own_rng = np.random.default_rng(speaker.seed) if rng is None else rng.spawn(1)[0]
-        motion = mouth_motion(phonemes, conversation.duration_s, own_rng, speaker.style)
+        motion = mouth_motion(own, len(waveform) / SAMPLE_RATE_HZ, own_rng, speaker.style)
         videos.append(render_frames(speaker, motion, (width // len(speakers), height), own_rng))
-    return Scene(compose_side_by_side(videos), conversation.waveform, conversation.sentences)
+    return Scene(compose_side_by_side(videos), waveform, sentences)
 
 
 def photo_scene(
-    photo: Photograph,
-    sentences: Sequence[str],
-    voice: Voice,
-    pause_s: float = 0.7,
-    size: tuple[int, int] = (640, 480),
-    rng: np.random.Generator | None = None,
+    photo: Photograph, sentences: Sequence[str], voice: Voice, size: tuple[int, int] = (640, 480)
 ) -> Scene:
     """Animate a photograph: the mouth is warped to the words."""
-    rng = rng or np.random.default_rng(0)
-    conversation = _synthesize_turns([(0, text) for text in sentences], [voice], pause_s)
-    motion = mouth_motion(conversation.phonemes[0], conversation.duration_s, rng, ArticulationStyle())
-    return Scene(render_photo_frames(photo, motion, size, rng), conversation.waveform, conversation.sentences)
+    rng = np.random.default_rng(0)
+    waveform, (phonemes,), timed = _synthesize_turns([(0, text) for text in sentences], [voice], PAUSE_S)
+    motion = mouth_motion(phonemes, len(waveform) / SAMPLE_RATE_HZ, rng, ArticulationStyle())
+    return Scene(render_photo_frames(photo, motion, size, rng), waveform, timed)
 
 
 def compose_side_by_side(videos: Sequence[Iterable[UInt8Array]]) -> Iterator[UInt8Array]:
@@ -235,21 +182,14 @@ def compose_side_by_side(videos: Sequence[Iterable[UInt8Array]]) -> Iterator[UIn
 
 def to_ground_truth(scene: Scene, made_by: str, **extra: Any) -> dict[str, Any]:
     """Return the ground truth of a clip, as in its JSON file."""
+    sentences = json.dumps([asdict(sentence) for sentence in scene.sentences])
     return {
         "made_by": made_by,
         **extra,
         "frame_rate_hz": FRAME_RATE_HZ,
         "duration_s": len(scene.waveform) / SAMPLE_RATE_HZ,
-        "sentences": [_round_floats(asdict(sentence)) for sentence in scene.sentences],
+        "sentences": json.loads(sentences, parse_float=lambda number: round(float(number), 3)),
     }
-
-
-def _round_floats(value: Any) -> Any:
-    if isinstance(value, float):
-        return round(value, 3)
-    if isinstance(value, dict):
-        return {key: _round_floats(inner) for key, inner in value.items()}
-    return [_round_floats(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
 def demo_scene() -> Scene:
@@ -257,10 +197,10 @@ def demo_scene() -> Scene:
     return single_speaker_scene(demo_speaker(), DEMO_SENTENCES, DEMO_VOICE, pause_s=1.0)
 
 
-def two_speakers_scene(sentences: Sequence[str] = DEMO_SENTENCES[:4]) -> Scene:
+def two_speakers_scene() -> Scene:
     """Render two test speakers in one video of 1280 × 720 who take turns."""
     speakers = [Speaker.from_seed(DEMO_SPEAKER_SEED + 5), Speaker.from_seed(DEMO_SPEAKER_SEED + 11)]
-    turns = [(index % 2, text) for index, text in enumerate(sentences)]
+    turns = [(index % 2, text) for index, text in enumerate(DEMO_SENTENCES[:4])]
     return dialogue_scene(speakers, [DEMO_VOICE, _SECOND_VOICE], turns, pause_s=0.8)
 
 
@@ -283,10 +223,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         width, height = (int(part) for part in options.size.split("x"))
         photo = Photograph(options.photo)
-        scene, who = (
-            photo_scene(photo, DEMO_SENTENCES, DEMO_VOICE, size=(width, height)),
-            {"photo": photo.value},
-        )
+        scene = photo_scene(photo, DEMO_SENTENCES, DEMO_VOICE, size=(width, height))
+        who = {"photo": photo.value}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     write_clip(options.out, scene.frames, scene.waveform)
     options.out.with_suffix(".json").write_text(

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from gorggle_evaluation.noise import NoiseKind, generate_noise, mix_at_snr
 from gorggle_server.avhubert.audio_features import audio_features
+from gorggle_server.avhubert.config import EOS, PAD
+from gorggle_server.avhubert.tokenizer import Vocabulary
 from gorggle_server.inference.recognizer import GREY_MEAN, GREY_STD
 from gorggle_server.timebase import MODEL_INPUT_SIZE_PX
 from training.shards import UtteranceStore
 from training.speech_synthesis import TimedWord
-from training.tokenizer import END, PAD, Tokenizer
 from training.utterances import FRAME_RATE_HZ, Utterance
 
 # Frame target: no token is being said. <s> is never a target otherwise.
@@ -65,11 +66,9 @@ class Batch:
     def previous_tokens(self) -> torch.Tensor:
         """Return the decoder input, (B, L): tokens shifted right, starting with the end token, as in beam search."""
         shifted = self.tokens.roll(1, dims=1)
-        shifted[:, 0] = END
-        return shifted.masked_fill(shifted.eq(END) & self._not_first(), PAD)
-
-    def _not_first(self) -> torch.Tensor:
-        return (torch.arange(self.tokens.shape[1]) > 0)[None, :]
+        shifted = shifted.masked_fill(shifted.eq(EOS), PAD)
+        shifted[:, 0] = EOS
+        return shifted
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,9 @@ class Example:
 class BatchStream:
     """An endless stream of batches from a store that may be growing; deterministic per seed."""
 
-    def __init__(self, store: UtteranceStore, tokenizer: Tokenizer, frames_per_batch: int, seed: int) -> None:
+    def __init__(
+        self, store: UtteranceStore, tokenizer: Vocabulary, frames_per_batch: int, seed: int
+    ) -> None:
         self._store = store
         self._tokenizer = tokenizer
         self._frames_per_batch = frames_per_batch
@@ -113,8 +114,9 @@ class BatchStream:
         order = self._rng.permutation(len(self._store)).tolist()
         mean_frames = sum(self._store.frames) / len(self._store)
         stride = max(1, round(BATCHES_PER_SORT * self._frames_per_batch / mean_frames))
-        for window in _split_chunks(order, stride):
-            batches = list(self._pack(sorted(window, key=self._store.frames.__getitem__)))
+        for start in range(0, len(order), stride):
+            window = sorted(order[start : start + stride], key=self._store.frames.__getitem__)
+            batches = list(self._pack(window))
             for position in self._rng.permutation(len(batches)):
                 yield batches[position]
 
@@ -154,7 +156,7 @@ class BatchStream:
 
 
 def align_tokens(
-    words: Sequence[TimedWord], tokenizer: Tokenizer, frames: int
+    words: Sequence[TimedWord], tokenizer: Vocabulary, frames: int
 ) -> tuple[list[int], list[tuple[int, int]]]:
     """Return the tokens of an utterance and the frame span (first, end) of each.
 
@@ -171,7 +173,7 @@ def align_tokens(
             tokens.append(piece)
             spans.append((first, min(max(first + 1, round(end)), frames)))
     spans.append((min(spans[-1][1], frames - 1), frames))
-    return [*tokens, END], spans
+    return [*tokens, EOS], spans
 
 
 def augment_crops(crops: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:
@@ -234,14 +236,10 @@ def collate(examples: Sequence[Example]) -> Batch:
         batch.tokens[row, : len(example.tokens)] = torch.tensor(example.tokens)
         for position, (token, (first, end)) in enumerate(zip(example.tokens, example.spans, strict=True)):
             batch.attention[row, position, first:end] = 1 / (end - first)
-            if token != END:
+            if token != EOS:
                 batch.frame_tokens[row, first:end] = token
     return batch
 
 
 def _round_up(frames: int) -> int:
     return -(-frames // FRAMES_MULTIPLE) * FRAMES_MULTIPLE
-
-
-def _split_chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    return (items[start : start + size] for start in range(0, len(items), size))

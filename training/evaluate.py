@@ -3,51 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from gorggle_evaluation.metrics import ErrorRate, align_words, compute_error_rate, compute_time_error
+from gorggle_evaluation.conditions import (
+    AUDIO_MODALITIES,
+    MODALITY_NAMES,
+    VOICES_IN_BABBLE,
+    Condition,
+    NoiseCondition,
+)
+from gorggle_evaluation.metrics import (
+    ErrorRate,
+    align_words,
+    compute_error_rate,
+    compute_time_error,
+    compute_time_offsets_s,
+)
 from gorggle_evaluation.noise import NoiseKind, generate_noise, mix_at_snr
 from gorggle_server.avhubert.audio_features import audio_features
 from gorggle_server.avhubert.model import Model
 from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput, Recognizer
-from gorggle_server.types import Hypothesis, Modality
+from gorggle_server.types import Hypothesis
 from training.shards import UtteranceStore
 from training.utterances import Utterance
 
 UTTERANCES_PER_BATCH = 12
-VOICES_IN_BABBLE = 6
+SNRS_DB = (20.0, 10.0, 0.0, -10.0)
 
-
-@dataclass(frozen=True)
-class Condition:
-    """A modality, and noise at a signal-to-noise ratio or none."""
-
-    modality: Modality
-    noise: NoiseKind | None = None
-    snr_db: float = 0.0
-
-    @property
-    def name(self) -> str:
-        """Return for example "audio-visual, babble at 0 dB"."""
-        return f"{self.modality.value}, {self.noise_name}"
-
-    @property
-    def noise_name(self) -> str:
-        """Return for example "babble at 0 dB"."""
-        return f"{self.noise.value} at {self.snr_db:g} dB" if self.noise else "clean"
-
-
-CLEAN = tuple(
-    Condition(modality) for modality in (Modality.VIDEO_ONLY, Modality.AUDIO_ONLY, Modality.AUDIO_VISUAL)
-)
+CLEAN = tuple(Condition(modality, NoiseCondition()) for modality in ("video", "audio", "av"))
 NOISY = tuple(
-    Condition(modality, kind, snr_db)
+    Condition(modality, NoiseCondition(kind, snr_db))
     for kind in NoiseKind
-    for snr_db in (20.0, 10.0, 0.0, -10.0)
-    for modality in (Modality.AUDIO_ONLY, Modality.AUDIO_VISUAL)
+    for snr_db in SNRS_DB
+    for modality in AUDIO_MODALITIES[::-1]
 )
 
 
@@ -74,18 +65,17 @@ def evaluate_model(
     for condition in conditions:
         hypotheses = transcribe(model, selected, condition, beam_size)
         words = word_error_rate(selected, hypotheses)
-        times = compute_time_error(
-            [
-                (utterance.words[i], hypothesis.words[j])
-                for utterance, hypothesis in zip(selected, hypotheses, strict=True)
-                for i, j in align_words(
-                    [word.text for word in utterance.words], [word.text for word in hypothesis.words]
-                ).correct
-            ]
-        )
+        pairs = [
+            (utterance.words[i], hypothesis.words[j])
+            for utterance, hypothesis in zip(selected, hypotheses, strict=True)
+            for i, j in align_words(
+                [word.text for word in utterance.words], [word.text for word in hypothesis.words]
+            ).correct
+        ]
+        times = compute_time_error(compute_time_offsets_s(pairs))
         results[condition.name] = {
-            "modality": condition.modality.value,
-            "condition": condition.noise_name,
+            "modality": MODALITY_NAMES[condition.modality],
+            "condition": condition.noise.name,
             "words": asdict(words),
             "times": asdict(times) if times else None,
         }
@@ -123,20 +113,19 @@ def transcribe(
 
 def _make_input(utterances: Sequence[Utterance], index: int, condition: Condition) -> InferenceInput:
     utterance = utterances[index]
-    crops = None if condition.modality is Modality.AUDIO_ONLY else utterance.crops
-    if condition.modality is Modality.VIDEO_ONLY:
-        return InferenceInput(crops, None)
-    features = audio_features(_mix_noise(utterances, index, condition))[: utterance.frames]
-    return InferenceInput(crops, features)
+    if condition.modality == "video":
+        return InferenceInput(utterance.crops, None)
+    features = audio_features(_mix_noise(utterances, index, condition.noise))[: utterance.frames]
+    return InferenceInput(None if condition.modality == "audio" else utterance.crops, features)
 
 
-def _mix_noise(utterances: Sequence[Utterance], index: int, condition: Condition) -> np.ndarray:
+def _mix_noise(utterances: Sequence[Utterance], index: int, noise: NoiseCondition) -> np.ndarray:
     """Return the audio under a condition; the noise is the same for every modality and model."""
     waveform = utterances[index].waveform
-    if condition.noise is None:
+    if noise.kind is None:
         return waveform
     rng = np.random.default_rng(index)
     voices = [
         utterances[(index + offset) % len(utterances)].waveform for offset in range(1, VOICES_IN_BABBLE + 1)
     ]
-    return mix_at_snr(waveform, generate_noise(condition.noise, len(waveform), voices, rng), condition.snr_db)
+    return mix_at_snr(waveform, generate_noise(noise.kind, len(waveform), voices, rng), noise.snr_db)

@@ -7,7 +7,7 @@ of the landmark detector, measured on whole frames, are added.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 
@@ -137,45 +137,41 @@ def add_landmark_errors(transforms: Float32Array, rng: np.random.Generator) -> F
 
 
 def _draw_crops(speaker: Speaker, motion: Float32Array, pose: Pose, transforms: Float32Array) -> UInt8Array:
-    texture = _crop_texture(speaker)
-    skin = _Skin(speaker, texture, _CROP_BOX, _CROP_TEXTURE_SCALE)
-    shape = mouth_shape(speaker.mouth, motion)
-    layers = _project_layers(mouth_layers(speaker.mouth, shape), pose, transforms)
-    colours = {layer.colour: _luma(getattr(speaker.palette, layer.colour)) for layer, _ in layers}
+    skin = _Skin(speaker, _crop_texture(speaker), _CROP_BOX, _CROP_TEXTURE_SCALE)
+    layers = mouth_layers(speaker.mouth, mouth_shape(speaker.mouth, motion))
+    outlines = _project_layers(layers, pose, transforms)
+    colours = {layer.colour: _luma(getattr(speaker.palette, layer.colour)) for layer in layers}
     crops = np.empty((len(motion), MOUTH_CROP_SIZE_PX, MOUTH_CROP_SIZE_PX), np.uint8)
     jaw = speaker.mouth.opening * motion[:, JAW] * 0.8
     for index in range(len(motion)):
         crops[index] = skin.render(
             pose.rows[index], float(jaw[index]), transforms[index], (MOUTH_CROP_SIZE_PX, MOUTH_CROP_SIZE_PX)
         )
-        _draw_layers(crops[index], layers, colours, index)
+        draw_layers(crops[index], layers, outlines, colours, index)
     return crops
 
 
-def _draw_layers(
+def draw_layers(
     image: UInt8Array,
-    layers: list[tuple[Layer, NDArray[np.int32]]],
+    layers: Sequence[Layer],
+    outlines: Sequence[NDArray[np.int32]],
     colours: Mapping[str, float | face_appearance.Colour],
     index: int,
 ) -> None:
-    for layer, points in layers:
+    """Draw the visible layers of one frame; outlines are from `to_subpixels`."""
+    for layer, points in zip(layers, outlines, strict=True):
         if layer.visible[index]:
             cv2.fillPoly(image, [points[index]], colours[layer.colour], cv2.LINE_AA, SUBPIXEL_BITS)
 
 
-def _project_layers(
-    layers: list[Layer], pose: Pose, transforms: Float32Array
-) -> list[tuple[Layer, NDArray[np.int32]]]:
-    """Return every layer with its outline in sixteenths of a pixel: [T, N, 2]."""
-    return [
-        (
-            layer,
-            np.round(apply_transforms(transforms, pose.project(layer.points)) * (1 << SUBPIXEL_BITS)).astype(
-                np.int32
-            ),
-        )
-        for layer in layers
-    ]
+def to_subpixels(points: Float32Array) -> NDArray[np.int32]:
+    """Round points in pixels to sixteenths of a pixel."""
+    return np.round(points * (1 << SUBPIXEL_BITS)).astype(np.int32, order="C")
+
+
+def _project_layers(layers: Sequence[Layer], pose: Pose, transforms: Float32Array) -> list[NDArray[np.int32]]:
+    """Return the outline of every layer: [T, N, 2]."""
+    return [to_subpixels(apply_transforms(transforms, pose.project(layer.points))) for layer in layers]
 
 
 def _luma(colour: face_appearance.Colour) -> float:
@@ -243,7 +239,24 @@ def render_frames(
     rng = rng or np.random.default_rng(speaker.seed)
     pose = Pose.random(len(motion), rng, turn_deg=3.0, sway_deg=2.0)
     transforms = _frame_transforms(len(motion), size, rng)
-    yield from _render_portrait(speaker, motion, pose, transforms, size, rng)
+    face_shape, mouth, palette = speaker.face_shape, speaker.mouth, speaker.palette
+    scale = float(transforms[0, 0, 0])
+    rest = (float(transforms[0, 0, 2]), float(transforms[0, 1, 2]))
+    background = head_rendering.paint_background(face_shape, palette, speaker.seed, size, rest, scale)
+    texture, cover = head_rendering.paint_head(face_shape, mouth, palette, speaker.seed, scale)
+    skin = _Skin(speaker, np.dstack([texture, cover]), head_rendering.HEAD_BOX, scale)
+    gaze = 0.5 * slow_noise(rng, len(motion), 2, 40.0)
+    layers = head_rendering.eye_layers(face_shape, head_rendering.random_blinks(len(motion), rng), gaze)
+    layers += mouth_layers(mouth, mouth_shape(mouth, motion))
+    outlines = _project_layers(layers, pose, transforms)
+    colours = {**asdict(palette), **head_rendering.derive_head_colours(palette)}
+    jaw = mouth.opening * motion[:, JAW] * 0.8
+    for index in range(len(motion)):
+        head = skin.render(pose.rows[index], float(jaw[index]), transforms[index], size, cv2.BORDER_CONSTANT)
+        alpha = head[..., 3:].astype(np.uint16)
+        image = ((head[..., :3] * alpha + background * (255 - alpha) + 127) // 255).astype(np.uint8)
+        draw_layers(image, layers, outlines, colours, index)
+        yield np.asarray(cv2.GaussianBlur(image, (0, 0), 0.35 * scale), np.uint8)
 
 
 def _frame_transforms(frames: int, size: tuple[int, int], rng: np.random.Generator) -> Float32Array:
@@ -255,37 +268,6 @@ def _frame_transforms(frames: int, size: tuple[int, int], rng: np.random.Generat
     transforms[:, 0, 0] = transforms[:, 1, 1] = scale
     transforms[:, :, 2] = rest + 2.2 * scale * slow_noise(rng, frames, 2, 30.0)
     return transforms
-
-
-def _render_portrait(
-    speaker: Speaker,
-    motion: Float32Array,
-    pose: Pose,
-    transforms: Float32Array,
-    size: tuple[int, int],
-    rng: np.random.Generator,
-) -> Iterator[UInt8Array]:
-    face_shape, mouth, palette = speaker.face_shape, speaker.mouth, speaker.palette
-    scale = float(transforms[0, 0, 0])
-    rest = (float(transforms[0, 0, 2]), float(transforms[0, 1, 2]))
-    background = head_rendering.paint_background(face_shape, palette, speaker.seed, size, rest, scale)
-    texture, cover = head_rendering.paint_head(face_shape, mouth, palette, speaker.seed, scale)
-    skin = _Skin(speaker, np.dstack([texture, cover]), head_rendering.HEAD_BOX, scale)
-    gaze = 0.5 * slow_noise(rng, len(motion), 2, 40.0)
-    layers = head_rendering.eye_layers(face_shape, head_rendering.random_blinks(len(motion), rng), gaze)
-    layers += mouth_layers(mouth, mouth_shape(mouth, motion))
-    drawn = _project_layers(layers, pose, transforms)
-    colours: dict[str, face_appearance.Colour] = {
-        **asdict(palette),
-        **head_rendering.derive_head_colours(palette),
-    }
-    jaw = mouth.opening * motion[:, JAW] * 0.8
-    for index in range(len(motion)):
-        head = skin.render(pose.rows[index], float(jaw[index]), transforms[index], size, cv2.BORDER_CONSTANT)
-        alpha = head[..., 3:].astype(np.uint16)
-        image = ((head[..., :3] * alpha + background * (255 - alpha) + 127) // 255).astype(np.uint8)
-        _draw_layers(image, drawn, colours, index)
-        yield np.asarray(cv2.GaussianBlur(image, (0, 0), 0.35 * scale), np.uint8)
 
 
 def demo_speaker() -> Speaker:

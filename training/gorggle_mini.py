@@ -10,24 +10,20 @@ from typing import Any
 
 import torch
 
+from gorggle_evaluation.conditions import MODALITY_NAMES, Condition, NoiseCondition
 from gorggle_server.avhubert import save_model
 from gorggle_server.avhubert.model import Model
 from gorggle_server.avhubert.network import AVHubertNetwork
 from gorggle_server.avhubert.tokenizer import Vocabulary
-from gorggle_server.types import Modality
-from training.evaluate import Condition, transcribe, word_error_rate
+from training.evaluate import transcribe, word_error_rate
 from training.sentences import GRID_VOCABULARY, VOCABULARY, Corpus, Split
 from training.shards import UtteranceStore
-from training.tokenizer import Tokenizer, train_tokenizer
+from training.tokenizer import train_tokenizer
 from training.train import TrainingOptions, TrainingRun, small_config
 
 NAME = "gorggle-mini-1"
 # Names in model cards.
-_MODALITIES = {
-    Modality.AUDIO_VISUAL: "audio-visual",
-    Modality.VIDEO_ONLY: "video",
-    Modality.AUDIO_ONLY: "audio",
-}
+_MODALITIES = {"audio-visual": "audio-visual", "video only": "video", "audio only": "audio"}
 _DATASETS = {Corpus.GRID: "sentences of the GRID grammar", Corpus.PHRASES: "phrases"}
 _CARD_CONDITIONS = ("clean", "babble at 0 dB", "babble at -10 dB")
 VALIDATION_SENTENCES = 40  # per corpus
@@ -40,10 +36,9 @@ def train_gorggle_mini(
     """Train or resume the run in a folder; waits for the first rendered utterances."""
     store = _wait_for_store(data, Split.TRAIN, report)
     tokenizer = train_tokenizer()
-    check = _Validator(
-        tokenizer, {corpus: _wait_for_store(data, Split.VALIDATION, report, corpus) for corpus in Corpus}
-    )
-    run = TrainingRun(out, store, tokenizer, small_config(len(tokenizer.tokens)), options, check)
+    held_out = {corpus: _wait_for_store(data, Split.VALIDATION, report, corpus) for corpus in Corpus}
+    validate = _make_validator(tokenizer, held_out)
+    run = TrainingRun(out, store, tokenizer, small_config(len(tokenizer)), options, validate)
     run.train(report)
 
 
@@ -60,13 +55,11 @@ def export_model(
     """
     state = torch.load(out / "state.pt", map_location="cpu", weights_only=True)
     tokenizer = train_tokenizer()
-    config = small_config(len(tokenizer.tokens))
+    config = small_config(len(tokenizer))
     network = AVHubertNetwork(config)
     network.load_state_dict(state["averaged"])
     card = build_model_card(state["steps"], state["elapsed_s"] / 60, evaluation, earlier_runs)
-    save_model(
-        network, config, list(tokenizer.tokens), tokenizer.sentencepiece_model, card, path, dtype="float16"
-    )
+    save_model(network, config, tokenizer.tokens, tokenizer.sentencepiece_model, card, path, dtype="float16")
 
 
 def build_model_card(
@@ -100,7 +93,7 @@ def build_model_card(
         card["error_rates"] = [
             {
                 "dataset": f"{results['sentences']} {_DATASETS[Corpus(corpus)]}, rendered; speakers and sentences held out",
-                "modality": _MODALITIES[Modality(measured["modality"])],
+                "modality": _MODALITIES[measured["modality"]],
                 "condition": measured["condition"],
                 "word_error_rate_percent": round(100 * measured["words"]["rate"], 2),
                 "source": f"python -m training evaluate, beam {results['beam_size']}",
@@ -112,25 +105,26 @@ def build_model_card(
     return card
 
 
-class _Validator:
-    """Computes word error rates of a network on the validation speakers of each corpus."""
+def _make_validator(
+    vocabulary: Vocabulary, stores: Mapping[Corpus, UtteranceStore]
+) -> Callable[[AVHubertNetwork], dict[str, float]]:
+    """Return a function that computes a network's word error rates on the validation speakers of each corpus."""
+    utterances = {
+        corpus: [store[index] for index in range(min(VALIDATION_SENTENCES, len(store)))]
+        for corpus, store in stores.items()
+    }
 
-    def __init__(self, tokenizer: Tokenizer, stores: Mapping[Corpus, UtteranceStore]) -> None:
-        self._vocabulary = Vocabulary(tokenizer.tokens, tokenizer.sentencepiece_model)
-        self._utterances = {
-            corpus: [store[index] for index in range(min(VALIDATION_SENTENCES, len(store)))]
-            for corpus, store in stores.items()
-        }
-
-    def __call__(self, network: AVHubertNetwork) -> dict[str, float]:
-        model = Model(copy.deepcopy(network).float().cpu(), self._vocabulary)
+    def validate(network: AVHubertNetwork) -> dict[str, float]:
+        model = Model(copy.deepcopy(network).float().cpu(), vocabulary)
         return {
-            f"{corpus.value}, {modality.value}": word_error_rate(
-                utterances, transcribe(model, utterances, Condition(modality), beam_size=1)
+            f"{corpus.value}, {name}": word_error_rate(
+                own, transcribe(model, own, Condition(modality, NoiseCondition()), beam_size=1)
             ).rate
-            for corpus, utterances in self._utterances.items()
-            for modality in Modality
+            for corpus, own in utterances.items()
+            for modality, name in MODALITY_NAMES.items()
         }
+
+    return validate
 
 
 def _wait_for_store(

@@ -259,14 +259,17 @@ def _shoulders_outline(face_shape: FaceShape) -> Float32Array:
 
 def _throat_outline(face_shape: FaceShape) -> Float32Array:
     half = 35.0 * face_shape.jaw_width
-    curve = np.linspace(0, np.pi, 15)
-    low = np.stack([half * 1.1 * np.cos(curve), 88.0 + 24.0 * np.sin(curve)], axis=1)
-    return np.concatenate([[(-half, 20.0), (half, 20.0)], low]).astype(np.float32)
+    return np.concatenate([[(-half, 20.0), (half, 20.0)], _neck_curve(half * 1.1, 88.0, 24.0)]).astype(
+        np.float32
+    )
 
 
 def _collar_outline(face_shape: FaceShape) -> Float32Array:
     half = 35.0 * face_shape.jaw_width
+    inner, outer = _neck_curve(half * 1.12, 88.0, 24.0), _neck_curve(half * 1.24, 85.0, 32.0)
+    return np.concatenate([inner, outer[::-1]]).astype(np.float32)
+
+
+def _neck_curve(half_width: float, y: float, drop: float) -> NDArray[np.floating]:
     curve = np.linspace(0, np.pi, 15)
-    inner = np.stack([half * 1.12 * np.cos(curve), 88.0 + 24.0 * np.sin(curve)], axis=1)
-    outer = np.stack([half * 1.24 * np.cos(curve), 85.0 + 32.0 * np.sin(curve)], axis=1)[::-1]
-    return np.concatenate([inner, outer]).astype(np.float32)
+    return np.stack([half_width * np.cos(curve), y + drop * np.sin(curve)], axis=1)

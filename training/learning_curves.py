@@ -21,9 +21,8 @@ class MetricsLog:
 
     def add(self, kind: str, minutes: float, values: dict[str, float]) -> None:
         """Append metrics."""
-        entry = {"kind": kind, "minutes": round(minutes, 3)} | {
-            name: round(value, 5) for name, value in values.items()
-        }
+        rounded = {name: round(value, 5) for name, value in values.items()}
+        entry = {"kind": kind, "minutes": round(minutes, 3), **rounded}
         with self._path.open("a") as file:
             file.write(json.dumps(entry) + "\n")
 
@@ -31,12 +30,8 @@ class MetricsLog:
         """Return all entries of a kind, in order."""
         if not self._path.exists():
             return []
-        entries = [json.loads(line) for line in self._path.read_text().splitlines()]
-        return [
-            {name: value for name, value in entry.items() if name != "kind"}
-            for entry in entries
-            if entry["kind"] == kind
-        ]
+        entries = map(json.loads, self._path.read_text().splitlines())
+        return [entry for entry in entries if entry.pop("kind") == kind]
 
 
 def plot_learning_curves(log: MetricsLog, path: Path) -> None:

@@ -2,51 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gorggle_server.avhubert.config import PAD
 from gorggle_server.avhubert.frontend import BasicBlock, ResNet
 from gorggle_server.avhubert.network import AVHubertNetwork
 from training.dataset import Batch
-from training.tokenizer import PAD
 
 # PyTorch's initial PReLU slope, kept fixed: its gradient would cost as much as all convolutions.
 PRELU_SLOPE = 0.25
 FRAMES_MULTIPLE = 64
 INPUT_VARIANTS = 4  # per utterance: video only, audio only clean and noisy, audio-visual noisy
-
-
-@dataclass(frozen=True)
-class LossWeights:
-    """Weights of the parts of the loss.
-
-    Attributes:
-        label_smoothing: probability mass spread over all tokens.
-        frame_tokens: classify the token being said in each encoder frame (known from rendering).
-        attention: attend, for each token, to the frames in which it is said.
-        motion: regress the mouth's parameters from the front-end's features.
-    """
-
-    label_smoothing: float = 0.1
-    frame_tokens: float = 0.5
-    attention: float = 0.2
-    motion: float = 0.5
+LABEL_SMOOTHING = 0.1  # probability mass spread over all tokens
+# Weights of the auxiliary losses: the token being said in each encoder frame (known from rendering); attention, for each
+# token, to the frames in which it is said; and the mouth's parameters, regressed from the front-end's features.
+FRAME_TOKENS_WEIGHT, ATTENTION_WEIGHT, MOTION_WEIGHT = 0.5, 0.2, 0.5
 
 
 class TrainingLoss(nn.Module):
     """The network with two auxiliary heads for training."""
 
-    def __init__(self, network: AVHubertNetwork, motion_parameters: int, weights: LossWeights) -> None:
+    def __init__(self, network: AVHubertNetwork, motion_parameters: int) -> None:
         super().__init__()
         self.network = network
-        self.weights = weights
         config = network.config
-        self.motion_norm = nn.BatchNorm1d(
-            motion_parameters, affine=False
-        )  # normalizes parameters of different magnitude
+        # Normalizes parameters of different magnitude.
+        self.motion_norm = nn.BatchNorm1d(motion_parameters, affine=False)
         self.motion_head = nn.Linear(config.frontend_dim, motion_parameters)
         self.token_head = nn.Linear(config.encoder_dim, config.vocabulary_size)
         for name, parameter in network.named_parameters():
@@ -65,23 +48,16 @@ class TrainingLoss(nn.Module):
             self.network.encoder.feature_extractor_video.resnet, batch.video, batch.padding_mask
         )
         encoder_out = self._encode(features, batch)
-        padding_mask, tokens = (
-            batch.padding_mask.repeat(INPUT_VARIANTS, 1),
-            batch.tokens.repeat(INPUT_VARIANTS, 1),
+        padding_mask, tokens, previous_tokens, frame_targets = (
+            values.repeat(INPUT_VARIANTS, 1)
+            for values in (batch.padding_mask, batch.tokens, batch.previous_tokens, batch.frame_tokens)
         )
-        logits, attention = self.network.decode_with_attention(
-            encoder_out, padding_mask, batch.previous_tokens.repeat(INPUT_VARIANTS, 1)
-        )
+        logits, attention = self.network.decode_with_attention(encoder_out, padding_mask, previous_tokens)
         sentence = functional.cross_entropy(
-            logits.float().transpose(1, 2),
-            tokens,
-            ignore_index=PAD,
-            label_smoothing=self.weights.label_smoothing,
+            logits.float().transpose(1, 2), tokens, ignore_index=PAD, label_smoothing=LABEL_SMOOTHING
         )
         frame_tokens = functional.cross_entropy(
-            self.token_head(encoder_out).float().transpose(1, 2),
-            batch.frame_tokens.repeat(INPUT_VARIANTS, 1),
-            ignore_index=PAD,
+            self.token_head(encoder_out).float().transpose(1, 2), frame_targets, ignore_index=PAD
         )
         motion = functional.mse_loss(
             self.motion_head(features[real]).float(), self.motion_norm(batch.motion[real]).detach()
@@ -89,9 +65,9 @@ class TrainingLoss(nn.Module):
         attention_loss = _attention_loss(attention, batch.attention.repeat(INPUT_VARIANTS, 1, 1))
         loss = (
             sentence
-            + self.weights.frame_tokens * frame_tokens
-            + self.weights.motion * motion
-            + self.weights.attention * attention_loss
+            + FRAME_TOKENS_WEIGHT * frame_tokens
+            + MOTION_WEIGHT * motion
+            + ATTENTION_WEIGHT * attention_loss
         )
         parts = {
             "sentence": sentence,

@@ -18,10 +18,8 @@ import numpy as np
 import skimage.data
 from numpy.typing import NDArray
 
-from gorggle_server.timebase import MOUTH_CROP_SIZE_PX
 from training import face_appearance
 from training.camera_simulation import (
-    CameraEffects,
     Float32Array,
     UInt8Array,
     fit_similarities,
@@ -29,14 +27,12 @@ from training.camera_simulation import (
     slow_noise,
 )
 from training.face_appearance import ALIGNMENT_LANDMARKS
-from training.face_rendering import SUBPIXEL_BITS, add_landmark_errors
-from training.mouth_geometry import KNOTS, Layer, Mouth, MouthShape, mouth_layers, mouth_shape
+from training.face_rendering import draw_layers, to_subpixels
+from training.mouth_geometry import KNOTS, Mouth, MouthShape, mouth_layers, mouth_shape
 from training.visemes import JAW
 
 # The region that moves with the mouth, in head coordinates: from below the nose to the throat.
 _MOUTH_BOX = (-62.0, 2.0, 62.0, 92.0)
-_CROP_CANVAS_SCALE = 1.25
-_CROP_CANVAS_PX = 280
 
 
 class Photograph(StrEnum):
@@ -122,11 +118,10 @@ class _Lips:
 def render_photo_frames(
     photo: Photograph,
     motion: Float32Array,
-    size: tuple[int, int] = (640, 480),
-    rng: np.random.Generator | None = None,
+    size: tuple[int, int],
+    rng: np.random.Generator,
 ) -> Iterator[UInt8Array]:
     """Render the photograph as a video with the motion [T, K]: BGR [H, W, 3] per frame."""
-    rng = rng or np.random.default_rng(0)
     width, height = size
     scale = _FACE_SCALE * height / 480
     rest = np.array([width / 2, 0.56 * height], np.float32)
@@ -138,31 +133,6 @@ def render_photo_frames(
     for canvas, transform in zip(canvases, transforms, strict=True):
         frame = cv2.warpAffine(canvas, transform, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
         yield np.asarray(frame, np.uint8)
-
-
-def render_photo_crops(photo: Photograph, motion: Float32Array, rng: np.random.Generator) -> UInt8Array:
-    """Render mouth crops of the photograph in the server's geometry: [T, 96, 96], grey."""
-    capture = CameraEffects.random(rng)
-    frames = len(motion)
-    lips = _locate_lips(photo)
-    shape = mouth_shape(lips.mouth, motion)
-    middle_y = (shape.upper_outer + shape.lower_outer).mean(axis=1) / 2
-    rest = np.full(2, _CROP_CANVAS_PX / 2, np.float32)
-    # Head units are aligned already: the crop is centred on the mouth.
-    transforms = np.zeros((frames, 2, 3), np.float32)
-    transforms[:, 0, 0] = transforms[:, 1, 1] = 1.0 / _CROP_CANVAS_SCALE
-    transforms[:, :, 2] = MOUTH_CROP_SIZE_PX / 2 - rest / _CROP_CANVAS_SCALE
-    transforms[:, 0, 2] -= lips.middle_x
-    transforms[:, 1, 2] -= middle_y
-    transforms = add_landmark_errors(transforms, rng)
-    crops = np.empty((frames, MOUTH_CROP_SIZE_PX, MOUTH_CROP_SIZE_PX), np.uint8)
-    size = (_CROP_CANVAS_PX, _CROP_CANVAS_PX)
-    for index, canvas in enumerate(_render_canvases(photo, motion, _CROP_CANVAS_SCALE, rest, size)):
-        grey = cv2.cvtColor(canvas, cv2.COLOR_BGR2GRAY)
-        crops[index] = cv2.warpAffine(
-            grey, transforms[index], (MOUTH_CROP_SIZE_PX, MOUTH_CROP_SIZE_PX), borderMode=cv2.BORDER_REPLICATE
-        )
-    return capture.apply(crops, rng)
 
 
 @lru_cache(maxsize=len(Photograph))
@@ -226,24 +196,19 @@ def _render_canvases(
     shape = mouth_shape(lips.mouth, motion)
     layers = [layer for layer in mouth_layers(lips.mouth, shape) if layer.colour in _MOUTH_COLOURS]
     offset = np.array([lips.middle_x, 0.0], np.float32)
-    drawn = [_to_subpixels(layer, offset, scale, rest - bend.corner) for layer in layers]
+    drawn = [
+        to_subpixels((layer.points[..., :2] + offset) * scale + (rest - bend.corner)) for layer in layers
+    ]
     jaw = lips.mouth.opening * motion[:, JAW] * 0.8
     for index in range(len(motion)):
         canvas = still.copy()
         patch = bend.warp(still, shape, index, float(jaw[index]))
-        for layer, points in zip(layers, drawn, strict=True):
-            if layer.visible[index]:
-                cv2.fillPoly(patch, [points[index]], _MOUTH_COLOURS[layer.colour], cv2.LINE_AA, SUBPIXEL_BITS)
+        draw_layers(patch, layers, drawn, _MOUTH_COLOURS, index)
         canvas[bend.rows, bend.columns] = patch
         # The painted part is too sharp for a photograph; the skin around it keeps its texture.
         painted = canvas[bend.lip_rows, bend.lip_columns]
         canvas[bend.lip_rows, bend.lip_columns] = cv2.GaussianBlur(painted, (0, 0), 0.3 * scale)
         yield canvas
-
-
-def _to_subpixels(layer: Layer, offset: Float32Array, scale: float, rest: Float32Array) -> NDArray[np.int32]:
-    points = (layer.points[..., :2] + offset) * scale + rest
-    return np.round(points * (1 << SUBPIXEL_BITS)).astype(np.int32, order="C")
 
 
 class _LipWarp:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import multiprocessing
 import os
@@ -106,9 +107,9 @@ def render_split(
 ) -> None:
     """Render at least the given number of utterances, in whole shards, with worker processes."""
     shards = -(-utterances // UTTERANCES_PER_SHARD)
-    tasks = [(folder, split, number, corpus) for number in range(shards)]
+    write = functools.partial(write_shard, folder, split, corpus=corpus)
     with multiprocessing.get_context("spawn").Pool(workers, initializer=init_worker) as pool:
-        for done, _ in enumerate(pool.imap_unordered(_write_task, tasks), start=1):
+        for done, _ in enumerate(pool.imap_unordered(write, range(shards)), start=1):
             report(
                 f"{_folder_name(split, corpus)}: {done} of {shards} shards, {UTTERANCES_PER_SHARD} utterances each"
             )
@@ -118,11 +119,6 @@ def init_worker() -> None:
     """Lower the priority of a rendering worker and limit OpenCV to one thread."""
     os.nice(5)
     cv2.setNumThreads(1)  # one worker per core
-
-
-def _write_task(task: tuple[Path, Split, int, Corpus]) -> None:
-    folder, split, number, corpus = task
-    write_shard(folder, split, number, corpus=corpus)
 
 
 def _folder_name(split: Split, corpus: Corpus) -> str:

@@ -9,13 +9,14 @@ same sentences in the same order get the same samples; repeating a sentence in o
 from __future__ import annotations
 
 import ctypes
+import math
 import re
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import espeakng_loader  # type: ignore[import-untyped]
 import numpy as np
@@ -63,9 +64,6 @@ class TimedPhoneme:
     end_s: float
 
 
-_Timed = TypeVar("_Timed", TimedWord, TimedPhoneme)
-
-
 @dataclass(frozen=True)
 class Speech:
     """Synthesized speech: mono int16 at 16 kHz, shape [S], with timestamps of words and phonemes."""
@@ -73,7 +71,11 @@ class Speech:
     waveform: Int16Array
     words: tuple[TimedWord, ...]
     phonemes: tuple[TimedPhoneme, ...]
-    duration_s: float
+
+    @property
+    def duration_s(self) -> float:
+        """Return the duration of the waveform."""
+        return len(self.waveform) / SAMPLE_RATE_HZ
 
 
 @dataclass(frozen=True)
@@ -121,23 +123,35 @@ def synthesize(text_or_words: str | Sequence[str], voice: Voice) -> Speech:
     spoken = [_spell(words, index) for index in range(len(words))]
     samples, events = _Synthesizer.get().synthesize(spoken, voice)
     timed_words, phonemes = _time_words(words, spoken, events, voice)
-    return Speech(_resample(samples), timed_words, phonemes, len(samples) / ESPEAK_SAMPLE_RATE_HZ)
+    return Speech(_resample(samples), timed_words, phonemes)
 
 
-def pad_speech(speech: Speech, before_s: float, after_s: float) -> Speech:
-    """Add silence around speech; all timestamps shift by `before_s` (rounded to samples)."""
-    before, after = round(before_s * SAMPLE_RATE_HZ), round(after_s * SAMPLE_RATE_HZ)
-    shift_s = before / SAMPLE_RATE_HZ
+def join_speech(parts: Sequence[Speech], pauses_s: Sequence[float]) -> Speech:
+    """Join parts on one time line, without the synthesizer's trailing silence.
 
-    def shifted(timed: _Timed) -> _Timed:
-        return replace(timed, start_s=timed.start_s + shift_s, end_s=timed.end_s + shift_s)
+    Args:
+        parts: speech.
+        pauses_s: silence before each part and after the last, rounded to samples.
+    """
+    pieces: list[Int16Array] = []
+    words: list[TimedWord] = []
+    phonemes: list[TimedPhoneme] = []
+    samples = 0
+    for part, pause_s in zip(parts, pauses_s, strict=False):
+        pieces.append(_make_silence(pause_s))
+        shift_s = (samples + len(pieces[-1])) / SAMPLE_RATE_HZ
+        for timed, source in ((words, part.words), (phonemes, part.phonemes)):
+            timed += [
+                replace(one, start_s=one.start_s + shift_s, end_s=one.end_s + shift_s) for one in source
+            ]
+        pieces.append(part.waveform[: math.ceil(part.phonemes[-1].end_s * SAMPLE_RATE_HZ)])
+        samples += len(pieces[-2]) + len(pieces[-1])
+    waveform = np.concatenate([*pieces, _make_silence(pauses_s[-1])])
+    return Speech(waveform, tuple(words), tuple(phonemes))
 
-    return Speech(
-        waveform=np.pad(speech.waveform, (before, after)),
-        words=tuple(shifted(word) for word in speech.words),
-        phonemes=tuple(shifted(phoneme) for phoneme in speech.phonemes),
-        duration_s=speech.duration_s + (before + after) / SAMPLE_RATE_HZ,
-    )
+
+def _make_silence(duration_s: float) -> Int16Array:
+    return np.zeros(round(duration_s * SAMPLE_RATE_HZ), np.int16)
 
 
 def _spell(words: Sequence[str], index: int) -> str:
@@ -217,21 +231,15 @@ class _Synthesizer:
             self._configure(voice)
             flags = _CHARS_UTF8 | _PHONEME_INPUT
             self._library.espeak_Synth(text, len(text) + 1, 0, 1, 0, flags, None, None)
-            samples = np.frombuffer(b"".join(self._pcm), dtype=np.int16)
-            marks = self._marks
-        return samples, marks
+            return np.frombuffer(b"".join(self._pcm), dtype=np.int16), self._marks
 
     def _configure(self, voice: Voice) -> None:
         # Fixed seed: breath and jitter do not depend on previous sentences.
         self._library.espeak_ng_SetRandSeed(ctypes.c_long(1))
         if self._library.espeak_SetVoiceByName(voice.name.encode()) != 0:
             raise ValueError(f"espeak-ng has no voice {voice.name!r}: see LANGUAGES and VARIANTS")
-        for parameter, value in (
-            (_RATE, voice.rate_wpm),
-            (_VOLUME, voice.volume),
-            (_PITCH, voice.pitch),
-            (_RANGE, voice.pitch_range),
-        ):
+        values = (voice.rate_wpm, voice.volume, voice.pitch, voice.pitch_range)
+        for parameter, value in zip((_RATE, _VOLUME, _PITCH, _RANGE), values, strict=True):
             self._library.espeak_SetParameter(parameter, value, 0)
 
     def _on_samples(self, samples: Any, count: int, events: Any) -> int:
@@ -255,7 +263,7 @@ def _parse_events(events: Any) -> Iterator[_SpeechEvent]:
 def _time_words(
     words: Sequence[str], spoken: Sequence[str], marks: Sequence[_SpeechEvent], voice: Voice
 ) -> tuple[tuple[TimedWord, ...], tuple[TimedPhoneme, ...]]:
-    phonemes, owners = _extract_phonemes(_word_offsets(spoken), marks)
+    phonemes, owners = _extract_phonemes(spoken, marks)
     owners = _split_groups(spoken, owners, voice)
     timed: list[TimedWord] = []
     for index, word in enumerate(words):
@@ -266,15 +274,11 @@ def _time_words(
     return tuple(timed), tuple(phonemes)
 
 
-def _word_offsets(spoken: Sequence[str]) -> list[int]:
-    starts = np.cumsum([0] + [len(token) + 1 for token in spoken])
-    return [int(start) for start in starts[:-1]]
-
-
 def _extract_phonemes(
-    token_starts: list[int], marks: Sequence[_SpeechEvent]
+    spoken: Sequence[str], marks: Sequence[_SpeechEvent]
 ) -> tuple[list[TimedPhoneme], list[int]]:
     """Return the phonemes without pauses, and for each the index of its word."""
+    token_ends = np.cumsum([len(token) + 1 for token in spoken])
     phonemes: list[TimedPhoneme] = []
     owners: list[int] = []
     owner, word_start = 0, 0
@@ -282,7 +286,7 @@ def _extract_phonemes(
     # The next word or phoneme event ends a phoneme.
     for mark, end in zip(marks, ends, strict=True):
         if mark.is_word:
-            owner = int(np.searchsorted(token_starts, mark.text_position, side="right")) - 1
+            owner = int(np.searchsorted(token_ends, mark.text_position, side="right"))
             word_start = mark.sample
             continue
         if not mark.symbol:

@@ -6,6 +6,7 @@ Speakers and sentences are those of the test split, or of the validation split f
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import multiprocessing
 import os
@@ -23,7 +24,6 @@ from training.sentences import FIRST_SPEAKER_SEED, VOCABULARY, Corpus, Split, ra
 from training.shards import init_worker
 from training.speech_synthesis import Voice, synthesize
 
-MANIFEST, LEXICON = "manifest.jsonl", "lexicon.tsv"
 SENTENCES_PER_CLIP = {1: 4, 2: 6}  # by the number of speakers
 SIZE_PX = {1: (640, 480), 2: (1280, 720)}
 # Longer than the pause that ends an utterance.
@@ -109,51 +109,6 @@ def build_manifest_entry(plan: ClipPlan, scene: Scene) -> dict[str, Any]:
     }
 
 
-def write_test_set(
-    folder: Path,
-    sentences: int,
-    report: Callable[[str], None],
-    *,
-    corpora: Sequence[Corpus] = (Corpus.GRID,),
-    two_speakers: bool = False,
-    workers: int = 1,
-    split: Split = Split.TEST,
-) -> Path:
-    """Render clips and write their manifest and lexicon; existing clips are kept.
-
-    Args:
-        folder: for clips, their ground truth, and the manifest.
-        sentences: number per corpus, at least 1.
-        report: called with progress lines.
-        corpora: kinds of sentences; they are the manifest's groups.
-        two_speakers: two speakers side by side take turns; otherwise one speaker per clip.
-        workers: rendering processes.
-        split: of speakers and sentences.
-
-    Returns:
-        The path of the manifest.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    plans = plan_clips(corpora, sentences, 2 if two_speakers else 1, split)
-    tasks = [(folder, plan) for plan in plans]
-    lines: list[str] = []
-    with multiprocessing.get_context("spawn").Pool(workers, initializer=init_worker) as pool:
-        for done, line in enumerate(pool.imap(_write_clip, tasks), start=1):
-            lines.append(line)
-            if done % 10 == 0 or done == len(tasks):
-                report(f"{folder}: {done} of {len(tasks)} clips")
-    words = {
-        word["text"]
-        for line in lines
-        for sentence in json.loads(line)["sentences"]
-        for word in sentence["words"]
-    }
-    write_lexicon(folder / LEXICON, words | set(VOCABULARY))
-    manifest = folder / MANIFEST
-    manifest.write_text("".join(f"{line}\n" for line in lines))
-    return manifest
-
-
 def write_lexicon(path: Path, words: Iterable[str]) -> None:
     """Write pronunciations for ``gorggle evaluate --lexicon``: IPA of a British voice, letters by name."""
     voice = Voice()
@@ -187,33 +142,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, report: Callable[[str], None]) -> None:
-    """Run the command; prints the path of the manifest."""
+    """Render clips, write their manifest and lexicon, and print the path of the manifest; existing clips are kept."""
     if options.sentences < 1:
         sys.exit(f"--sentences is {options.sentences}: expected a whole number of 1 or more")
-    manifest = write_test_set(
-        options.out,
-        options.sentences,
-        report,
-        corpora=[Corpus(name) for name in options.corpus],
-        two_speakers=options.two_speakers,
-        workers=options.workers,
-        split=Split(options.split),
-    )
+    folder: Path = options.out
+    folder.mkdir(parents=True, exist_ok=True)
+    corpora, speakers = [Corpus(name) for name in options.corpus], 2 if options.two_speakers else 1
+    plans = plan_clips(corpora, options.sentences, speakers, Split(options.split))
+    lines: list[str] = []
+    with multiprocessing.get_context("spawn").Pool(options.workers, initializer=init_worker) as pool:
+        for done, line in enumerate(pool.imap(functools.partial(_write_clip, folder), plans), start=1):
+            lines.append(line)
+            if done % 10 == 0 or done == len(plans):
+                report(f"{folder}: {done} of {len(plans)} clips")
+    sentences = (sentence for line in lines for sentence in json.loads(line)["sentences"])
+    words = {word["text"] for sentence in sentences for word in sentence["words"]}
+    write_lexicon(folder / "lexicon.tsv", words | set(VOCABULARY))
+    manifest = folder / "manifest.jsonl"
+    manifest.write_text("".join(f"{line}\n" for line in lines))
     print(manifest)
 
 
-def _write_clip(task: tuple[Path, ClipPlan]) -> str:
+def _write_clip(folder: Path, plan: ClipPlan) -> str:
     """Render a clip unless it exists; return its manifest line."""
-    folder, plan = task
     clip, line = folder / f"{plan.name}.mp4", folder / f"{plan.name}.json"
-    if not (clip.exists() and line.exists() and _count_sentences(line) == plan.sentences):
+    is_complete = clip.exists() and line.exists()
+    if not is_complete or len(json.loads(line.read_text())["sentences"]) != plan.sentences:
         scene = build_scene(plan)
         partial = clip.with_name(f"{plan.name}.partial.mp4")
         write_clip(partial, scene.frames, scene.waveform)
         line.write_text(json.dumps(build_manifest_entry(plan, scene)))
         partial.rename(clip)
     return line.read_text()
-
-
-def _count_sentences(line: Path) -> int:
-    return len(json.loads(line.read_text())["sentences"])

@@ -7,8 +7,8 @@ import itertools
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,19 @@ import torch
 from gorggle_server.avhubert import Model, load_model
 from gorggle_server.avhubert.config import ModelConfig
 from gorggle_server.avhubert.network import AVHubertNetwork
+from gorggle_server.avhubert.tokenizer import Vocabulary
 from training.dataset import Batch, BatchStream
 from training.learning_curves import MetricsLog, plot_learning_curves
-from training.loss import LossWeights, TrainingLoss
+from training.loss import TrainingLoss
 from training.shards import UtteranceStore
-from training.tokenizer import Tokenizer
 
 WARM_UP_SHARE = 0.04  # of the run
 FINAL_LEARNING_RATE_SHARE = 0.01
 AVERAGING_STEPS = 400  # window of the exponential moving average of the weights
+WEIGHT_DECAY = 0.02
+MAX_GRADIENT_NORM = 2.0
 LOG_INTERVAL_STEPS = 20
+VALIDATION_INTERVAL_MINUTES = 4.0  # a checkpoint is written as often
 
 
 @dataclass(frozen=True)
@@ -39,21 +42,15 @@ class TrainingOptions:
         learning_rate: peak learning rate.
         device: "cpu" or "cuda".
         threads: maximum of PyTorch CPU threads; fewer while other programs use the cores.
-        validation_interval_minutes: interval between validations and checkpoints.
         init_from: model file for the initial weights, where shapes and tokens match.
     """
 
     minutes: float = 60.0
     frames_per_batch: int = 640
     learning_rate: float = 1.5e-3
-    weight_decay: float = 0.02
-    max_gradient_norm: float = 2.0
     device: str = "cpu"
     threads: int = 2
-    seed: int = 0
-    validation_interval_minutes: float = 4.0
     init_from: Path | None = None
-    weights: LossWeights = field(default_factory=LossWeights)
 
 
 def small_config(vocabulary_size: int) -> ModelConfig:
@@ -92,7 +89,7 @@ class TrainingRun:
         self,
         out: Path,
         store: UtteranceStore,
-        tokenizer: Tokenizer,
+        tokenizer: Vocabulary,
         config: ModelConfig,
         options: TrainingOptions,
         validate: Callable[[AVHubertNetwork], dict[str, float]] | None = None,
@@ -101,16 +98,13 @@ class TrainingRun:
         self._out, self._store, self._validate = out, store, validate
         out.mkdir(parents=True, exist_ok=True)
         self.log = MetricsLog(out / "metrics.jsonl")
-        torch.manual_seed(options.seed)
-        motion_parameters = store[0].motion.shape[1]
+        torch.manual_seed(0)
         network = AVHubertNetwork(config)
         if options.init_from is not None:
             load_matching_weights(network, tokenizer.tokens, load_model(options.init_from))
-        self.criterion = TrainingLoss(network, motion_parameters, options.weights).to(options.device)
+        self.criterion = TrainingLoss(network, store[0].motion.shape[1]).to(options.device)
         self.averaged = copy.deepcopy(self.criterion.network).eval().requires_grad_(False)
-        self._optimizer = torch.optim.AdamW(
-            _parameter_groups(self.criterion, options.weight_decay), betas=(0.9, 0.98)
-        )
+        self._optimizer = torch.optim.AdamW(_parameter_groups(self.criterion), betas=(0.9, 0.98))
         self._uses_bfloat16 = has_fast_bfloat16(options.device)
         self.steps, self.elapsed_s = 0, 0.0
         if self._state_path.exists():
@@ -129,7 +123,8 @@ class TrainingRun:
         """Train for the run's minutes (or `max_steps` steps), then save."""
         checked_at = self.minutes
         sums: dict[str, float] = {}
-        batches = self._batches()
+        # A resumed run sees different batches.
+        batches = iter(BatchStream(self._store, self.tokenizer, self.options.frames_per_batch, self.steps))
         for count in itertools.count(1):
             start = time.monotonic()
             for name, value in self.step(next(batches)).items():
@@ -139,7 +134,7 @@ class TrainingRun:
                 self._log_losses(sums, report)
                 sums = {}
             over = self.minutes >= self.options.minutes or count == max_steps
-            if over or self.minutes - checked_at >= self.options.validation_interval_minutes:
+            if over or self.minutes - checked_at >= VALIDATION_INTERVAL_MINUTES:
                 self._save_and_validate(report)
                 checked_at = self.minutes
             if over:
@@ -147,19 +142,17 @@ class TrainingRun:
 
     def step(self, batch: Batch) -> dict[str, float]:
         """Run one optimizer step; return the parts of the loss."""
-        batch = _to_device(batch, self.options.device)
+        batch = Batch(**{name: tensor.to(self.options.device) for name, tensor in vars(batch).items()})
         _limit_threads(self.options.threads)
         self.criterion.train()
         rate = self.learning_rate()
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         with torch.autocast(self.options.device, torch.bfloat16, enabled=self._uses_bfloat16):
-            loss: torch.Tensor
-            parts: dict[str, float]
             loss, parts = self.criterion(batch)
         self._optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
-        norm = torch.nn.utils.clip_grad_norm_(self.criterion.parameters(), self.options.max_gradient_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.criterion.parameters(), MAX_GRADIENT_NORM)
         if torch.isfinite(norm):
             self._optimizer.step()
         self.steps += 1
@@ -172,9 +165,8 @@ class TrainingRun:
         if progress < WARM_UP_SHARE:
             return self.options.learning_rate * max(progress / WARM_UP_SHARE, 0.01)
         falling = 0.5 * (1 + math.cos(math.pi * (progress - WARM_UP_SHARE) / (1 - WARM_UP_SHARE)))
-        return self.options.learning_rate * (
-            FINAL_LEARNING_RATE_SHARE + (1 - FINAL_LEARNING_RATE_SHARE) * falling
-        )
+        share = FINAL_LEARNING_RATE_SHARE + (1 - FINAL_LEARNING_RATE_SHARE) * falling
+        return self.options.learning_rate * share
 
     def save(self) -> None:
         """Write the checkpoint atomically."""
@@ -184,7 +176,7 @@ class TrainingRun:
             "optimizer": self._optimizer.state_dict(),
             "steps": self.steps,
             "elapsed_s": self.elapsed_s,
-            "tokens": list(self.tokenizer.tokens),
+            "tokens": self.tokenizer.tokens,
         }
         partial = self._state_path.with_suffix(".partial")
         torch.save(state, partial)
@@ -194,7 +186,7 @@ class TrainingRun:
         state: dict[str, Any] = torch.load(
             self._state_path, map_location=self.options.device, weights_only=True
         )
-        if tuple(state["tokens"]) != self.tokenizer.tokens:
+        if state["tokens"] != self.tokenizer.tokens:
             raise ValueError(
                 f"{self._state_path} was trained with other tokens: start a new run in another folder"
             )
@@ -202,10 +194,6 @@ class TrainingRun:
         self.averaged.load_state_dict(state["averaged"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.steps, self.elapsed_s = state["steps"], state["elapsed_s"]
-
-    def _batches(self) -> Iterator[Batch]:
-        seed = self.options.seed * 1_000_003 + self.steps  # a resumed run sees different batches
-        return iter(BatchStream(self._store, self.tokenizer, self.options.frames_per_batch, seed))
 
     def _log_losses(self, sums: dict[str, float], report: Callable[[str], None]) -> None:
         means = {name: value / LOG_INTERVAL_STEPS for name, value in sums.items()}
@@ -245,11 +233,11 @@ def has_fast_bfloat16(device: str) -> bool:
     return device != "cpu" or any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
-def _parameter_groups(criterion: TrainingLoss, weight_decay: float) -> list[dict[str, Any]]:
+def _parameter_groups(criterion: TrainingLoss) -> list[dict[str, Any]]:
     """Apply weight decay to matrices only, not to biases, norms and slopes."""
     trained = [parameter for parameter in criterion.parameters() if parameter.requires_grad]
     return [
-        {"params": [parameter for parameter in trained if parameter.dim() > 1], "weight_decay": weight_decay},
+        {"params": [parameter for parameter in trained if parameter.dim() > 1], "weight_decay": WEIGHT_DECAY},
         {"params": [parameter for parameter in trained if parameter.dim() <= 1], "weight_decay": 0.0},
     ]
 
@@ -277,11 +265,3 @@ def _limit_threads(max_threads: int) -> None:
     threads = max(1, min(max_threads, (os.cpu_count() or 1) - others))
     if threads != torch.get_num_threads():
         torch.set_num_threads(threads)
-
-
-def _to_device(batch: Batch, device: str) -> Batch:
-    return (
-        batch
-        if device == "cpu"
-        else Batch(**{name: tensor.to(device) for name, tensor in vars(batch).items()})
-    )

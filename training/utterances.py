@@ -10,11 +10,9 @@ from numpy.typing import NDArray
 
 from training.face_rendering import Speaker, render_crops
 from training.sentences import FIRST_SPEAKER_SEED, Corpus, Sentence, Split, random_sentence, random_span
-from training.speech_synthesis import Speech, TimedPhoneme, TimedWord, Voice, synthesize
-from training.visemes import mouth_motion
+from training.speech_synthesis import SAMPLE_RATE_HZ, Speech, TimedWord, Voice, join_speech, synthesize
+from training.visemes import FRAME_RATE_HZ, mouth_motion
 
-FRAME_RATE_HZ = 25
-SAMPLE_RATE_HZ = 16_000
 SAMPLES_PER_FRAME = SAMPLE_RATE_HZ // FRAME_RATE_HZ
 
 # Silence around speech: 0.25 s from the endpointer; a user's own clip may have more, or none.
@@ -77,7 +75,9 @@ def render_sentences(sentences: list[Sentence], speaker_seed: int, rng: np.rando
     """Render sentences of one speaker with pauses and silence, dropping the last ones if too long."""
     speaker_rng = np.random.default_rng(speaker_seed)
     speaker, voice = Speaker.random(speaker_rng), Voice.random(speaker_rng)
-    speech = _join_speech([_synthesize_sentence(sentence, voice) for sentence in sentences], rng)
+    parts = [_synthesize_sentence(sentence, voice) for sentence in sentences]
+    between_s = [_draw_edge_s(rng), *(_draw_pause_s(rng) for _ in parts[1:]), _draw_edge_s(rng)]
+    speech = join_speech(parts, between_s)
     if speech.duration_s > MAX_DURATION_S and len(sentences) > 1:
         return render_sentences(sentences[:-1], speaker_seed, rng)
     frames = math.ceil(speech.duration_s * FRAME_RATE_HZ)
@@ -105,34 +105,10 @@ def _synthesize_sentence(sentence: Sentence, voice: Voice) -> Speech:
     return replace(speech, words=tuple(replace(word, text=word.text.lower()) for word in speech.words))
 
 
-def _join_speech(parts: list[Speech], rng: np.random.Generator) -> Speech:
-    """Join parts with random silence before, between and after them."""
-    words: list[TimedWord] = []
-    phonemes: list[TimedPhoneme] = []
-    pieces: list[NDArray[np.int16]] = []
-    samples = 0
-    for number, part in enumerate(parts):
-        pieces.append(_make_silence(_draw_pause_s(rng) if number else rng.uniform(0, MAX_SILENCE_S)))
-        start_s = (samples + len(pieces[-1])) / SAMPLE_RATE_HZ
-        words += [
-            replace(word, start_s=word.start_s + start_s, end_s=word.end_s + start_s) for word in part.words
-        ]
-        phonemes += [
-            replace(phoneme, start_s=phoneme.start_s + start_s, end_s=phoneme.end_s + start_s)
-            for phoneme in part.phonemes
-        ]
-        # Without the synthesizer's trailing silence.
-        pieces.append(part.waveform[: math.ceil(part.phonemes[-1].end_s * SAMPLE_RATE_HZ)])
-        samples += len(pieces[-2]) + len(pieces[-1])
-    pieces.append(_make_silence(rng.uniform(0, MAX_SILENCE_S)))
-    waveform = np.concatenate(pieces)
-    return Speech(waveform, tuple(words), tuple(phonemes), len(waveform) / SAMPLE_RATE_HZ)
+def _draw_edge_s(rng: np.random.Generator) -> float:
+    return rng.uniform(0, MAX_SILENCE_S)
 
 
 def _draw_pause_s(rng: np.random.Generator) -> float:
     long = rng.random() < LONG_PAUSE_SHARE
     return float(rng.uniform(0, MAX_LONG_PAUSE_S if long else MAX_SHORT_PAUSE_S))
-
-
-def _make_silence(duration_s: float) -> NDArray[np.int16]:
-    return np.zeros(round(duration_s * SAMPLE_RATE_HZ), np.int16)

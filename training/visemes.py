@@ -43,20 +43,26 @@ JAW, WIDTH, ROUND, UPPER_RAISE, LOWER_DROP, TUCK, PRESS, CLENCH, TONGUE_TIP, TON
 
 @dataclass(frozen=True)
 class Viseme:
-    """Target mouth of some phonemes: targets and weights of shape [K]."""
+    """Target mouth of some phonemes: targets and weights of shape [K].
+
+    Attributes:
+        characters: IPA characters of espeak-ng for English, without stress, length and syllable marks.
+    """
 
     name: str
+    characters: str
     target: Float32Array
     weight: Float32Array
     # A shorter closure would not be visible at 25 fps: it takes time from its neighbours.
-    min_duration_s: float = 0.0
+    min_duration_s: float
 
 
 def _make_viseme(
     name: str,
-    min_duration_s: float = 0.0,
-    target_weight: float = 1.0,
-    rest_weight: float = 1.0,
+    characters: str,
+    min_duration_s: float,
+    target_weight: float,
+    rest_weight: float,
     **targets: float,
 ) -> Viseme:
     """Return a viseme; `target_weight` applies to the given parameters, `rest_weight` to the others, which are zero."""
@@ -72,30 +78,26 @@ def _make_viseme(
     # A short vowel between two closures still opens the lips.
     weight[PRESS] = max(weight[PRESS], 1.5)
     weight[JAW] = min(weight[JAW], 2.5)
-    return Viseme(name, target, weight, min_duration_s)
+    return Viseme(name, characters, target, weight, min_duration_s)
 
 
-REST = _make_viseme("rest", target_weight=0.6, rest_weight=0.6, jaw=0.0, press=0.12)
+# Name, characters, minimum duration, weights of the given and of the other parameters, and targets.
+REST = _make_viseme("rest", "", 0.0, 0.6, 0.6, jaw=0.0, press=0.12)
 VISEMES: dict[str, Viseme] = {
     viseme.name: viseme
     for viseme in (
         REST,
-        _make_viseme("bilabial", 0.085, target_weight=6.0, rest_weight=0.3, jaw=0.02, press=1.0),
-        _make_viseme(
-            "labiodental", 0.08, target_weight=4.0, rest_weight=0.4, jaw=0.1, tuck=1.0, upper_raise=0.55
-        ),
-        _make_viseme(
-            "dental", 0.08, target_weight=2.5, rest_weight=0.5, jaw=0.26, tongue_out=1.0, lower_drop=0.2
-        ),
-        _make_viseme(
-            "alveolar", 0.06, target_weight=1.6, rest_weight=0.35, jaw=0.24, tongue_tip=0.8, clench=0.3
-        ),
-        _make_viseme("lateral", 0.07, target_weight=2.0, rest_weight=0.5, jaw=0.5, tongue_tip=1.0),
+        _make_viseme("bilabial", "pbm", 0.085, 6.0, 0.3, jaw=0.02, press=1.0),
+        _make_viseme("labiodental", "fvʋ", 0.08, 4.0, 0.4, jaw=0.1, tuck=1.0, upper_raise=0.55),
+        _make_viseme("dental", "θð", 0.08, 2.5, 0.5, jaw=0.26, tongue_out=1.0, lower_drop=0.2),
+        _make_viseme("alveolar", "tdnɾʔ", 0.06, 1.6, 0.35, jaw=0.24, tongue_tip=0.8, clench=0.3),
+        _make_viseme("lateral", "lɫɬ", 0.07, 2.0, 0.5, jaw=0.5, tongue_tip=1.0),
         _make_viseme(
             "sibilant",
+            "sz",
             0.06,
-            target_weight=2.2,
-            rest_weight=0.6,
+            2.2,
+            0.6,
             jaw=0.16,
             width=0.45,
             clench=1.0,
@@ -104,9 +106,10 @@ VISEMES: dict[str, Viseme] = {
         ),
         _make_viseme(
             "postalveolar",
+            "ʃʒ",
             0.07,
-            target_weight=2.6,
-            rest_weight=0.6,
+            2.6,
+            0.6,
             jaw=0.2,
             width=-0.35,
             round=0.6,
@@ -114,64 +117,27 @@ VISEMES: dict[str, Viseme] = {
             upper_raise=0.75,
             lower_drop=0.75,
         ),
+        _make_viseme("rhotic", "ɹr", 0.05, 1.5, 0.6, jaw=0.2, round=0.5, width=-0.2, lower_drop=0.25),
+        _make_viseme("labiovelar", "wʍ", 0.07, 3.0, 0.6, jaw=0.1, round=1.0, width=-0.7),
+        _make_viseme("velar", "kɡgŋx", 0.0, 0.7, 0.25, jaw=0.3),
+        _make_viseme("glottal", "hɦ", 0.0, 0.25, 0.12, jaw=0.35),
+        _make_viseme("palatal", "jç", 0.0, 0.9, 0.4, jaw=0.18, width=0.55, clench=0.4),
         _make_viseme(
-            "rhotic",
-            0.05,
-            target_weight=1.5,
-            rest_weight=0.6,
-            jaw=0.2,
-            round=0.5,
-            width=-0.2,
-            lower_drop=0.25,
+            "close_front", "iy", 0.0, 1.2, 1.0, jaw=0.2, width=0.95, upper_raise=0.35, lower_drop=0.3
         ),
-        _make_viseme("labiovelar", 0.07, target_weight=3.0, rest_weight=0.6, jaw=0.1, round=1.0, width=-0.7),
-        _make_viseme("velar", target_weight=0.7, rest_weight=0.25, jaw=0.3),
-        _make_viseme("glottal", target_weight=0.25, rest_weight=0.12, jaw=0.35),
-        _make_viseme("palatal", target_weight=0.9, rest_weight=0.4, jaw=0.18, width=0.55, clench=0.4),
-        _make_viseme("close_front", target_weight=1.2, jaw=0.2, width=0.95, upper_raise=0.35, lower_drop=0.3),
-        _make_viseme("near_close_front", target_weight=1.0, jaw=0.34, width=0.5, upper_raise=0.15),
-        _make_viseme("mid_front", target_weight=1.1, jaw=0.55, width=0.55, upper_raise=0.2),
-        _make_viseme("open_front", target_weight=1.2, jaw=0.85, width=0.5, upper_raise=0.3, lower_drop=0.2),
-        _make_viseme("central", target_weight=0.7, rest_weight=0.5, jaw=0.4),
-        _make_viseme("open_central", target_weight=1.1, jaw=0.68, width=0.1),
-        _make_viseme("open_back", target_weight=1.3, jaw=1.0, width=-0.05),
-        _make_viseme("mid_back", target_weight=1.3, jaw=0.62, round=0.5, width=-0.35),
-        _make_viseme("near_close_back", target_weight=1.1, jaw=0.34, round=0.55, width=-0.35),
-        _make_viseme("close_back", target_weight=1.5, jaw=0.2, round=0.95, width=-0.7),
-        _make_viseme("rhotic_vowel", target_weight=1.1, jaw=0.42, round=0.35, width=-0.1, lower_drop=0.3),
+        _make_viseme("near_close_front", "ɪᵻɨ", 0.0, 1.0, 1.0, jaw=0.34, width=0.5, upper_raise=0.15),
+        _make_viseme("mid_front", "eɛ", 0.0, 1.1, 1.0, jaw=0.55, width=0.55, upper_raise=0.2),
+        _make_viseme("open_front", "æa", 0.0, 1.2, 1.0, jaw=0.85, width=0.5, upper_raise=0.3, lower_drop=0.2),
+        _make_viseme("central", "əɐ", 0.0, 0.7, 0.5, jaw=0.4),
+        _make_viseme("open_central", "ʌ", 0.0, 1.1, 1.0, jaw=0.68, width=0.1),
+        _make_viseme("open_back", "ɑɒ", 0.0, 1.3, 1.0, jaw=1.0, width=-0.05),
+        _make_viseme("mid_back", "ɔo", 0.0, 1.3, 1.0, jaw=0.62, round=0.5, width=-0.35),
+        _make_viseme("near_close_back", "ʊ", 0.0, 1.1, 1.0, jaw=0.34, round=0.55, width=-0.35),
+        _make_viseme("close_back", "uʉ", 0.0, 1.5, 1.0, jaw=0.2, round=0.95, width=-0.7),
+        _make_viseme("rhotic_vowel", "ɜɚɝ", 0.0, 1.1, 1.0, jaw=0.42, round=0.35, width=-0.1, lower_drop=0.3),
     )
 }
-
-# IPA characters of espeak-ng for English, without stress, length and syllable marks.
-_CHARACTER_TO_VISEME = {
-    character: VISEMES[name]
-    for name, characters in {
-        "bilabial": "pbm",
-        "labiodental": "fvʋ",
-        "dental": "θð",
-        "alveolar": "tdnɾʔ",
-        "lateral": "lɫɬ",
-        "sibilant": "sz",
-        "postalveolar": "ʃʒ",
-        "rhotic": "ɹr",
-        "labiovelar": "wʍ",
-        "velar": "kɡgŋx",
-        "glottal": "hɦ",
-        "palatal": "jç",
-        "close_front": "iy",
-        "near_close_front": "ɪᵻɨ",
-        "mid_front": "eɛ",
-        "open_front": "æa",
-        "central": "əɐ",
-        "open_central": "ʌ",
-        "open_back": "ɑɒ",
-        "mid_back": "ɔo",
-        "near_close_back": "ʊ",
-        "close_back": "uʉ",
-        "rhotic_vowel": "ɜɚɝ",
-    }.items()
-    for character in characters
-}
+_CHARACTER_TO_VISEME = {character: viseme for viseme in VISEMES.values() for character in viseme.characters}
 _SILENT_MARKS = frozenset("ˈˌː:ˑ̩̃̍ʲʰ.|-_ ")
 
 

@@ -7,9 +7,9 @@ import av
 import numpy as np
 import pytest
 
-from gorggle_evaluation.conditions import Clip, NoiseCondition, NoiseMixer, build_conditions
+from gorggle_evaluation.conditions import NoiseCondition, NoiseMixer, build_conditions
 from gorggle_evaluation.manifest import Entry
-from gorggle_evaluation.media import Audio, MediaError, read_audio, replace_audio
+from gorggle_evaluation.media import Audio, Clip, MediaError, read_audio, replace_audio
 from gorggle_evaluation.noise import NoiseKind, detect_speech
 from tests.clips import remux, transcode
 from tests.evaluation.conftest import audio_file, entry
@@ -51,7 +51,7 @@ def clip(request: pytest.FixtureRequest, short: Path, tmp_path: Path) -> Path:
 def test_replacing_the_audio_keeps_the_frames_and_their_times(clip: Path) -> None:
     audio = read_audio(clip)
     other = Audio(np.arange(len(audio.waveform), dtype=np.int16), audio.start_s)
-    result = replace_audio(clip, other).content
+    result = replace_audio(clip, other).source
     assert decode_frames(io.BytesIO(result)) == decode_frames(str(clip))
     with av.open(io.BytesIO(result)) as container, av.open(str(clip)) as source:
         assert container.streams.audio[0].codec.name == "pcm_s16le"
@@ -60,19 +60,19 @@ def test_replacing_the_audio_keeps_the_frames_and_their_times(clip: Path) -> Non
 
 
 def test_video_packets_are_copied(short: Path) -> None:
-    assert packets(io.BytesIO(replace_audio(short, read_audio(short)).content)) == packets(str(short))
+    assert packets(io.BytesIO(replace_audio(short, read_audio(short)).source)) == packets(str(short))
 
 
 def test_the_replaced_audio_is_unchanged(clip: Path, tmp_path: Path) -> None:
     audio = read_audio(clip)
-    (tmp_path / "result.mkv").write_bytes(replace_audio(clip, audio).content)
+    (tmp_path / "result.mkv").write_bytes(replace_audio(clip, audio).source)
     again = read_audio(tmp_path / "result.mkv")
     np.testing.assert_array_equal(again.waveform, audio.waveform)
     assert again.start_s == pytest.approx(audio.start_s, abs=0.001)
 
 
 def test_the_audio_is_aligned_with_the_frames(short: Path) -> None:
-    result = replace_audio(short, read_audio(short)).content
+    result = replace_audio(short, read_audio(short)).source
     with av.open(io.BytesIO(result)) as container:
         order = [(p.stream.type, float(p.dts * p.time_base)) for p in container.demux() if p.size]
     last_audio_s = 0.0
@@ -94,20 +94,20 @@ def test_leading_hidden_frames_delay_the_whole_clip(short: Path, tmp_path: Path)
     original_frames = decode_frames(str(early))
     assert len(original_frames) == 40
     made_clip = replace_audio(early, read_audio(early))
-    new_frames = decode_frames(io.BytesIO(made_clip.content))
+    new_frames = decode_frames(io.BytesIO(made_clip.source))
     assert made_clip.offset_s == pytest.approx(0.4)
     assert len(new_frames) == 50
     assert [frame for _, frame in new_frames[10:]] == [frame for _, frame in original_frames]
     times_s = [time_s - made_clip.offset_s for time_s, _ in new_frames[10:]]
     assert times_s == pytest.approx([time_s for time_s, _ in original_frames], abs=0.001)
-    (tmp_path / "result.mkv").write_bytes(made_clip.content)
+    (tmp_path / "result.mkv").write_bytes(made_clip.source)
     decoded = read_audio(tmp_path / "result.mkv")
     assert decoded.start_s - made_clip.offset_s == pytest.approx(read_audio(early).start_s, abs=0.001)
 
 
 def test_audio_only_clips_can_be_mixed(tmp_path: Path) -> None:
     path = transcode(DEMO, tmp_path / "audio.mka", container="matroska", video_codec=None, max_s=1)
-    result = replace_audio(path, read_audio(path)).content
+    result = replace_audio(path, read_audio(path)).source
     with av.open(io.BytesIO(result)) as container:
         assert [stream.type for stream in container.streams] == ["audio"]
 

@@ -86,7 +86,7 @@ def test_starts_and_ends_are_compared_separately() -> None:
         (Span(2.0, 2.3), Span(1.98, 2.41)),  # 20 ms, 110 ms
         (Span(3.0, 3.3), Span(3.0, 3.8)),  # 0 ms, 500 ms
     ]
-    measured = compute_time_error(pairs)
+    measured = compute_time_error(compute_time_offsets_s(pairs))
     assert measured is not None
     assert measured.median_start_ms == pytest.approx(20)
     assert measured.mean_start_ms == pytest.approx(40)
@@ -105,5 +105,5 @@ def test_a_late_word_has_a_positive_offset() -> None:
 
 
 def test_without_correct_words_there_is_no_time_error() -> None:
-    assert compute_time_error([]) is None
+    assert compute_time_error(compute_time_offsets_s([])) is None
     assert compute_time_offsets_s([]).shape == (0, 2)

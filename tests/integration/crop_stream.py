@@ -13,8 +13,6 @@ from gorggle_server.settings import ServerSettings
 from gorggle_server.streaming.media_pipeline import create_media_pipeline
 from gorggle_server.types import RecognitionOptions
 
-CHUNK_FRAMES = 5
-
 
 @functools.cache
 def extract_crops_and_audio(path: Path) -> tuple[tuple[tuple[int, np.ndarray], ...], np.ndarray]:
@@ -31,14 +29,14 @@ def extract_crops_and_audio(path: Path) -> tuple[tuple[tuple[int, np.ndarray], .
     return tracks, perception.buffer._audio
 
 
-def create_chunks(path: Path, times: int = 1) -> list[MouthCrops | AudioChunk]:
-    """The clip, several times over, in pieces of a fifth of a second."""
+def create_chunks(path: Path, times: int = 1, chunk_frames: int = 5) -> list[MouthCrops | AudioChunk]:
+    """The clip, several times over, in pieces of a fifth of a second by default."""
     tracks, audio = extract_crops_and_audio(path)
     frames = len(audio) // 640
     made: list[MouthCrops | AudioChunk] = []
-    for start in range(0, frames * times, CHUNK_FRAMES):
+    for start in range(0, frames * times, chunk_frames):
         first = start % frames
-        end = min(first + CHUNK_FRAMES, frames)
+        end = min(first + chunk_frames, frames)
         for face, (track_start, crops) in enumerate(tracks):
             shown = range(max(first, track_start), min(end, track_start + len(crops)))
             if shown:

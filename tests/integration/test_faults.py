@@ -14,7 +14,7 @@ import pytest
 import trustme
 from google.rpc import error_details_pb2, status_pb2
 
-from benchmarks.server_process import ServerProcess, assert_no_leaks
+from benchmarks.server_process import ServerProcess
 from gorggle import Client, ServerError
 from gorggle.v1 import config_pb2, lip_reading_pb2, lip_reading_pb2_grpc, server_pb2
 from tests.clips import transcode
@@ -62,15 +62,21 @@ def process(fault: Path, short_clip: Path) -> Iterator[ServerProcess]:
 def _nothing_is_left_and_the_next_call_works(
     process: ServerProcess, fault: Path, short_clip: Path
 ) -> Iterator[None]:
-    with assert_no_leaks(process, threads=PLACES):  # a thread of each place may have been started first here
-        yield
-        fault.unlink(missing_ok=True)
-        deadline = time.monotonic() + 20
-        while process.metrics()["gorggle_active_streams"] and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert process.metrics()["gorggle_active_streams"] == 0
-        assert reads(process, short_clip)
-        until(lambda: process.metrics()["gorggle_queue_depth"] == 0)
+    before = process.usage()
+    yield
+    fault.unlink(missing_ok=True)
+    process.wait_until_idle(20)
+    assert reads(process, short_clip)
+    until(lambda: process.metrics()["gorggle_queue_depth"] == 0)
+    slack = {"threads": PLACES}  # a thread of each place may have been started first here
+    deadline = time.monotonic() + 20
+    while left := {
+        kind: count
+        for kind, count in process.usage().growth_since(before).items()
+        if count > slack.get(kind, 0)
+    }:
+        assert time.monotonic() < deadline, f"left behind: {left}"
+        time.sleep(0.05)
 
 
 @pytest.fixture

@@ -119,12 +119,8 @@ def test_boxes_and_elements_are_found_and_spoiling_leaves_the_original(tmp_path:
 
     clip = transcode(DEMO, tmp_path / "clip.mp4", size=(160, 120), max_s=0.2)
     mp4 = clip.read_bytes()
-    assert {
-        b"ftyp",
-        b"moov",
-        b"stsz",
-        b"avcC" if b"avcC" in {kind for *_, kind in parse_boxes(mp4)} else b"stsd",
-    } <= {kind for *_, kind in parse_boxes(mp4)}
+    kinds = {mp4[box.start + 4 : box.body] for box in parse_boxes(mp4)}
+    assert {b"ftyp", b"moov", b"stsz", b"stsd"} <= kinds
     matroska = remux(clip, tmp_path / "clip.mkv", "matroska").read_bytes()
     assert len(parse_elements(matroska)) > 20
     for data in (mp4, matroska):

@@ -1,5 +1,6 @@
 """Rendered utterances, their shards, and the batches made of them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +8,14 @@ import pytest
 import torch
 
 from gorggle_evaluation.noise import NoiseKind, generate_noise, mix_at_snr
+from gorggle_server.avhubert.config import EOS, PAD
+from gorggle_server.avhubert.tokenizer import Vocabulary
 from training import phrases
 from training.dataset import BatchStream, align_tokens, augment_crops
 from training.sentences import GRID_VOCABULARY, Corpus, Split
 from training.shards import UtteranceStore, write_shard
 from training.speech_synthesis import TimedWord
-from training.tokenizer import END, PAD, Tokenizer, train_tokenizer
+from training.tokenizer import train_tokenizer
 from training.utterances import MAX_DURATION_S, SAMPLES_PER_FRAME, render_utterance
 
 UTTERANCES = 8
@@ -31,7 +34,7 @@ def store(folder: Path) -> UtteranceStore:
 
 
 @pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
+def tokenizer() -> Vocabulary:
     return train_tokenizer()
 
 
@@ -102,7 +105,7 @@ def test_phrases_and_commands_of_the_test_split_have_separate_stores(tmp_path: P
     assert set(phrase.text.split()) <= set(phrases.VOCABULARY)
 
 
-def test_the_same_seed_gives_the_same_batches(store: UtteranceStore, tokenizer: Tokenizer) -> None:
+def test_the_same_seed_gives_the_same_batches(store: UtteranceStore, tokenizer: Vocabulary) -> None:
     first, again = (
         next(iter(BatchStream(store, tokenizer, 200, 5))),
         next(iter(BatchStream(store, tokenizer, 200, 5))),
@@ -113,7 +116,7 @@ def test_the_same_seed_gives_the_same_batches(store: UtteranceStore, tokenizer: 
 
 
 def test_batches_contain_every_utterance_once_within_the_frame_limit(
-    store: UtteranceStore, tokenizer: Tokenizer
+    store: UtteranceStore, tokenizer: Vocabulary
 ) -> None:
     batches, seen = iter(BatchStream(store, tokenizer, 300, 0)), 0
     while seen < UTTERANCES:
@@ -123,19 +126,27 @@ def test_batches_contain_every_utterance_once_within_the_frame_limit(
     assert seen == UTTERANCES
 
 
-def test_the_decoder_input_is_shifted_by_one_token(store: UtteranceStore, tokenizer: Tokenizer) -> None:
+def test_the_decoder_input_is_shifted_by_one_token(store: UtteranceStore, tokenizer: Vocabulary) -> None:
     batch = BatchStream(store, tokenizer, 10_000, 0).make_batch([0, 3])
     for tokens, previous in zip(batch.tokens.tolist(), batch.previous_tokens.tolist(), strict=True):
-        length = tokens.index(END) + 1
-        assert previous[:length] == [END, *tokens[: length - 1]]
+        length = tokens.index(EOS) + 1
+        assert previous[:length] == [EOS, *tokens[: length - 1]]
         assert all(token == PAD for token in previous[length:])
 
 
-def test_tokens_have_the_frames_of_their_word(tokenizer: Tokenizer) -> None:
+def test_the_decoder_input_is_on_the_device_of_the_tokens(
+    store: UtteranceStore, tokenizer: Vocabulary
+) -> None:
+    batch = BatchStream(store, tokenizer, 10_000, 0).make_batch([0])
+    elsewhere = replace(batch, tokens=batch.tokens.to("meta"))
+    assert elsewhere.previous_tokens.device.type == "meta"
+
+
+def test_tokens_have_the_frames_of_their_word(tokenizer: Vocabulary) -> None:
     words = (TimedWord("bin", 0.2, 0.4), TimedWord("xab", 0.4, 0.72))
     tokens, spans = align_tokens(words, tokenizer, frames=25)
     assert tokenizer.decode(tokens) == "bin xab"
-    assert tokens[-1] == END
+    assert tokens[-1] == EOS
     assert spans[0] == (5, 10)
     assert spans[1][0] == 10
     assert spans[-2][1] == 18

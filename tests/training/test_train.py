@@ -8,13 +8,14 @@ import torch
 
 from gorggle_server.avhubert import ModelConfig, load_model, save_model
 from gorggle_server.avhubert.network import AVHubertNetwork
+from gorggle_server.avhubert.tokenizer import Vocabulary
 from training.dataset import BatchStream
 from training.gorggle_mini import NAME, build_model_card, export_model
 from training.learning_curves import MetricsLog
-from training.loss import LossWeights, TrainingLoss, compute_frame_features
+from training.loss import TrainingLoss, compute_frame_features
 from training.sentences import Split
 from training.shards import UtteranceStore, write_shard
-from training.tokenizer import Tokenizer, train_tokenizer
+from training.tokenizer import train_tokenizer
 from training.train import TrainingOptions, TrainingRun, has_fast_bfloat16, small_config
 
 OPTIONS = TrainingOptions(minutes=0.5, frames_per_batch=260, threads=1)
@@ -36,7 +37,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> UtteranceStore:
 
 
 @pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
+def tokenizer() -> Vocabulary:
     return train_tokenizer()
 
 
@@ -58,12 +59,12 @@ def tiny_config(vocabulary_size: int) -> ModelConfig:
     )
 
 
-def tiny_run(out: Path, store: UtteranceStore, tokenizer: Tokenizer) -> TrainingRun:
+def tiny_run(out: Path, store: UtteranceStore, tokenizer: Vocabulary) -> TrainingRun:
     return TrainingRun(out, store, tokenizer, tiny_config(len(tokenizer.tokens)), OPTIONS)
 
 
 def test_a_few_steps_on_one_batch_reduce_every_part_of_the_loss(
-    tmp_path: Path, store: UtteranceStore, tokenizer: Tokenizer
+    tmp_path: Path, store: UtteranceStore, tokenizer: Vocabulary
 ) -> None:
     run = tiny_run(tmp_path, store, tokenizer)
     batch = BatchStream(store, tokenizer, 10_000, 0).make_batch([0, 1])
@@ -76,7 +77,7 @@ def test_a_few_steps_on_one_batch_reduce_every_part_of_the_loss(
     assert all(last[name] < first[name] for name in first)
 
 
-def test_a_stopped_run_can_be_resumed(tmp_path: Path, store: UtteranceStore, tokenizer: Tokenizer) -> None:
+def test_a_stopped_run_can_be_resumed(tmp_path: Path, store: UtteranceStore, tokenizer: Vocabulary) -> None:
     run = tiny_run(tmp_path, store, tokenizer)
     run.train(lambda _: None, max_steps=3)
     resumed = tiny_run(tmp_path, store, tokenizer)
@@ -90,21 +91,21 @@ def test_a_stopped_run_can_be_resumed(tmp_path: Path, store: UtteranceStore, tok
 
 
 def test_resuming_with_other_tokens_is_refused(
-    tmp_path: Path, store: UtteranceStore, tokenizer: Tokenizer
+    tmp_path: Path, store: UtteranceStore, tokenizer: Vocabulary
 ) -> None:
     tiny_run(tmp_path, store, tokenizer).save()
-    others = Tokenizer((*tokenizer.tokens[:-1], "ß"), tokenizer.sentencepiece_model)
+    others = Vocabulary([*tokenizer.tokens[:-1], "ß"], tokenizer.sentencepiece_model)
     with pytest.raises(ValueError, match="trained with other tokens"):
         tiny_run(tmp_path, store, others)
 
 
 def test_a_trained_network_loads_as_a_model(
-    tmp_path: Path, store: UtteranceStore, tokenizer: Tokenizer
+    tmp_path: Path, store: UtteranceStore, tokenizer: Vocabulary
 ) -> None:
     run = tiny_run(tmp_path, store, tokenizer)
     run.train(lambda _: None, max_steps=2)
     path = tmp_path / "tiny.safetensors"
-    tokens = list(tokenizer.tokens)
+    tokens = tokenizer.tokens
     save_model(
         run.averaged, run.config, tokens, tokenizer.sentencepiece_model, build_model_card(2, 0.1, None), path
     )
@@ -116,7 +117,7 @@ def test_a_trained_network_loads_as_a_model(
 
 
 def test_export_writes_the_averaged_weights_of_a_run(
-    tmp_path: Path, store: UtteranceStore, tokenizer: Tokenizer
+    tmp_path: Path, store: UtteranceStore, tokenizer: Vocabulary
 ) -> None:
     run = TrainingRun(tmp_path, store, tokenizer, small_config(len(tokenizer.tokens)), OPTIONS)
     run.save()
@@ -136,10 +137,10 @@ def test_export_writes_the_averaged_weights_of_a_run(
     assert (tmp_path / "model.safetensors").stat().st_size < 15_000_000
 
 
-def test_the_fast_front_end_equals_the_network(store: UtteranceStore, tokenizer: Tokenizer) -> None:
+def test_the_fast_front_end_equals_the_network(store: UtteranceStore, tokenizer: Vocabulary) -> None:
     torch.manual_seed(0)
     network = AVHubertNetwork(tiny_config(len(tokenizer.tokens))).eval()
-    TrainingLoss(network, 10, LossWeights())  # sets the slopes
+    TrainingLoss(network, 10)  # sets the slopes
     resnet = network.encoder.feature_extractor_video.resnet
     video = torch.randn(2, 11, 88, 88)
     padding_mask = torch.arange(11)[None, :] >= torch.tensor([11, 7])[:, None]
@@ -151,7 +152,7 @@ def test_the_fast_front_end_equals_the_network(store: UtteranceStore, tokenizer:
 
 
 def test_the_learning_rate_rises_and_falls(
-    tmp_path: Path, store: UtteranceStore, tokenizer: Tokenizer
+    tmp_path: Path, store: UtteranceStore, tokenizer: Vocabulary
 ) -> None:
     run = tiny_run(tmp_path, store, tokenizer)
     rates = []
@@ -191,7 +192,7 @@ def test_bfloat16_is_used_only_where_the_cpu_computes_in_it(
 def test_a_step_computes_in_the_chosen_type(
     tmp_path: Path,
     store: UtteranceStore,
-    tokenizer: Tokenizer,
+    tokenizer: Vocabulary,
     monkeypatch: pytest.MonkeyPatch,
     has_bfloat16: bool,
 ) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from training import visemes
 from training.sentences import VOCABULARY
-from training.speech_synthesis import LANGUAGES, TimedPhoneme, Voice, pad_speech, synthesize
+from training.speech_synthesis import LANGUAGES, TimedPhoneme, Voice, join_speech, synthesize
 from training.visemes import (
     JAW,
     PARAMETERS,
@@ -65,7 +65,7 @@ def test_frames_are_the_duration_rounded_up(duration_s: float, frames: int) -> N
 def test_lips_close_on_bilabials_and_open_on_vowels_in_every_style(seed: int) -> None:
     rng = np.random.default_rng(seed)
     style, voice = ArticulationStyle.random(rng), replace(Voice.random(rng), rate_wpm=110)
-    speech = pad_speech(synthesize("bob bin pop map again", voice), 0.3, 0.3)
+    speech = join_speech([synthesize("bob bin pop map again", voice)], (0.3, 0.3))
     motion = mouth_motion(speech.phonemes, speech.duration_s, rng, style)
     opened = 0
     for phoneme in speech.phonemes:
@@ -88,7 +88,7 @@ def test_lips_round_for_two_and_tuck_for_five() -> None:
 
 
 def test_the_mouth_rests_during_silence() -> None:
-    speech = pad_speech(synthesize("now", Voice()), 1.0, 1.0)
+    speech = join_speech([synthesize("now", Voice())], (1.0, 1.0))
     motion = mouth_motion(speech.phonemes, speech.duration_s)
     assert np.abs(motion[:20] - visemes.REST.target).max() < 0.02
     assert np.abs(motion[-20:] - visemes.REST.target).max() < 0.02
