@@ -12,7 +12,6 @@
     ├── AuthenticationError     no bearer token, or an unknown one
     ├── OverloadedError         no capacity; carries ``retry_after_s``
     ├── IdleError               the client sent nothing, or read nothing, for too long
-    ├── DeadlineError           the deadline passed before the work was done
     ├── NotReadyError           the models are loading or the server is shutting down
     ├── SupersededError         another call has taken over this session
     ├── DataLossError           requests are missing
@@ -75,10 +74,6 @@ class OverloadedError(GorggleError):
 
 class IdleError(GorggleError):
     """The client sent nothing, or read nothing, for longer than the timeout."""
-
-
-class DeadlineError(GorggleError):
-    """The deadline passed before the work was done."""
 
 
 class NotReadyError(GorggleError):

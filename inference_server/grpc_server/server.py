@@ -76,7 +76,7 @@ class Server:
         self._channelz: ChannelzServer | None = None
         self._is_ready = False
         self.http_server: HttpServer | None = None
-        self._watchdog = EventLoopWatchdog(self.metrics.observe_event_loop_lag)
+        self._watchdog = EventLoopWatchdog(self.metrics.event_loop_lag_s.observe)
         self._health = health.aio.HealthServicer()
         self._scheduler: DeviceScheduler | None = None
         self._server = aio.server(
@@ -114,7 +114,7 @@ class Server:
             self._channelz = ChannelzServer(self.settings.channelz_listen)
             await self._channelz.start()
         self._watchdog.start()
-        self.metrics.track_event_loop_tasks(self._watchdog.count_tasks)
+        self.metrics.event_loop_tasks.set_function(self._watchdog.count_tasks)
         await self._server.start()
 
     async def load(self) -> None:

@@ -75,7 +75,7 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
     ) -> None:
         """Prepare to serve. ``decoder_pool`` are the sandboxed decoders; None decodes on the streams' threads."""
         self._settings, self._version = settings, version
-        metrics.track_active_streams(lambda: self._stream_limiter.active_streams)
+        metrics.active_streams.set_function(lambda: self._stream_limiter.active_streams)
         self._model_registry: ModelRegistry | None = None
         self._backend: InferenceBackend | None = None
         self._admission: AdmissionController | None = None

@@ -8,6 +8,7 @@ import logging
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from gorggle_server.errors import NotReadyError, SupersededError
 from gorggle_server.streaming.queues import EventQueue
@@ -30,7 +31,7 @@ class ActiveCall:
     event_queue: EventQueue[Event] | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     _error: Exception | None = None
-    _first_media: asyncio.Future[object] | None = None
+    _first_media: asyncio.Future[Any] | None = None
 
     def end(self, error: Exception) -> None:
         """End the call with an error, whether or not its media has begun.
@@ -43,7 +44,7 @@ class ActiveCall:
         elif self._first_media is not None:
             self._first_media.cancel()
 
-    def watch_first_media(self, first_media: asyncio.Future[object]) -> None:
+    def watch_first_media(self, first_media: asyncio.Future[Any]) -> None:
         """Cancel this future if the call is ended before its media begins."""
         self._first_media = first_media
         if self._error is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from gorggle_server.admission.cpu_accounting import CpuTimer
 from gorggle_server.grpc_server.media_receiver import MediaQueue
 from gorggle_server.grpc_server.stream_observer import StreamObserver
-from gorggle_server.inference.scheduler import InferenceBackend, StreamScopedBackend
+from gorggle_server.inference.scheduler import InferenceBackend
 from gorggle_server.logging_setup import request_id
 from gorggle_server.observability.metrics import ServerMetrics
 from gorggle_server.settings import ServerSettings
@@ -84,11 +85,11 @@ class StreamExecutor:
             observer.stage_timer,
             stream.cpu_timer,
         )
-        backend = observer.wrap_backend(StreamScopedBackend(backend, request_id.get()))
+        submit = functools.partial(backend.submit, options.model, stream=request_id.get())
         session = RecognitionSession(
             pipeline,
             options,
-            backend,
+            observer.wrap_submit(submit),
             stream.event_queue.put,
             stream.event_queue.wait_for_capacity,
             stream.resume_state,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from gorggle_server.errors import NotReadyError
 from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput
-from gorggle_server.inference.scheduler import InferenceBackend
+from gorggle_server.inference.scheduler import SubmitFunction
 from gorggle_server.streaming.active_speaker import SpeakerTurn
 from gorggle_server.streaming.activity_channel import ActivityChannel, EndedSpan, OpenUtterance
 from gorggle_server.streaming.event_emitter import EventEmitter
@@ -63,18 +63,14 @@ class FinalDecoder:
     def __init__(
         self,
         options: RecognitionOptions,
-        backend: InferenceBackend,
+        submit: SubmitFunction,
         decoding_options: DecodingOptions,
         emitter: EventEmitter,
         first_frame: int,
         segment_count: int,
     ) -> None:
-        self._options, self._backend, self._decoding_options, self._emitter = (
-            options,
-            backend,
-            decoding_options,
-            emitter,
-        )
+        self._options, self._submit = options, submit
+        self._decoding_options, self._emitter = decoding_options, emitter
         self._first_frame, self._segment_count = first_frame, segment_count
         self._pending: deque[_PendingUtterance] = deque()
         self._stopped = False
@@ -100,9 +96,7 @@ class FinalDecoder:
         track, span = utterance.turn.track, utterance.turn.span
         # Read the boxes now: the buffer will have discarded them when the result is available.
         boxes = track.get_boxes(span) if track and self._options.face_boxes else ()
-        result = utterance.speculative or self._backend.submit(
-            self._options.model, window, self._decoding_options
-        )
+        result = utterance.speculative or self._submit(window, self._decoding_options)
         with self._emitter.lock:
             self._pending.append(
                 _PendingUtterance(utterance, window.modality, self._shift_boxes(boxes), result)

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput
-from gorggle_server.inference.scheduler import InferenceBackend
+from gorggle_server.inference.scheduler import SubmitFunction
 from gorggle_server.streaming.active_speaker import SpeakerTurn
 from gorggle_server.streaming.activity_channel import ActivityChannel, OpenUtterance, SpeculativeResult
 from gorggle_server.streaming.endpointing import FrameSpan
@@ -56,18 +56,14 @@ class InterimDecoder:
     def __init__(
         self,
         options: RecognitionOptions,
-        backend: InferenceBackend,
+        submit: SubmitFunction,
         create_input: Callable[[FrameSpan, FaceTrack | None], InferenceInput],
         emitter: EventEmitter,
         first_frame: int,
         partial_transcripts: Mapping[str, PartialTranscript],
     ) -> None:
-        self._options, self._backend, self._create_input, self._emitter = (
-            options,
-            backend,
-            create_input,
-            emitter,
-        )
+        self._options, self._submit = options, submit
+        self._create_input, self._emitter = create_input, emitter
         self._first_frame, self._partial_transcripts = first_frame, dict(partial_transcripts)
         self._decoding_options = DecodingOptions(1, options.length_penalty, 0, word_timestamps=True)
         self._rate_limiter = InterimRateLimiter()
@@ -91,9 +87,7 @@ class InterimDecoder:
         utterance.submitted_end, utterance.submitted_at = turn.span.end, time.monotonic()
         window = self._create_input(turn.span, turn.track)
         margin_s = STABLE_MARGIN_TURN_S if several_faces else STABLE_MARGIN_S
-        utterance.result = self._backend.submit(
-            self._options.model, window, self._decoding_options, interim=True
-        )
+        utterance.result = self._submit(window, self._decoding_options, interim=True)
         utterance.result.add_done_callback(
             functools.partial(self._emit_result, channel, utterance, turn, margin_s, window.modality)
         )
@@ -223,7 +217,7 @@ class InterimDecoder:
         if len(turns) > 1:
             return
         track = turns[0].track
-        result = self._backend.submit(self._options.model, self._create_input(span, track), decoding_options)
+        result = self._submit(self._create_input(span, track), decoding_options)
         channel.speculative = SpeculativeResult(span, track, result)
         # Interim decodings of less are obsolete.
         for utterance in list(channel.open_utterances.values()):

@@ -17,7 +17,7 @@ import numpy as np
 from gorggle_server.avhubert.audio_features import audio_features
 from gorggle_server.errors import NoFaceError
 from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput
-from gorggle_server.inference.scheduler import InferenceBackend
+from gorggle_server.inference.scheduler import SubmitFunction
 from gorggle_server.streaming.active_speaker import SpeakerTurn
 from gorggle_server.streaming.activity_channel import ActivityChannel, EndedSpan
 from gorggle_server.streaming.endpointing import FrameSpan
@@ -75,20 +75,20 @@ class RecognitionSession:
         self,
         pipeline: MediaPipeline,
         options: RecognitionOptions,
-        backend: InferenceBackend,
+        submit: SubmitFunction,
         emit: Callable[[Event], None],
         wait_for_capacity: Callable[[], None] = lambda: None,
         resume_state: ResumeState | None = None,
     ) -> None:
         """Prepare the session.
 
-        ``emit`` receives the events; it is called from this thread and from the backend's, never concurrently.
+        ``emit`` receives the events; it is called from this thread and from the scheduler's, never concurrently.
         ``wait_for_capacity`` blocks while the reader of the events lags. ``resume_state`` describes the earlier part of the
         stream on another server.
         """
         resume_state = resume_state or ResumeState()
         self._pipeline, self._buffer = pipeline, pipeline.buffer
-        self._options, self._backend = options, backend
+        self._options = options
         self._wait_for_capacity = wait_for_capacity
         # Word timestamps decide which words are stable, whether or not the caller requested them.
         word_times = options.word_timestamps or options.interim_results
@@ -109,11 +109,11 @@ class RecognitionSession:
         self._next_progress = PROGRESS_INTERVAL_FRAMES
         self._stopped = False
         self._final_decoder = FinalDecoder(
-            options, backend, self._decoding_options, self._emitter, self._first_frame, before.segment_count
+            options, submit, self._decoding_options, self._emitter, self._first_frame, before.segment_count
         )
         self._interim_decoder = InterimDecoder(
             options,
-            backend,
+            submit,
             self._create_input,
             self._emitter,
             self._first_frame,

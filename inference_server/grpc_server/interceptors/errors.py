@@ -44,18 +44,12 @@ STATUS_BY_ERROR: tuple[tuple[type[errors.GorggleError], grpc.StatusCode, str], .
     (errors.NotFoundError, grpc.StatusCode.NOT_FOUND, "NOT_FOUND"),
     (errors.OverloadedError, grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"),
     (errors.IdleError, grpc.StatusCode.DEADLINE_EXCEEDED, "IDLE"),
-    (errors.DeadlineError, grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE"),
     (errors.NotReadyError, grpc.StatusCode.UNAVAILABLE, "NOT_READY"),
     (errors.SupersededError, grpc.StatusCode.ABORTED, "SUPERSEDED"),
     (errors.DataLossError, grpc.StatusCode.DATA_LOSS, "DATA_LOSS"),
     # A broken model is a fault of the server: its text is logged, not sent.
     (errors.ModelFormatError, grpc.StatusCode.INTERNAL, "INTERNAL"),
 )
-
-
-def get_status_code(error: Exception) -> grpc.StatusCode:
-    """Return the status that an error ends a call with; INTERNAL for unexpected errors."""
-    return _classify(error)[0]
 
 
 def _classify(error: Exception) -> tuple[grpc.StatusCode, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from typing import Any
@@ -29,7 +29,7 @@ from gorggle_server.grpc_server.interceptors.base import CallInterceptor, Contex
 from gorggle_server.grpc_server.interceptors.metrics import get_call_status
 from gorggle_server.grpc_server.stream_observer import current_trace
 from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput
-from gorggle_server.inference.scheduler import InferenceBackend
+from gorggle_server.inference.scheduler import SubmitFunction
 from gorggle_server.observability.stage_timer import PipelineStage, StageTimer
 from gorggle_server.timebase import FRAME_RATE_HZ
 from gorggle_server.types import Hypothesis
@@ -90,9 +90,18 @@ class CallTrace:
                 span.set_attribute("gorggle.frames_with_faces", timer.frames_with_faces)
             span.end(activity.last_ns)
 
-    def wrap_backend(self, backend: InferenceBackend) -> InferenceBackend:
-        """Return a backend that traces the requests of this call."""
-        return TracedBackend(backend, self)
+    def wrap_submit(self, submit: SubmitFunction) -> SubmitFunction:
+        """Return a function that traces the requests of this call."""
+
+        def traced(
+            window: InferenceInput, options: DecodingOptions, *, interim: bool = False
+        ) -> Future[list[Hypothesis]]:
+            submitted_ns = time.time_ns()
+            result = submit(window, options, interim=interim)
+            result.add_done_callback(lambda done: self.record_utterance(window, interim, submitted_ns, done))
+            return result
+
+        return traced
 
     def set_attributes(self, **attributes: float | str) -> None:
         """Add attributes to the call's span."""
@@ -127,34 +136,6 @@ class CallTrace:
         elif (error := done.exception()) is not None:
             inference.set_status(Status(StatusCode.ERROR, type(error).__name__))
         inference.end(now_ns)
-
-
-class TracedBackend:
-    """Traces the requests of one call."""
-
-    def __init__(self, backend: InferenceBackend, call: CallTrace) -> None:
-        self._backend, self._call = backend, call
-
-    def submit(
-        self,
-        model: str,
-        window: InferenceInput,
-        options: DecodingOptions,
-        *,
-        interim: bool = False,
-        stream: Hashable = None,
-        utterance: Hashable = None,
-        deadline: float | None = None,
-    ) -> Future[list[Hypothesis]]:
-        """Queue a window; see ``InferenceBackend``."""
-        submitted_ns = time.time_ns()
-        result = self._backend.submit(
-            model, window, options, interim=interim, stream=stream, utterance=utterance, deadline=deadline
-        )
-        result.add_done_callback(
-            lambda done: self._call.record_utterance(window, interim, submitted_ns, done)
-        )
-        return result
 
 
 class TracingInterceptor(CallInterceptor):
