@@ -189,15 +189,12 @@ class Model:
         )
 
     @torch.inference_mode()
-    def align_words(
-        self, encoder_out: Array, hypothesis: Hypothesis, *, speech_activity: Array | None = None
-    ) -> list[WordTiming]:
+    def align_words(self, encoder_out: Array, hypothesis: Hypothesis) -> list[WordTiming]:
         """Compute the timestamps of each word of a hypothesis.
 
         Args:
             encoder_out: (T, D), one clip without padding.
             hypothesis: a result of ``beam_search`` for this clip.
-            speech_activity: (T,), probability of speech in each frame, if available.
 
         Returns:
             One entry for each word of ``hypothesis.text``.
@@ -205,19 +202,12 @@ class Model:
         encoded = input_validation.to_features(
             "encoder_out", encoder_out, ("T", self.config.encoder_dim), self.device, self.dtype
         )
-        activity = None
-        if speech_activity is not None:
-            cpu = torch.device("cpu")
-            activity = input_validation.to_features(
-                "speech_activity", speech_activity, (len(encoded),), cpu, torch.float64
-            ).numpy()
         previous = torch.tensor([[EOS, *hypothesis.tokens[:-1]]], device=self.device)
         _, attention = self.network.decode_with_attention(encoded.unsqueeze(0), None, previous)
         return word_alignment.align_words(
             attention[0].float().cpu().numpy(),
             [self.tokens[token] for token in hypothesis.tokens],
             token_scores=hypothesis.token_scores,
-            speech_activity=activity,
         )
 
     def _validate_encoder_out(

@@ -18,7 +18,7 @@ from gorggle_server.sandbox.protocol import HEADER, DecodeJob, DecoderError, Hea
 from gorggle_server.sandbox.protocol_validation import parse_header
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 # -P: do not import from the working directory. -B: do not write .pyc files.
 PYTHON = (sys.executable, "-P", "-s", "-B", "-m")
@@ -257,9 +257,9 @@ def _read_cpu_wait_s(pid: int) -> float:
         return 0.0
 
 
-def build_environment(server: Mapping[str, str] = os.environ) -> dict[str, str]:
+def build_environment() -> dict[str, str]:
     """Return a decoder's environment: module path, and limits on threads and arenas to save address space."""
-    needed = {name: server[name] for name in INHERITED_VARIABLES if name in server}
+    needed = {name: os.environ[name] for name in INHERITED_VARIABLES if name in os.environ}
     return needed | {
         "PYTHONPATH": os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path),
         "PYTHONUTF8": "1",

@@ -168,12 +168,6 @@ class StreamBuffer:
             curve[first - span.start : last - span.start] = held
         return curve
 
-    def pad_audio(self, frame: int) -> None:
-        """Append silence up to a frame."""
-        missing = frames_to_samples(frame - self._audio_start) - len(self._audio) - self._pending_samples
-        if missing > 0:
-            self.add_audio(np.zeros(missing, np.int16))
-
     def get_audio(self, span: FrameSpan) -> NDArray[np.int16]:
         """Return the samples of a span, int16 (640 per frame); silence where missing."""
         self._join_audio()

@@ -41,6 +41,9 @@ CONFIDENT_SCORE = 0.3
 WEAK_SCORE = 0.12
 TRACKED_SCORE = -0.4
 
+# Frames between coarse detections, and between fine ones, which also find small faces.
+DETECTION_INTERVAL_FRAMES, SEARCH_INTERVAL_FRAMES = 10, 50
+
 # dlib's detection box can be up to 1.5 times as wide as the predictor was trained for, and the fit then fails. So a new
 # face is fitted from several boxes, and the fit with the smallest median distance to the others is used.
 FIT_BOX_SCALES = (0.65, 0.75, 0.85, 0.95, 1.05)
@@ -89,24 +92,11 @@ class FaceTracker:
         detector: detects faces and landmarks.
         max_faces: maximum number of tracks, the largest faces first. A tracked face is only replaced by one that is
             1.5 times as large.
-        detection_interval_frames: frames between coarse detections.
-        search_interval_frames: frames between fine detections, which also find small faces.
     """
 
-    def __init__(
-        self,
-        detector: FaceDetector,
-        *,
-        max_faces: int = 4,
-        detection_interval_frames: int = 10,
-        search_interval_frames: int = 50,
-    ) -> None:
+    def __init__(self, detector: FaceDetector, *, max_faces: int = 4) -> None:
         self._detector = detector
         self._max_faces = max_faces
-        self._detection_interval_frames, self._search_interval_frames = (
-            detection_interval_frames,
-            search_interval_frames,
-        )
         self._tracks: list[Track] = []
         self._lost: list[Track] = []
         self._weak: list[DetectedFace] = []  # detected once with a low score
@@ -117,19 +107,9 @@ class FaceTracker:
         self._dropped = 0
 
     @property
-    def person_count(self) -> int:
-        """Number of people seen so far."""
-        return self._person_count
-
-    @property
     def faces_dropped(self) -> int:
         """Number of faces detected since the last fine search that exceeded ``max_faces``."""
         return self._dropped
-
-    def is_lost(self, track_id: int) -> bool:
-        """Return whether this person is no longer tracked and cannot return under the same id."""
-        known = (*self._tracks, *filter(self._is_recoverable, self._lost))
-        return all(track.track_id != track_id for track in known)
 
     def update(self, frame: NDArray[np.uint8], index: int) -> list[TrackedFace]:
         """Track the faces on the next frame; return them, largest first.
@@ -221,7 +201,7 @@ class FaceTracker:
 
     def _run_detection(self, frame: NDArray[np.uint8]) -> None:
         """Run the detector on the whole frame when it is due, and verify doubtful faces at once."""
-        is_search = self._index - self._searched_at >= self._search_interval_frames
+        is_search = self._index - self._searched_at >= SEARCH_INTERVAL_FRAMES
         is_whole = self._is_detection_due(self._index)
         faces: list[DetectedFace] = []
         if is_whole:
@@ -240,8 +220,8 @@ class FaceTracker:
     def _is_detection_due(self, index: int) -> bool:
         """Return whether detection on the whole frame is due."""
         return (
-            index - self._searched_at >= self._search_interval_frames
-            or index - self._detected_at >= self._detection_interval_frames
+            index - self._searched_at >= SEARCH_INTERVAL_FRAMES
+            or index - self._detected_at >= DETECTION_INTERVAL_FRAMES
         )
 
     def _verify(self, track: Track, faces: Iterable[DetectedFace], frame: NDArray[np.uint8]) -> None:

@@ -21,7 +21,7 @@ def extract_crops_and_audio(path: Path) -> tuple[tuple[tuple[int, np.ndarray], .
     """Return each face's first frame and crops (T, 96, 96), and the audio: int16 (S,), 16 kHz."""
     content = path.read_bytes()
     pipe = BytePipe(len(content) + 1)
-    pipe.try_write(content)
+    pipe.write(content)
     pipe.close()
     perception = create_media_pipeline(pipe, RecognitionOptions("any"), ServerSettings(), 1000.0)
     for _ in perception.steps():

@@ -58,12 +58,14 @@ def filmed(
 def crops_of(data: bytes, chunk: int = 2**20) -> NDArray[np.uint8]:
     """The mouth crops of the one person in the clip."""
     tracker, cropper, crops = FaceTracker(finder()), MouthCropper(load_mean_face()), []
+    people: set[int] = set()
     for item in resample(decode(Pieces(data, chunk), LIMITS), LIMITS):
         if isinstance(item, GrayFrame):
             faces = tracker.update(item.pixels, item.index)
+            people |= {face.track_id for face in faces}
             crops += cropper.push(item.index, item.pixels, faces[0].landmarks if faces else None)
     crops += cropper.flush()
-    assert tracker.person_count == 1
+    assert people == {1}
     assert [index for index, _ in crops] == list(range(len(crops)))
     return np.stack([pixels for _, pixels in crops])
 
