@@ -67,7 +67,7 @@ class AuthenticationError(GorggleError):
 class OverloadedError(GorggleError):
     """No capacity: retry after ``retry_after_s`` seconds."""
 
-    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+    def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
 

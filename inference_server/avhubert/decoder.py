@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +11,12 @@ from torch.nn import functional
 
 from gorggle_server.avhubert.attention import Attention, KeysValues
 from gorggle_server.avhubert.config import PAD, ModelConfig
-from gorggle_server.avhubert.cuda_graphs import CacheView, GraphedKVCache
+from gorggle_server.avhubert.cuda_graphs import GraphedKVCache
 from gorggle_server.avhubert.kv_cache import KVCache
 from gorggle_server.avhubert.sparse_self_attention import AncestorIndex
+
+if TYPE_CHECKING:
+    from gorggle_server.avhubert.cuda_graphs import CacheView
 
 
 def sinusoidal_positions(positions: Tensor, dim: int) -> Tensor:
@@ -52,13 +55,13 @@ class StepView:
         return self._encoder_mask
 
     def source(self, layer: int) -> KeysValues:
-        """As in ``CacheView``."""
+        """Return the encoder output's keys and values, each (C, T, D)."""
         clips, frames = self._cache.clips, self._cache.frames
         keys, values = self._cache.source[layer]
         return KeysValues(keys[:clips, :frames], values[:clips, :frames])
 
     def self_attention(self, attention: Attention, layer: int, x: Tensor) -> Tensor:
-        """As in ``CacheView``."""
+        """Write the newest tokens x (C, W, D) into the cache and attend from them to all tokens of their hypotheses."""
         queries, new = attention.project_qkv(x)
         past = self._cache.past[layer]
         for kind, rows in zip(past, new, strict=True):

@@ -17,8 +17,6 @@ from gorggle_server.avhubert.tokenizer import Vocabulary
 from gorggle_server.avhubert.word_alignment import WordTiming
 from gorggle_server.errors import InvalidRequestError, ModelFormatError
 
-__all__ = ["AVHubertNetwork", "Model"]
-
 
 class Model:
     """Network, vocabulary and model card of one checkpoint.
@@ -108,21 +106,12 @@ class Model:
         if present is None:
             raise InvalidRequestError("video and audio are both None; expected at least one")
         batch, length = present.shape[:2]
-        padded = (
-            None
-            if padding_mask is None
-            else input_validation.to_padding_mask(padding_mask, batch, length, self.device)
-        )
         return self.network.encode(
             frames,
             features,
-            padded,
-            has_video=None
-            if has_video is None
-            else input_validation.to_presence("has_video", has_video, batch, self.device),
-            has_audio=None
-            if has_audio is None
-            else input_validation.to_presence("has_audio", has_audio, batch, self.device),
+            input_validation.to_padding_mask(padding_mask, batch, length, self.device),
+            has_video=input_validation.to_presence("has_video", has_video, batch, self.device),
+            has_audio=input_validation.to_presence("has_audio", has_audio, batch, self.device),
         )
 
     @torch.inference_mode()
@@ -215,8 +204,6 @@ class Model:
     ) -> tuple[Tensor, Tensor | None]:
         wanted = ("B", "T", self.config.encoder_dim)
         encoded = input_validation.to_features("encoder_out", encoder_out, wanted, self.device, self.dtype)
-        if padding_mask is None:
-            return encoded, None
         return encoded, input_validation.to_padding_mask(
-            padding_mask, encoded.shape[0], encoded.shape[1], self.device
+            padding_mask, len(encoded), encoded.shape[1], self.device
         )

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gorggle_server.avhubert.config import FRAME_S
 from gorggle_server.avhubert.tokenizer import RESERVED_TOKENS, WORD_START, detokenize
 from gorggle_server.errors import InvalidRequestError, ModelFormatError
+from gorggle_server.timebase import FRAME_S
 
 FloatArray = NDArray[np.float64]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import av
 import numpy as np
 
-from gorggle_server.errors import InvalidRequestError
 from gorggle_server.grpc_server.request_decoding import PcmAudio
 from gorggle_server.streaming.crop_input import AudioChunk
 from gorggle_server.timebase import SAMPLE_RATE_HZ
@@ -27,12 +26,7 @@ class PcmResampler:
         Raises:
             InvalidRequestError: the sample rate changed.
         """
-        if self._sample_rate_hz not in (0, audio.sample_rate_hz):
-            raise InvalidRequestError(
-                f"pcm.sample_rate_hertz changed from {self._sample_rate_hz} to {audio.sample_rate_hz}: "
-                "send one rate per stream",
-                field="pcm.sample_rate_hertz",
-            )
+        audio.check_sample_rate(self._sample_rate_hz)
         self._sample_rate_hz = audio.sample_rate_hz
         if audio.sample_rate_hz == SAMPLE_RATE_HZ or not len(audio.samples):
             return AudioChunk(audio.samples)

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry
@@ -66,40 +65,30 @@ class SubmitFunction(Protocol):
         """Queue a window."""
 
 
-@dataclass(frozen=True)
-class BatchingConfig:
-    """How windows are batched.
-
-    Attributes:
-        max_batch_delay_s: how long a window waits for others before it is encoded. Running searches continue meanwhile.
-        max_frames: maximum size of a padded batch: its windows times the longest of them; 2000 are four utterances of 20 s.
-    """
-
-    max_batch_delay_s: float = 0.01
-    max_frames: int = 2000
-
-
 class DeviceScheduler:
     """Runs recognizers on one thread; similar windows that wait together are batched."""
 
     def __init__(
         self,
         recognizers: Mapping[str, Recognizer],
+        max_batch_delay_s: float,
+        max_batch_frames: int,
         metrics: SchedulerMetrics | None = None,
-        options: BatchingConfig = BatchingConfig(),
         on_device_time: Callable[[Hashable, float], None] = lambda _stream, _device_s: None,
         is_device_healthy: Callable[[], bool] = lambda: True,
     ) -> None:
         """Start the thread.
 
+        A window waits ``max_batch_delay_s`` for others before it is encoded; running searches continue meanwhile. A padded
+        batch holds at most ``max_batch_frames``: its windows times the longest of them; 2000 are four utterances of 20 s.
         ``on_device_time`` is called on it with the stream and the device seconds of each window (its share of its batches),
         whether or not the window finished. ``is_device_healthy`` is checked after a failed inference.
         """
         self._on_device_time, self._is_device_healthy = on_device_time, is_device_healthy
-        self._recognizers, self._options = recognizers, options
+        self._recognizers, self._max_batch_delay_s = recognizers, max_batch_delay_s
         self._metrics = metrics or SchedulerMetrics(CollectorRegistry())
         self._queue = FairQueue()
-        self._batches = BatchRunner(recognizers, options.max_frames, self._complete)
+        self._batches = BatchRunner(recognizers, max_batch_frames, self._complete)
         self._unfinished: set[InferenceRequest] = set()  # waiting or running
         self._device_s: dict[InferenceRequest, float] = {}  # device time of each running request so far
         self._condition = threading.Condition()
@@ -171,7 +160,7 @@ class DeviceScheduler:
         companions = self._collect_batch(first)
         if len(companions) < len(self._queue) and not self._batches.has_capacity(first, companions):
             return 0.0
-        return first.submitted_at + self._options.max_batch_delay_s - time.monotonic()
+        return first.submitted_at + self._max_batch_delay_s - time.monotonic()
 
     def _drop_cancelled(self) -> None:
         running = set(self._batches.requests)

@@ -17,7 +17,7 @@ from prometheus_client import (
     ProcessCollector,
 )
 
-from gorggle_server.admission.controller import AdmissionController
+from gorggle_server.admission.controller import AdmissionController, Resource
 from gorggle_server.errors import GorggleError
 from gorggle_server.inference.scheduler_metrics import DURATION_BUCKETS_S, SchedulerMetrics
 from gorggle_server.observability.stream_metrics import StreamMetrics
@@ -68,21 +68,22 @@ class ServerMetrics:
         self._media_s = counter("gorggle_media_processed_seconds", "Media processed to its end")
         self._segments = counter("gorggle_segments", "Final segments", ["modality"])
         self._live_streams = gauge("gorggle_live_streams", "Live streams being served")
-        self._live_device_load = gauge(
-            "gorggle_live_device_load", "Share of device time that live streams are expected to take"
-        )
-        self._live_cpu_load = gauge("gorggle_live_cpu_load", "CPUs that live streams are expected to use")
-        self._live_gil_load = gauge(
-            "gorggle_live_gil_load",
-            "CPUs that live streams are expected to use in the server process, whose threads share the GIL",
-        )
+        self._live_loads = {
+            Resource.DEVICE: gauge(
+                "gorggle_live_device_load", "Share of device time that live streams are expected to take"
+            ),
+            Resource.CPU: gauge("gorggle_live_cpu_load", "CPUs that live streams are expected to use"),
+            Resource.GIL: gauge(
+                "gorggle_live_gil_load",
+                "CPUs that live streams are expected to use in the server process, whose threads share the GIL",
+            ),
+        }
 
     def bind_admission(self, admission: AdmissionController) -> None:
         """Export the load of live streams from the admission controller."""
         self._live_streams.set_function(lambda: admission.live_streams)
-        self._live_device_load.set_function(lambda: admission.expected_device_load)
-        self._live_cpu_load.set_function(lambda: admission.expected_cpu_load)
-        self._live_gil_load.set_function(lambda: admission.expected_gil_load)
+        for resource, load in self._live_loads.items():
+            load.set_function(functools.partial(admission.get_expected_load, resource))
 
     def set_serving(self, *, ready: bool, max_streams: int) -> None:
         """Record whether calls are served."""

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, TypeAlias
 
 from gorggle_server.sandbox.hardening import SandboxFeatures
 from gorggle_server.sandbox.protocol import HEADER, DecodeJob, DecoderError, Header, MessageType
@@ -19,6 +19,10 @@ from gorggle_server.sandbox.protocol_validation import parse_header
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from gorggle_server.sandbox.fork_client import ForkedProcess
+
+    ChildProcess: TypeAlias = "SpawnedProcess | ForkedProcess"
 
 # -P: do not import from the working directory. -B: do not write .pyc files.
 PYTHON = (sys.executable, "-P", "-s", "-B", "-m")
@@ -37,39 +41,12 @@ START_TIMEOUT_S = 30.0
 CPU_CHECK_INTERVAL_S, MIN_STARVED_SHARE, MAX_EXTENSIONS = 0.5, 0.5, 60
 
 
-class ChildProcess(Protocol):
-    """A child process with a pipe in each direction."""
-
-    @property
-    def pid(self) -> int:
-        """The process id."""
-        ...
-
-    @property
-    def write_fd(self) -> int:
-        """The server's end of the pipe to the process."""
-        ...
-
-    @property
-    def read_fd(self) -> int:
-        """The server's end of the pipe from the process."""
-        ...
-
-    def kill(self) -> None:
-        """Kill the process; thread-safe."""
-        ...
-
-    def wait(self) -> int:
-        """Wait for the process to exit; return its exit code, or the negative number of the signal that killed it."""
-        ...
-
-    def close(self) -> None:
-        """Close the descriptors of the exited process."""
-        ...
-
-
 class SpawnedProcess:
-    """A decoder started with ``subprocess``; it is killed when the thread that started it ends."""
+    """A decoder started with ``subprocess``; it is killed when the thread that started it ends.
+
+    As ``ForkedProcess``: ``write_fd`` and ``read_fd`` are the server's ends of the pipes to and from the process; ``kill`` is
+    thread-safe; ``wait`` returns the exit code, or the negative number of the signal that killed the process.
+    """
 
     def __init__(self, command: Sequence[str], landmark_model: Path | None = None) -> None:
         """Start the process without waiting until it is ready.
@@ -119,7 +96,7 @@ class DecoderProcess:
         features: active sandbox features, once the job has started.
     """
 
-    def __init__(self, child: ChildProcess, timeout_s: float = 20.0) -> None:
+    def __init__(self, child: ChildProcess, timeout_s: float) -> None:
         """Wrap a child process, which need not be ready yet."""
         self._child, self._timeout_s = child, timeout_s
         self.features = SandboxFeatures(0)
@@ -159,10 +136,8 @@ class DecoderProcess:
 
     def reset_timeout(self, timeout_s: float | None = None) -> None:
         """Restart the timeout, which covers all later calls."""
-        self._deadline, self._extensions = (
-            time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s),
-            0,
-        )
+        self._deadline = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
+        self._extensions = 0
 
     def receive(self, size: int) -> bytes:
         """Receive exactly ``size`` bytes."""
@@ -206,7 +181,7 @@ class DecoderProcess:
         self._child.kill()
 
     def wait(self) -> int:
-        """Wait for the process to exit; see ``ChildProcess.wait``."""
+        """Wait for the process to exit; see ``SpawnedProcess``."""
         return self._child.wait()
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ from gorggle_server.sandbox.decoder_process import (
 )
 from gorggle_server.sandbox.fork_client import ForkServer, ForkServerExitedError, can_fork
 from gorggle_server.sandbox.protocol import DecodeJob, DecoderError
+from gorggle_server.types import DECODER_MEMORY_BYTES, DECODER_TIMEOUT_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 DECODER = (*PYTHON, "gorggle_server.sandbox.decoder_main")
 FORK_SERVER = (*PYTHON, "gorggle_server.sandbox.fork_server")
 
-DEFAULT_MEMORY_BYTES = 2 * 2**30
-DEFAULT_TIMEOUT_S = 20.0
 # A stream is retried if its process was killed before the job started.
 MAX_ATTEMPTS = 3
 
@@ -43,8 +42,8 @@ class DecoderPool:
 
     def __init__(
         self,
-        memory_bytes: int = DEFAULT_MEMORY_BYTES,
-        timeout_s: float = DEFAULT_TIMEOUT_S,
+        memory_bytes: int = DECODER_MEMORY_BYTES,
+        timeout_s: float = DECODER_TIMEOUT_S,
         spares: int = 1,
         landmark_model: Path | None = None,
         command: Sequence[str] | None = None,

@@ -31,16 +31,16 @@ class EndpointingOptions:
         end_threshold: activity below which it may end; lower, so that weak endings do not flicker.
         min_speech_frames: shorter bursts count as noise.
         endpoint_silence_frames: silence of this length ends the utterance.
-        margin_frames: kept before and after the speech: lips move before and after the audio.
         max_frames: longer speech is cut at its quietest frame.
+        margin_frames: kept before and after the speech: lips move before and after the audio.
     """
 
-    begin_threshold: float = 0.5
-    end_threshold: float = 0.35
-    min_speech_frames: int = 5
-    endpoint_silence_frames: int = 11
+    begin_threshold: float
+    end_threshold: float
+    min_speech_frames: int
+    endpoint_silence_frames: int
+    max_frames: int
     margin_frames: int = 6
-    max_frames: int = 20 * FRAME_RATE_HZ
 
     def for_lips(self) -> EndpointingOptions:
         """Return the options adapted to a lip movement signal.
@@ -130,12 +130,8 @@ class Endpointer:
 
     def push(self, activity: Iterable[float]) -> list[FrameSpan]:
         """Add activity values; return the spans that end with them."""
-        ended = []
-        for value in activity:
-            span = self._push_value(float(value))
-            if span is not None:
-                ended.append(span)
-        return ended
+        spans = [self._push_value(float(value)) for value in activity]
+        return [span for span in spans if span is not None]
 
     def flush(self) -> list[FrameSpan]:
         """End the signal; return the span still open, if it is speech."""
@@ -147,12 +143,8 @@ class Endpointer:
         if self._speech_start is None:
             if value < self._options.begin_threshold:
                 return None
-            self._speech_start, self._last_speech_frame, self._speech_frames, self._activity = (
-                frame,
-                frame,
-                0,
-                [],
-            )
+            self._speech_start = self._last_speech_frame = frame
+            self._speech_frames, self._activity = 0, []
         self._activity.append(value)
         if value >= self._options.end_threshold:
             self._last_speech_frame = frame

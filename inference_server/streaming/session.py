@@ -25,16 +25,13 @@ from gorggle_server.streaming.event_emitter import EventEmitter
 from gorggle_server.streaming.final_results import FinalDecoder, FinishedUtterance
 from gorggle_server.streaming.interim_results import InterimDecoder, PartialTranscript
 from gorggle_server.streaming.media_pipeline import MediaPipeline
-from gorggle_server.streaming.segment_builder import (
-    create_speech_begin,
-    create_speech_end,
-    find_earliest,
-    shift_span,
-)
+from gorggle_server.streaming.segment_builder import find_earliest
 from gorggle_server.streaming.segmenter import UtteranceSegmenter
 from gorggle_server.streaming.stream_buffer import FaceTrack
 from gorggle_server.timebase import FRAME_RATE_HZ, frames_to_seconds
 from gorggle_server.types import (
+    Activity,
+    ActivityKind,
     ChannelCheckpoint,
     Event,
     Finished,
@@ -262,14 +259,16 @@ class RecognitionSession:
             return
         if not channel.has_reported_begin and not self._segmenter.should_decode(channel, span):
             return
-        media_span, speaker = shift_span(span, self._first_frame), self._emitter.get_speaker_id(channel.track)
+        speaker = self._emitter.get_speaker_id(channel.track)
         margin = self._segmenter.endpointing.margin_frames
         if not channel.has_reported_begin:
             channel.has_reported_begin = True
-            self._emitter.emit(create_speech_begin(media_span, margin, speaker))
+            begin_s = self._to_media_s(min(span.start + margin, span.end))
+            self._emitter.emit(Activity(ActivityKind.SPEECH_BEGIN, begin_s, speaker))
         if ended is not None:
             channel.has_reported_begin = False
-            self._emitter.emit(create_speech_end(media_span, margin, speaker))
+            end_s = self._to_media_s(max(span.start, span.end - margin))
+            self._emitter.emit(Activity(ActivityKind.SPEECH_END, end_s, speaker))
 
     def _report_progress(self) -> None:
         received = self._get_received_end()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gorggle_server.types import RecognitionOptions
 from gorggle_server.vision.face_detector import (
     COARSE_SIDE_PX,
     FINE_SIDE_PX,
@@ -74,14 +75,12 @@ class TrackedFace:
         track_id: the person's id, from 1.
         box: in pixels.
         landmarks: float32 (68, 2), pixels, x before y, iBUG order.
-        score: the latest detection score (see ``DetectedFace``).
         is_interpolated: landmarks are interpolated between the previous and the next frame.
     """
 
     track_id: int
     box: BoundingBox
     landmarks: NDArray[np.float32]
-    score: float
     is_interpolated: bool = False
 
 
@@ -94,7 +93,7 @@ class FaceTracker:
             1.5 times as large.
     """
 
-    def __init__(self, detector: FaceDetector, *, max_faces: int = 4) -> None:
+    def __init__(self, detector: FaceDetector, *, max_faces: int = RecognitionOptions.max_speakers) -> None:
         self._detector = detector
         self._max_faces = max_faces
         self._tracks: list[Track] = []
@@ -176,7 +175,7 @@ class FaceTracker:
         box = estimate_box(half_way)
         if track.can_interpolate_to(face):
             track.advance(face, 2)
-            return TrackedFace(track.track_id, box, half_way, track.score, is_interpolated=True)
+            return TrackedFace(track.track_id, box, half_way, is_interpolated=True)
         track.advance(self._fit(frame, box), 1)
         looked_at = _to_tracked_face(track, track.face)
         track.advance(face, 1)
@@ -244,18 +243,18 @@ class FaceTracker:
             # One fit from a different box may be inaccurate.
             quick = self._fit(frame, quick.box)
         if quick.landmark_distance(track.face) <= MAX_FIT_DISTANCE:
-            track.confirm(track.face, found.score)
+            track.confirm(track.face)
             return
         careful = self._fit_detection(frame, found.box)
         track.mismatched_fits += careful.landmark_distance(track.face) > MAX_FIT_DISTANCE
         if track.mismatched_fits >= MISMATCHED_FITS_TO_REPLACE:
-            track.confirm(careful, found.score)
+            track.confirm(careful)
 
     def _reacquire(self, track: Track, found: DetectedFace, frame: NDArray[np.uint8]) -> None:
         """Continue a doubtful track with a detected face if it is the same person (it may not be after a cut)."""
         face = self._fit_detection(frame, found.box)
         if face.similarity(track.confirmed) >= SAME_PERSON_CORRELATION:
-            track.confirm(face, found.score)
+            track.confirm(face)
             return
         self._drop_track(track)
         if found.score >= CONFIDENT_SCORE:
@@ -295,7 +294,7 @@ class FaceTracker:
         else:
             self._person_count += 1
             track_id = self._person_count
-        self._tracks.append(Track(track_id, face, face, found.score, self._index))
+        self._tracks.append(Track(track_id, face, face, self._index))
         return True
 
     def _make_room_for(self, box: BoundingBox) -> bool:
@@ -322,7 +321,7 @@ class FaceTracker:
 
 
 def _to_tracked_face(track: Track, face: FaceObservation) -> TrackedFace:
-    return TrackedFace(track.track_id, face.box, face.landmarks, track.score)
+    return TrackedFace(track.track_id, face.box, face.landmarks)
 
 
 def _sort_by_size(faces: Iterable[TrackedFace]) -> list[TrackedFace]:

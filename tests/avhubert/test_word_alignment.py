@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gorggle_server.avhubert.config import FRAME_S
 from gorggle_server.avhubert.word_alignment import WordTiming, align_words
 from gorggle_server.errors import InvalidRequestError, ModelFormatError
+from gorggle_server.timebase import FRAME_S
 
 UNIT_TEXTS = ["▁", "▁go", "▁now", "a", "in", "▁b", "<unk>", "'s"]
 

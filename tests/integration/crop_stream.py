@@ -10,7 +10,7 @@ import numpy as np
 from gorggle import AudioChunk, MouthCrops
 from gorggle_server.media.byte_pipe import BytePipe
 from gorggle_server.settings import ServerSettings
-from gorggle_server.streaming.media_pipeline import create_media_pipeline
+from gorggle_server.streaming.media_pipeline import ContainerPipeline
 from gorggle_server.types import RecognitionOptions
 
 CHUNK_FRAMES = 5
@@ -23,7 +23,7 @@ def extract_crops_and_audio(path: Path) -> tuple[tuple[tuple[int, np.ndarray], .
     pipe = BytePipe(len(content) + 1)
     pipe.write(content)
     pipe.close()
-    perception = create_media_pipeline(pipe, RecognitionOptions("any"), ServerSettings(), 1000.0)
+    perception = ContainerPipeline(pipe, RecognitionOptions("any"), ServerSettings(), 1000.0)
     for _ in perception.steps():
         pass
     tracks = tuple((track.start, np.stack(track.crops)) for track in perception.buffer.tracks.values())

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from gorggle import Client, GorggleError
 from gorggle.v1 import lip_reading_pb2, lip_reading_pb2_grpc
 from gorggle_server.errors import InvalidRequestError
-from gorggle_server.grpc_server.channelz import ChannelzServer
+from gorggle_server.grpc_server.channelz import start_channelz
 from gorggle_server.grpc_server.event_loop_watchdog import EventLoopWatchdog
 from gorggle_server.inference.device_health import GpuCollector
 from gorggle_server.settings import ServerSettings
@@ -250,8 +250,5 @@ def test_channelz_is_off_by_default_and_never_beyond_loopback(server: RunningSer
 
 
 def test_a_channelz_address_in_use_is_reported(server: RunningServer) -> None:
-    async def start() -> None:
-        await ChannelzServer(server.address).start()
-
     with pytest.raises(InvalidRequestError, match=server.address):
-        server.call(start())
+        server.call(start_channelz(server.address))

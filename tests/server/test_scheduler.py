@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from gorggle_server.errors import ModelFormatError, NotFoundError, NotReadyError
 from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput
-from gorggle_server.inference.scheduler import BatchingConfig, DeviceScheduler
+from gorggle_server.inference.scheduler import DeviceScheduler
 from gorggle_server.inference.scheduler_metrics import SchedulerMetrics
 from gorggle_server.types import Hypothesis, Modality
 from tests.server import backend_conformance
@@ -26,7 +26,9 @@ VIDEO = Modality.VIDEO_ONLY
 
 @pytest.fixture(scope="module")
 def backend() -> Iterator[DeviceScheduler]:
-    scheduler = DeviceScheduler({backend_conformance.MODEL: backend_conformance.golden_recognizer()})
+    scheduler = DeviceScheduler(
+        {backend_conformance.MODEL: backend_conformance.golden_recognizer()}, 0.01, 2000
+    )
     yield scheduler
     scheduler.close()
 
@@ -108,7 +110,7 @@ def metrics() -> CollectorRegistry:
 
 @pytest.fixture
 def scheduler(device: SteppedDevice, metrics: CollectorRegistry) -> Iterator[DeviceScheduler]:
-    scheduler = DeviceScheduler({"m": device}, SchedulerMetrics(metrics))  # type: ignore[dict-item]
+    scheduler = DeviceScheduler({"m": device}, 0.01, 2000, SchedulerMetrics(metrics))  # type: ignore[dict-item]
     yield scheduler
     device.gate.set()
     device.step_gate.set()
@@ -149,7 +151,7 @@ def test_windows_that_wait_together_are_batched(scheduler, device) -> None:
 
 
 def test_windows_within_the_batch_delay_are_batched(device) -> None:
-    scheduler = DeviceScheduler({"m": device}, options=BatchingConfig(max_batch_delay_s=0.5))  # type: ignore[dict-item]
+    scheduler = DeviceScheduler({"m": device}, 0.5, 2000)  # type: ignore[dict-item]
     device.gate.set()
     futures = [submit(scheduler, 10)]
     time.sleep(0.05)
@@ -239,7 +241,7 @@ def test_interim_work_yields_to_final_work(scheduler, device) -> None:
 
 
 def test_interim_searches_pause_while_final_work_waits(device) -> None:
-    scheduler = DeviceScheduler({"m": device}, options=BatchingConfig(max_frames=60))  # type: ignore[dict-item]
+    scheduler = DeviceScheduler({"m": device}, 0.01, 60)  # type: ignore[dict-item]
     device.gate.set()
     device.step_gate.clear()
     interim = submit(scheduler, 40, search=INTERIM, interim=True)
@@ -335,7 +337,7 @@ def test_an_unknown_model_is_refused(scheduler) -> None:
 
 
 def test_pending_futures_are_cancelled_when_the_scheduler_ends(device) -> None:
-    scheduler = DeviceScheduler({"m": device})  # type: ignore[dict-item]
+    scheduler = DeviceScheduler({"m": device}, 0.01, 2000)  # type: ignore[dict-item]
     being_read = occupy_device(scheduler, device)
     waiting = submit(scheduler, 10)
     closing = threading.Thread(target=scheduler.close)

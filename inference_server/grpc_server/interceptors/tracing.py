@@ -7,7 +7,7 @@ Everything but the endpoint is set by the standard OTEL_… variables.
 
 from __future__ import annotations
 
-import asyncio
+import functools
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
@@ -15,7 +15,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
-from grpc import aio
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
@@ -26,7 +25,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from gorggle_server import logging_setup
 from gorggle_server.grpc_server.interceptors.base import CallInterceptor, Context
-from gorggle_server.grpc_server.interceptors.metrics import get_call_status
+from gorggle_server.grpc_server.interceptors.metrics import report_status
 from gorggle_server.grpc_server.stream_observer import current_trace
 from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput
 from gorggle_server.inference.scheduler import SubmitFunction
@@ -161,17 +160,8 @@ class TracingInterceptor(CallInterceptor):
         )
         current_trace.set(CallTrace(self._tracer, span))
         logging_setup.trace_id.set(trace.format_trace_id(span.get_span_context().trace_id))
-        code = grpc.StatusCode.OK
-        try:
+        with report_status(context, functools.partial(_end_span, span)):
             yield
-        except (asyncio.CancelledError, GeneratorExit):
-            code = grpc.StatusCode.CANCELLED
-            raise
-        except aio.AbortError:
-            code = get_call_status(context)
-            raise
-        finally:
-            _end_span(span, code)
 
 
 def _end_span(span: Span, code: grpc.StatusCode) -> None:
