@@ -33,7 +33,11 @@ def sinusoidal_positions(positions: Tensor, dim: int) -> Tensor:
 
 
 class StepView:
-    """Access to the used part of a cache during one step; ``positions`` already include the new token."""
+    """Access to the used part of a cache during one step; ``positions`` already include the new token.
+
+    Attributes:
+        encoder_mask: bool (C, 1, 1, T), false where a clip is padded; None without padding.
+    """
 
     def __init__(self, cache: KVCache, heads: int) -> None:
         self._cache = cache
@@ -47,12 +51,7 @@ class StepView:
         if AncestorIndex.is_worthwhile(mask, lengths, cache.past.dtype):
             self._ancestors = AncestorIndex(mask, lengths, cache.ancestor_mask.shape[2], heads)
         audible = cache.encoder_mask[:clips, :frames]
-        self._encoder_mask = None if bool(audible.all()) else audible[:, None, None, :]
-
-    @property
-    def encoder_mask(self) -> Tensor | None:
-        """Bool (C, 1, 1, T), false where a clip is padded; None without padding."""
-        return self._encoder_mask
+        self.encoder_mask = None if bool(audible.all()) else audible[:, None, None, :]
 
     def source(self, layer: int) -> KeysValues:
         """Return the encoder output's keys and values, each (C, T, D)."""
@@ -158,7 +157,7 @@ class Decoder(nn.Module):
         real = tokens.ne(PAD)
         positions = real.cumsum(1) * real + PAD
         x = self.dropout(self._embed(tokens, positions))
-        visible = _to_attention_mask(padding_mask)
+        visible = None if padding_mask is None else ~padding_mask[:, None, None, :]
         weights: list[Tensor] = []
         for number, layer in enumerate(self._layers):
             heads = self._alignment_heads_of_layer(number) if need_weights else []
@@ -239,7 +238,3 @@ class Decoder(nn.Module):
             return functional.linear(normed, self.output_weight)
         logits: Tensor = self.output_proj(normed)
         return logits
-
-
-def _to_attention_mask(padding_mask: Tensor | None) -> Tensor | None:
-    return None if padding_mask is None else ~padding_mask[:, None, None, :]

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import time
+import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -227,7 +228,8 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
             request_decoding.decode_heartbeat_interval_s(config),
             self._find_model(config.recognition, options),
             request_decoding.decode_resume_config(config)
-            or ResumeRequest(self._sessions.create_id(), ResumeToken(), {}),
+            # A new session, with an id that cannot be guessed.
+            or ResumeRequest(uuid.uuid4().hex, ResumeToken(), {}),
         )
 
     def _admit_if_live(self, options: RecognitionOptions) -> contextlib.AbstractContextManager[CpuTimer]:
@@ -250,7 +252,7 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
         call.watch_first_media(first_media)
         try:
             while not await _wait_done(first_media, interval_s):
-                yield response_encoding.encode_heartbeat()
+                yield StreamResponse(heartbeat=lip_reading_pb2.Heartbeat())
         finally:
             first_media.cancel()
         call.raise_if_ended()

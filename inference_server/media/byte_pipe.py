@@ -19,6 +19,9 @@ class BytePipe:
     When the buffer is full, ``write`` blocks and ``write_async`` waits. Either side may ``abort``, which raises the
     error on both sides, also in waiting calls. There is no ``seek``: FFmpeg would block when it seeks in a stream that is
     still growing.
+
+    Attributes:
+        wait_time_s: seconds that ``read`` has waited for data.
     """
 
     def __init__(self, capacity_bytes: int = DEFAULT_CAPACITY_BYTES) -> None:
@@ -29,17 +32,12 @@ class BytePipe:
         self._error: BaseException | None = None
         self._wake_writer: Callable[[], None] | None = None
         self._on_abort: Callable[[], None] | None = None
-        self._wait_time_s = 0.0
+        self.wait_time_s = 0.0
 
     @property
     def buffered_bytes(self) -> int:
         """Bytes waiting to be read."""
         return len(self._buffer)
-
-    @property
-    def wait_time_s(self) -> float:
-        """Total seconds that ``read`` has waited for data."""
-        return self._wait_time_s
 
     def write(self, data: bytes | memoryview) -> None:
         """Write all of ``data``, blocking while the buffer is full."""
@@ -100,7 +98,7 @@ class BytePipe:
             if not self._is_readable():
                 began = time.monotonic()
                 self._changed.wait_for(self._is_readable)
-                self._wait_time_s += time.monotonic() - began
+                self.wait_time_s += time.monotonic() - began
             if self._error is not None:
                 raise self._error
             data = bytes(self._buffer[:size])

@@ -90,7 +90,7 @@ class DecoderTimeoutError(Exception):
 class DecoderProcess:
     """A child process that decodes one stream and is then killed.
 
-    Only ``kill`` is thread-safe. ``close`` must be called last.
+    Only ``kill`` is thread-safe, after which waiting calls raise EOFError. ``close`` must be called last.
 
     Attributes:
         features: active sandbox features, once the job has started.
@@ -99,6 +99,7 @@ class DecoderProcess:
     def __init__(self, child: ChildProcess, timeout_s: float) -> None:
         """Wrap a child process, which need not be ready yet."""
         self._child, self._timeout_s = child, timeout_s
+        self.pid, self.kill, self.wait = child.pid, child.kill, child.wait
         self.features = SandboxFeatures(0)
         self._deadline, self._extensions = 0.0, 0
         self._buffer = memoryview(bytearray(READ_AHEAD_BYTES))
@@ -109,11 +110,6 @@ class DecoderProcess:
         # Only on Linux, within the user's limit; otherwise the pipe keeps its default size.
         with contextlib.suppress(OSError, AttributeError):
             fcntl.fcntl(self._from, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-
-    @property
-    def pid(self) -> int:
-        """The process id."""
-        return self._child.pid
 
     def start_job(self, job: DecodeJob) -> None:
         """Wait until the process is ready, send the job and wait until the sandbox is active, before media is opened.
@@ -175,14 +171,6 @@ class DecoderProcess:
                 self._wait(self._to, select.POLLOUT)
             except BrokenPipeError:
                 raise EOFError from None
-
-    def kill(self) -> None:
-        """Kill the process from any thread; waiting calls raise EOFError."""
-        self._child.kill()
-
-    def wait(self) -> int:
-        """Wait for the process to exit; see ``SpawnedProcess``."""
-        return self._child.wait()
 
     def close(self) -> None:
         """Kill the process and release its resources."""

@@ -67,13 +67,9 @@ class ForkServer:
             except BaseException:
                 self._socket.close()
                 raise
+        self.pid = self._process.pid
         self._socket.settimeout(RESPONSE_TIMEOUT_S)
         self._is_ready = False
-
-    @property
-    def pid(self) -> int:
-        """The process id."""
-        return self._process.pid
 
     def fork(self) -> ForkedProcess:
         """Fork a decoder.

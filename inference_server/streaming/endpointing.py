@@ -102,7 +102,7 @@ class Endpointer:
 
     def __init__(self, options: EndpointingOptions, first_frame: int = 0) -> None:
         self._options = options
-        self._next_frame = first_frame  # frame of the next activity value
+        self.available_end = first_frame  # frame up to which activity was pushed
         self._min_start = first_frame  # earliest start of the next span
         self._speech_start: int | None = None  # first frame of speech in the open span
         self._last_speech_frame = 0  # last frame of speech in the open span
@@ -110,23 +110,18 @@ class Endpointer:
         self._activity: list[float] = []  # activity of the open span, from _speech_start on
 
     @property
-    def available_end(self) -> int:
-        """Frame up to which activity was pushed."""
-        return self._next_frame
-
-    @property
     def committed_end(self) -> int:
         """Frame before which no further span will begin."""
         if self._speech_start is not None:
             return max(self._min_start, self._speech_start - self._options.margin_frames)
-        return max(self._min_start, self._next_frame - self._options.margin_frames)
+        return max(self._min_start, self.available_end - self._options.margin_frames)
 
     @property
     def open_span(self) -> FrameSpan | None:
         """The ongoing span, once it is long enough to be speech."""
         if self._speech_start is None or self._speech_frames < self._options.min_speech_frames:
             return None
-        return FrameSpan(self.committed_end, self._next_frame)
+        return FrameSpan(self.committed_end, self.available_end)
 
     def push(self, activity: Iterable[float]) -> list[FrameSpan]:
         """Add activity values; return the spans that end with them."""
@@ -135,11 +130,11 @@ class Endpointer:
 
     def flush(self) -> list[FrameSpan]:
         """End the signal; return the span still open, if it is speech."""
-        span = self._close(self._next_frame) if self._speech_start is not None else None
+        span = self._close(self.available_end) if self._speech_start is not None else None
         return [] if span is None else [span]
 
     def _push_value(self, value: float) -> FrameSpan | None:
-        frame, self._next_frame = self._next_frame, self._next_frame + 1
+        frame, self.available_end = self.available_end, self.available_end + 1
         if self._speech_start is None:
             if value < self._options.begin_threshold:
                 return None
@@ -150,8 +145,8 @@ class Endpointer:
             self._last_speech_frame = frame
             self._speech_frames += 1
         if frame - self._last_speech_frame >= self._options.endpoint_silence_frames:
-            return self._close(self._next_frame)
-        if self._next_frame - self.committed_end >= self._options.max_frames:
+            return self._close(self.available_end)
+        if self.available_end - self.committed_end >= self._options.max_frames:
             return self._split()
         return None
 

@@ -58,6 +58,9 @@ class FinalDecoder:
     Args:
         first_frame: the media's frame at which the buffer's clock starts.
         segment_count: segments with words that the stream has sent already.
+
+    Attributes:
+        segment_count: segments with words sent in all.
     """
 
     def __init__(
@@ -71,14 +74,9 @@ class FinalDecoder:
     ) -> None:
         self._options, self._submit = options, submit
         self._decoding_options, self._emitter = decoding_options, emitter
-        self._first_frame, self._segment_count = first_frame, segment_count
+        self._first_frame, self.segment_count = first_frame, segment_count
         self._pending: deque[_PendingUtterance] = deque()
         self._stopped = False
-
-    @property
-    def segment_count(self) -> int:
-        """Number of segments with words sent."""
-        return self._segment_count
 
     @property
     def pending(self) -> list[FinishedUtterance]:
@@ -140,7 +138,7 @@ class FinalDecoder:
                 self._pending.popleft()
                 segment = self._create_segment(pending, pending.result.result())
                 if segment is not None:
-                    self._segment_count += bool(segment.best.text)
+                    self.segment_count += bool(segment.best.text)
                     self._emitter.emit(segment)
 
     def _create_segment(self, pending: _PendingUtterance, hypotheses: Iterable[Hypothesis]) -> Segment | None:

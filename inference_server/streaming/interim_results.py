@@ -28,7 +28,7 @@ from gorggle_server.streaming.segment_builder import (
 )
 from gorggle_server.streaming.stream_buffer import FaceTrack
 from gorggle_server.timebase import frames_to_seconds
-from gorggle_server.types import Hypothesis, Modality, RecognitionOptions
+from gorggle_server.types import FaceBox, Hypothesis, Modality, RecognitionOptions
 
 # Silence after the speech that is included in a speculative decoding: short, to start it early; the rest holds no
 # words.
@@ -107,14 +107,11 @@ class InterimDecoder:
     def _open_utterance(self, channel: ActivityChannel, start: int) -> OpenUtterance:
         segment_id = channel.create_segment_id(start + self._first_frame)
         partial = self._partial_transcripts.pop(segment_id, None)
-        begin_s = frames_to_seconds(start + self._first_frame)
-        if partial is None:
-            utterance = OpenUtterance(segment_id, StableTextTracker())
-        else:
-            text = StableTextTracker(
-                interpolate_word_timestamps(partial.stable_text, begin_s, partial.stable_end_s)
-            )
-            utterance = OpenUtterance(segment_id, text, partial.revision)
+        utterance = OpenUtterance(segment_id, StableTextTracker())
+        if partial is not None:
+            begin_s = frames_to_seconds(start + self._first_frame)
+            words = interpolate_word_timestamps(partial.stable_text, begin_s, partial.stable_end_s)
+            utterance = OpenUtterance(segment_id, StableTextTracker(words), partial.revision)
         with self._emitter.lock:
             channel.open_utterances[start] = utterance
         return utterance
@@ -139,23 +136,34 @@ class InterimDecoder:
             best = utterance.text.update(
                 to_media_time(hypothesis, span), frames_to_seconds(span.end) - margin_s
             )
-            utterance.revision += 1
-            self._emitter.emit(
-                create_segment(
-                    [best],
-                    span,
-                    word_timestamps=self._options.word_timestamps,
-                    segment_id=utterance.segment_id,
-                    revision=utterance.revision,
-                    is_final=False,
-                    stable_words=utterance.text.stable_words,
-                    speaker_id=self._emitter.get_speaker_id(turn.track),
-                    face_boxes=tuple(turn.track.boxes[-1:])
-                    if turn.track and self._options.face_boxes
-                    else (),
-                    modality=modality,
-                )
-            )
+            boxes = tuple(turn.track.boxes[-1:]) if turn.track and self._options.face_boxes else ()
+            self._emit_segment(utterance, best, span, turn.track, modality, is_final=False, face_boxes=boxes)
+
+    def _emit_segment(
+        self,
+        utterance: OpenUtterance,
+        hypothesis: Hypothesis,
+        span: FrameSpan,
+        track: FaceTrack | None,
+        modality: Modality,
+        *,
+        is_final: bool,
+        face_boxes: tuple[FaceBox, ...] = (),
+    ) -> None:
+        utterance.revision += 1
+        segment = create_segment(
+            [hypothesis],
+            span,
+            word_timestamps=self._options.word_timestamps,
+            segment_id=utterance.segment_id,
+            revision=utterance.revision,
+            is_final=is_final,
+            stable_words=utterance.text.stable_words,
+            speaker_id=self._emitter.get_speaker_id(track),
+            face_boxes=face_boxes,
+            modality=modality,
+        )
+        self._emitter.emit(segment)
 
     def close_utterance(self, channel: ActivityChannel, start: int) -> OpenUtterance | None:
         """Remove the utterance that began at ``start`` and cancel its interim decoding."""
@@ -176,18 +184,9 @@ class InterimDecoder:
                 if not utterance.revision:
                     continue
                 span = FrameSpan(start + self._first_frame, utterance.submitted_end + self._first_frame)
-                self._emitter.emit(
-                    create_segment(
-                        [utterance.text.finalize(Hypothesis("", 0.0))],
-                        span,
-                        word_timestamps=self._options.word_timestamps,
-                        segment_id=utterance.segment_id,
-                        revision=utterance.revision + 1,
-                        is_final=True,
-                        stable_words=utterance.text.stable_words,
-                        speaker_id=self._emitter.get_speaker_id(channel.track),
-                        modality=self._options.modality,
-                    )
+                text = utterance.text.finalize(Hypothesis("", 0.0))
+                self._emit_segment(
+                    utterance, text, span, channel.track, self._options.modality, is_final=True
                 )
 
     def decode_speculatively(
@@ -202,11 +201,11 @@ class InterimDecoder:
         A pause of half a second ends an utterance, and the silence is not decoded: decoding can run during the pause. It is
         final work, because usually its result is the final one.
         """
-        open_span = channel.open_span
+        open_span = channel.endpointer.open_span
         if open_span is None:
             return
         end = _get_speculative_end(channel)
-        if end > min(available_end, channel.available_end) or end <= open_span.start:
+        if end > min(available_end, channel.endpointer.available_end) or end <= open_span.start:
             return
         span = FrameSpan(open_span.start, end)
         if channel.speculative is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -80,7 +80,7 @@ class MediaPipeline(ABC):
         return sum(frames >= MIN_FACE_FRAMES for frames in self._frames_by_track.values())
 
     @abstractmethod
-    def steps(self) -> Iterator[Iterable[Event]]:
+    def steps(self) -> Generator[Iterable[Event]]:
         """Process some media at a time, add it to the buffer, and yield the events about it.
 
         Raises:
@@ -120,7 +120,7 @@ class ContainerPipeline(MediaPipeline):
         self._tracked_faces: dict[int, _TrackedFace] = {}
         self._has_warned_of_faces = False
 
-    def steps(self) -> Iterator[Iterable[Event]]:
+    def steps(self) -> Generator[Iterable[Event]]:
         """Decode and analyse the media in steps; see ``MediaPipeline``."""
         step = LIVE_STEP_FRAMES if self._options.live else STEP_FRAMES
         next_step = step
@@ -269,7 +269,7 @@ class PreprocessedPipeline(MediaPipeline):
         # Both are expected until one lags too far behind.
         self.has_audio, self.has_video = options.modality.uses_audio, options.modality.uses_video
 
-    def steps(self) -> Iterator[Iterable[Event]]:
+    def steps(self) -> Generator[Iterable[Event]]:
         """Process one message per step; see ``MediaPipeline``."""
         while (item := self._queue.get()) is not None:
             match item:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -123,7 +123,7 @@ class RecognitionSession:
         Raises:
             GorggleError: the media cannot be decoded, or has no face in video-only mode.
         """
-        steps = iter(self._pipeline.steps())
+        steps = self._pipeline.steps()
         try:
             for events in steps:
                 for event in events:
@@ -146,8 +146,7 @@ class RecognitionSession:
                 )
             )
         finally:
-            if isinstance(steps, Generator):
-                steps.close()
+            steps.close()
             self._cancel_pending()
 
     def stop(self) -> None:
@@ -192,7 +191,7 @@ class RecognitionSession:
         # Lips may begin to move before speech in audio that has not arrived yet: keep another half margin.
         slack = 2 * self._segmenter.endpointing.margin_frames
         needed = [cut.span.start for _, cut in self._ended_spans]
-        needed += [channel.committed_end - slack for channel in self._segmenter.active_channels]
+        needed += [channel.endpointer.committed_end - slack for channel in self._segmenter.active_channels]
         return find_earliest(needed, self._segmenter.available_end)
 
     def _check_silence_timeout(self) -> bool:
@@ -200,7 +199,9 @@ class RecognitionSession:
         limit_s = self._options.silence_timeout_s
         if not limit_s or self._ended_spans or self._final_decoder.pending:
             return False
-        has_open_span = [channel.open_span is not None for channel in self._segmenter.active_channels]
+        has_open_span = [
+            channel.endpointer.open_span is not None for channel in self._segmenter.active_channels
+        ]
         if (
             any(has_open_span)
             or frames_to_seconds(self._segmenter.available_end - self._last_speech_end) < limit_s
@@ -223,7 +224,7 @@ class RecognitionSession:
         """Decode open utterances, for interim results and to have final results sooner."""
         available_end = self._segmenter.available_end
         for channel in self._segmenter.active_channels:
-            open_span = channel.open_span
+            open_span = channel.endpointer.open_span
             if open_span is None or open_span.start < self._resumed_end:
                 continue
             span = FrameSpan(open_span.start, min(open_span.end, available_end))
@@ -252,7 +253,7 @@ class RecognitionSession:
         self._interim_decoder.stop(self._segmenter.channels)
 
     def _report_activity(self, channel: ActivityChannel, ended: FrameSpan | None) -> None:
-        span = ended or channel.open_span
+        span = ended or channel.endpointer.open_span
         if span is not None:
             self._last_speech_end = max(self._last_speech_end, span.end)
         if not self._options.activity_events or span is None or span.start < self._resumed_end:

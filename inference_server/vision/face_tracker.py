@@ -91,6 +91,9 @@ class FaceTracker:
         detector: detects faces and landmarks.
         max_faces: maximum number of tracks, the largest faces first. A tracked face is only replaced by one that is
             1.5 times as large.
+
+    Attributes:
+        faces_dropped: faces detected since the last fine search that exceeded ``max_faces``.
     """
 
     def __init__(self, detector: FaceDetector, *, max_faces: int = RecognitionOptions.max_speakers) -> None:
@@ -103,12 +106,7 @@ class FaceTracker:
         self._last_frame: NDArray[np.uint8] | None = None
         self._person_count = 0
         self._index = 0
-        self._dropped = 0
-
-    @property
-    def faces_dropped(self) -> int:
-        """Number of faces detected since the last fine search that exceeded ``max_faces``."""
-        return self._dropped
+        self.faces_dropped = 0
 
     def update(self, frame: NDArray[np.uint8], index: int) -> list[TrackedFace]:
         """Track the faces on the next frame; return them, largest first.
@@ -213,7 +211,7 @@ class FaceTracker:
                 self._verify(track, faces, frame)
         self._drop_duplicates()
         if is_whole:
-            self._dropped = 0 if is_search else self._dropped
+            self.faces_dropped = 0 if is_search else self.faces_dropped
             self._add_confident_faces([face for face in faces if not self._is_tracked(face.box)], frame)
 
     def _is_detection_due(self, index: int) -> bool:
@@ -277,7 +275,7 @@ class FaceTracker:
         """Track new faces that are confident or were detected before; remember the others."""
         sure = [face for face in faces if face.score >= CONFIDENT_SCORE or _is_among(face, self._weak)]
         self._weak = [face for face in faces if face not in sure]
-        self._dropped = max(self._dropped, sum(not self._add_face(face, frame) for face in sure))
+        self.faces_dropped = max(self.faces_dropped, sum(not self._add_face(face, frame) for face in sure))
 
     def _add_face(self, found: DetectedFace, frame: NDArray[np.uint8]) -> bool:
         """Track a new face; return False if ``max_faces`` is reached."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import time
 from collections.abc import Iterator
 
@@ -230,11 +231,13 @@ def test_a_dead_loop_is_not_live(observed: RunningServer, monkeypatch: pytest.Mo
 
 
 def test_channelz_shows_the_server_and_its_calls_on_loopback() -> None:
-    with running_server(channelz_listen="127.0.0.1:0") as running:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with running_server(channelz_listen=address) as running:
         with Client(running.address) as client:
             client.models()
-        assert running.server._channelz is not None
-        with grpc.insecure_channel(f"127.0.0.1:{running.server._channelz.port}") as channel:
+        with grpc.insecure_channel(address) as channel:
             stub = channelz_pb2_grpc.ChannelzStub(channel)
             servers = stub.GetServers(channelz_pb2.GetServersRequest(), timeout=10).server
         assert max(server.data.calls_succeeded for server in servers) >= 1

@@ -109,7 +109,7 @@ def test_streams_are_limited_by_cpu_time_while_the_device_is_idle(clock: Clock) 
         for _ in range(600):
             clock.now_s += 0.1
             for use in uses:
-                use._finished_s += 0.03  # each keeps 30 % of a CPU busy
+                use._finished_processes_s += 0.03  # each keeps 30 % of a CPU busy
             admission.record_device_time("unknown", 0.0)
         assert admission.get_expected_load(Resource.CPU) == pytest.approx(1.2, abs=0.1)
         places.enter_context(admission.admit_stream("fifth"))
@@ -142,7 +142,7 @@ def test_a_stream_that_has_left_is_charged_for_all_that_it_took(clock: Clock) ->
     with admission.admit_stream("stays"):
         with admission.admit_stream("leaves") as use:
             clock.now_s += 6.0
-            use._finished_s = 0.5
+            use._finished_processes_s = 0.5
         assert admission.get_expected_load(Resource.CPU) > 0
 
 
@@ -194,8 +194,8 @@ def test_gil_time_is_counted_separately_from_decoder_time(clock: Clock) -> None:
         for _ in range(600):
             clock.now_s += 0.1
             for use in uses:
-                use._finished_s += 0.05  # half a CPU each, of which its own thread takes two fifths
-                use._finished_thread_s += 0.019
+                use._finished_processes_s += 0.031  # half a CPU each, of which its own thread takes two fifths
+                use._finished_threads_s += 0.019
             admission.record_device_time("unknown", 0.0)
         assert admission.get_expected_load(Resource.CPU) == pytest.approx(2.5, abs=0.2)
         places.enter_context(admission.admit_stream("sixth"))
