@@ -207,7 +207,7 @@ class ServerSettings(BaseSettings):
             raise ValueError("tls_client_ca requires tls_certificate and tls_key")
         has_authentication = self.tls_client_ca is not None or self.token_file is not None
         is_secure = self.tls_certificate is not None and has_authentication
-        if not self.listens_on_loopback and not is_secure and not self.allow_insecure:
+        if not _is_loopback(self.listen) and not is_secure and not self.allow_insecure:
             raise ValueError(
                 f"{self.listen} is reachable from other machines: set tls_certificate, tls_key and tls_client_ca or "
                 "token_file, or allow_insecure if the network is otherwise protected"
@@ -222,11 +222,6 @@ class ServerSettings(BaseSettings):
                 "as 127.0.0.1:50052"
             )
         return self
-
-    @property
-    def listens_on_loopback(self) -> bool:
-        """Whether only this machine can reach the server."""
-        return _is_loopback(self.listen)
 
 
 def _is_loopback(address: str) -> bool:

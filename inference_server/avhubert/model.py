@@ -14,8 +14,8 @@ from gorggle_server.avhubert.config import EOS, ModelConfig
 from gorggle_server.avhubert.input_validation import Array
 from gorggle_server.avhubert.network import AVHubertNetwork
 from gorggle_server.avhubert.tokenizer import Vocabulary
-from gorggle_server.avhubert.word_alignment import WordTiming
 from gorggle_server.errors import InvalidRequestError, ModelFormatError
+from gorggle_server.types import Word
 
 
 class Model:
@@ -178,7 +178,7 @@ class Model:
         )
 
     @torch.inference_mode()
-    def align_words(self, encoder_out: Array, hypothesis: Hypothesis) -> list[WordTiming]:
+    def align_words(self, encoder_out: Array, hypothesis: Hypothesis) -> list[Word]:
         """Compute the timestamps of each word of a hypothesis.
 
         Args:

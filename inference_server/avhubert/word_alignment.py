@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from gorggle_server.avhubert.tokenizer import RESERVED_TOKENS, WORD_START, detokenize
 from gorggle_server.errors import InvalidRequestError, ModelFormatError
 from gorggle_server.timebase import FRAME_S
+from gorggle_server.types import Word
 
 FloatArray = NDArray[np.float64]
 
@@ -28,19 +29,6 @@ _SMOOTHING_FRAMES = 3
 
 
 @dataclass(frozen=True)
-class WordTiming:
-    """One word of a hypothesis; times are seconds from the clip's first frame.
-
-    ``confidence`` is the probability of the word given the previous words, 0 to 1.
-    """
-
-    text: str
-    start_s: float
-    end_s: float
-    confidence: float
-
-
-@dataclass(frozen=True)
 class _Word:
     """A word's text and the rows of its tokens: first, and one past the last."""
 
@@ -54,7 +42,7 @@ def align_words(
     tokens: Sequence[str],
     *,
     token_scores: Sequence[float] | None = None,
-) -> list[WordTiming]:
+) -> list[Word]:
     """Compute word timestamps by a Viterbi alignment of the attention.
 
     Args:
@@ -63,7 +51,8 @@ def align_words(
         token_scores: L log-probabilities; without them the confidence is 1.
 
     Returns:
-        One entry per word, in order. Words do not overlap, lie within the clip and have a positive duration.
+        The words in order, with times from the clip's first frame and as confidence their probability given the previous
+        words. They do not overlap, lie within the clip and have a positive duration.
 
     Raises:
         InvalidRequestError: the arguments' lengths do not match.
@@ -84,7 +73,7 @@ def align_words(
     scores = [0.0] * len(spoken) if token_scores is None else [token_scores[row] for row in spoken]
     part_s = FRAME_S / parts
     return [
-        WordTiming(
+        Word(
             word.text,
             start_s=float(spans[word.first, 0] * part_s),
             end_s=float(spans[word.end - 1, 1] * part_s),

@@ -215,9 +215,11 @@ def _create_tracing(settings: ServerSettings, version: str) -> Tracing | None:
     if not settings.otlp_endpoint:
         return None
     # Imported late: without tracing, OpenTelemetry need not be installed.
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
     from gorggle_server.grpc_server.interceptors.tracing import Tracing
 
-    return Tracing.to_otlp_endpoint(version, settings.otlp_endpoint)
+    return Tracing(version, OTLPSpanExporter(endpoint=settings.otlp_endpoint))
 
 
 def _create_decoder_pool(settings: ServerSettings) -> DecoderPool | None:

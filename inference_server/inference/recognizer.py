@@ -13,7 +13,7 @@ import torch
 
 from gorggle_server.errors import ModelFormatError
 from gorggle_server.timebase import FRAME_RATE_HZ, MODEL_INPUT_SIZE_PX, MOUTH_CROP_SIZE_PX, frames_to_seconds
-from gorggle_server.types import Hypothesis, Modality, RecognitionOptions, Word
+from gorggle_server.types import Hypothesis, Modality, RecognitionOptions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -189,15 +189,9 @@ class DecodingBatch:
         ]
 
     def _to_hypothesis(self, encoder_out: torch.Tensor, hypothesis: TokenHypothesis) -> Hypothesis:
-        confidence = _geometric_mean(hypothesis.token_scores)
-        if not self._options.word_timestamps:
-            return Hypothesis(hypothesis.text, confidence)
-        words = self._model.align_words(encoder_out, hypothesis)
-        return Hypothesis(
-            hypothesis.text,
-            confidence,
-            tuple(Word(word.text, word.start_s, word.end_s, word.confidence) for word in words),
-        )
+        has_words = self._options.word_timestamps
+        words = tuple(self._model.align_words(encoder_out, hypothesis)) if has_words else ()
+        return Hypothesis(hypothesis.text, _geometric_mean(hypothesis.token_scores), words)
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -76,14 +76,12 @@ class EndOfStream:
         frames: number of frames.
         samples: number of samples.
         broken_packets, truncated: as in ``MediaEnd``.
-        clock_jumps: number of timestamp jumps beyond the maximum gap, which were corrected.
     """
 
     frames: int
     samples: int
     broken_packets: int
     truncated: bool
-    clock_jumps: int
 
 
 TimelineItem = StreamInfo | GrayFrame | Waveform | EndOfStream
@@ -211,7 +209,6 @@ class _Timeline:
             samples=self._waveform.count,
             broken_packets=end.broken_packets,
             truncated=end.truncated,
-            clock_jumps=self._clock.clock_jumps,
         )
 
 

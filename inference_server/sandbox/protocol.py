@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from gorggle_server.vision.mouth_tracker import FrameResult, MouthUpdate
 
 MAGIC = b"GDEC"
-VERSION = 2
+VERSION = 3
 
 # Magic, version, type, width, height, reserved, body size, number.
 HEADER = struct.Struct("<4sBBHHHIQ")
 # Container, codecs, width, height, frame rate, duration, starts of video and audio, rotation, which are decoded.
 INFO = struct.Struct("<64s32s32sIIddddHBB")
-# Frames, samples, broken packets, clock jumps, truncated.
-END = struct.Struct("<QQQQB")
+# Frames, samples, broken packets, truncated.
+END = struct.Struct("<QQQB")
 # Processing time of a frame, seconds.
 FRAME = struct.Struct("<d")
 # Flags (MouthFlag), number of crops, number of probabilities, left, top, width and height of the face. Followed by the
@@ -184,7 +184,7 @@ def _encode_mouth(mouth: MouthUpdate) -> bytes:
 
 def encode_end(end: EndOfStream) -> bytes:
     """Encode an ``EndOfStream``."""
-    return END.pack(end.frames, end.samples, end.broken_packets, end.clock_jumps, end.truncated)
+    return END.pack(end.frames, end.samples, end.broken_packets, end.truncated)
 
 
 def decode_text(body: bytes | memoryview) -> str:

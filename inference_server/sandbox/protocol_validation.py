@@ -221,12 +221,12 @@ class ProtocolValidator:
             _refuse(f"media at {time_s:.2f} s, beyond the limit")
 
     def _parse_end(self, body: bytes) -> EndOfStream:
-        frames, samples, broken_packets, clock_jumps, truncated = END.unpack(body)
+        frames, samples, broken_packets, truncated = END.unpack(body)
         _expect(frames, self.frames, "frames in all")
         _expect(samples, self.samples, "samples in all")
         if self._mouths or (self._info is not None and self._info.decodes_video and not self._video_ended):
             _refuse("the end before the last frame")
-        return EndOfStream(frames, samples, broken_packets, bool(truncated), clock_jumps)
+        return EndOfStream(frames, samples, broken_packets, bool(truncated))
 
 
 def parse_header(data: bytes) -> Header:

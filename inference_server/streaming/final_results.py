@@ -166,8 +166,6 @@ class FinalDecoder:
         )
 
     def _shift_boxes(self, boxes: tuple[FaceBox, ...]) -> tuple[FaceBox, ...]:
-        if not self._first_frame:
-            return boxes
         return tuple(
             dataclasses.replace(
                 box, offset_s=frames_to_seconds(round(box.offset_s * FRAME_RATE_HZ) + self._first_frame)

@@ -129,11 +129,10 @@ class VisualVoiceActivityDetector:
         Returns:
             Probabilities, 0 to 1, of the frames now complete, in order; four frames of latency.
         """
+        lips = None if landmarks is None else compute_lip_shape(landmarks)
+        mouth = None if crop is None else compute_crop_shape(crop)
         return self._to_probabilities(
-            self._landmark_meter.push(
-                frame_index, None if landmarks is None else compute_lip_shape(landmarks)
-            ),
-            self._crop_meter.push(frame_index, None if crop is None else compute_crop_shape(crop)),
+            self._landmark_meter.push(frame_index, lips), self._crop_meter.push(frame_index, mouth)
         )
 
     def flush(self) -> list[float]:

@@ -218,11 +218,8 @@ class LowLatencyMouthCropper:
         """Return the crop, uint8 (96, 96), of a grayscale frame (H, W) with landmarks (68, 2), pixels, x before y."""
         points = np.asarray(landmarks, np.float64)
         self._stable.append(points[STABLE_POINTS])
-        return cut_crop(
-            frame,
-            points,
-            estimate_similarity(np.add.reduce(self._stable) / len(self._stable), self._stable_target),
-        )
+        mean = np.add.reduce(self._stable) / len(self._stable)
+        return cut_crop(frame, points, estimate_similarity(mean, self._stable_target))
 
 
 def cut_crop(

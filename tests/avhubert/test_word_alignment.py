@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gorggle_server.avhubert.word_alignment import WordTiming, align_words
+from gorggle_server.avhubert.word_alignment import align_words
 from gorggle_server.errors import InvalidRequestError, ModelFormatError
 from gorggle_server.timebase import FRAME_S
+from gorggle_server.types import Word
 
 UNIT_TEXTS = ["▁", "▁go", "▁now", "a", "in", "▁b", "<unk>", "'s"]
 
@@ -64,7 +65,7 @@ def looking_at(spans: list[tuple[int, int]], frames: int, floor: float = 0.0) ->
 def test_clear_attention_gives_exact_times() -> None:
     spans = [(5, 9), (9, 12), (20, 26), (26, 29), (30, 40)]
     words = align_words(looking_at(spans, 40), ["▁he", "llo", "▁the", "re", "</s>"])
-    assert words == [WordTiming("hello", 0.2, 0.48, 1.0), WordTiming("there", 0.8, pytest.approx(1.16), 1.0)]
+    assert words == [Word("hello", 0.2, 0.48, 1.0), Word("there", 0.8, pytest.approx(1.16), 1.0)]
 
 
 def test_a_word_of_a_single_frame_is_found_to_within_a_frame() -> None:

@@ -333,7 +333,7 @@ def test_an_unexpected_error_is_internal_and_has_no_untrusted_input() -> None:
         "os.write(1, b'GET / HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n')",
         "say(MessageType.MOUTH, 0, 0, 3_600_000_000, 1)",
         "say(MessageType.READY)",
-        "say(MessageType.END, 0, 0, 33)",
+        "say(MessageType.END, 0, 0, 25)",
         "say(MessageType.AUDIO, 0, 0, 2)",
     ],
 )

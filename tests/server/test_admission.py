@@ -194,7 +194,9 @@ def test_gil_time_is_counted_separately_from_decoder_time(clock: Clock) -> None:
         for _ in range(600):
             clock.now_s += 0.1
             for use in uses:
-                use._finished_processes_s += 0.031  # half a CPU each, of which its own thread takes two fifths
+                use._finished_processes_s += (
+                    0.031  # half a CPU each, of which its own thread takes two fifths
+                )
                 use._finished_threads_s += 0.019
             admission.record_device_time("unknown", 0.0)
         assert admission.get_expected_load(Resource.CPU) == pytest.approx(2.5, abs=0.2)

@@ -16,7 +16,6 @@ from typing import Any
 
 import grpc
 from opentelemetry import trace
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
@@ -56,11 +55,6 @@ class Tracing:
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self.tracer = self._provider.get_tracer("gorggle", version)
-
-    @classmethod
-    def to_otlp_endpoint(cls, version: str, endpoint: str) -> Tracing:
-        """Export by OTLP over HTTP to an endpoint such as http://127.0.0.1:4318/v1/traces."""
-        return cls(version, OTLPSpanExporter(endpoint=endpoint))
 
     def create_interceptor(self) -> TracingInterceptor:
         """Return the interceptor that traces calls."""
