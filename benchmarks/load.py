@@ -34,7 +34,7 @@ from gorggle_server.media.byte_pipe import BytePipe
 from gorggle_server.observability.stage_timer import StageTimer
 from gorggle_server.settings import ServerSettings
 from gorggle_server.streaming.endpointing import FrameSpan
-from gorggle_server.streaming.media_pipeline import create_media_pipeline
+from gorggle_server.streaming.media_pipeline import ContainerPipeline
 from gorggle_server.types import Modality, RecognitionOptions
 from tests.clips import read_clip
 
@@ -64,7 +64,7 @@ def extract_mouth_crops(data: bytes, modality: Modality, timer: StageTimer | Non
     pipe.write(data)
     pipe.close()
     options = RecognitionOptions(model="", modality=modality)
-    pipeline = create_media_pipeline(pipe, options, ServerSettings(), 3600.0, timer=timer)
+    pipeline = ContainerPipeline(pipe, options, ServerSettings(), 3600.0, timer=timer)
     for events in pipeline.steps():
         list(events)
     track = max(pipeline.buffer.tracks.values(), key=lambda track: track.end - track.start)

@@ -12,7 +12,6 @@
     ├── AuthenticationError     no bearer token, or an unknown one
     ├── OverloadedError         no capacity; carries ``retry_after_s``
     ├── IdleError               the client sent nothing, or read nothing, for too long
-    ├── DeadlineError           the deadline passed before the work was done
     ├── NotReadyError           the models are loading or the server is shutting down
     ├── SupersededError         another call has taken over this session
     ├── DataLossError           requests are missing
@@ -68,17 +67,13 @@ class AuthenticationError(GorggleError):
 class OverloadedError(GorggleError):
     """No capacity: retry after ``retry_after_s`` seconds."""
 
-    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+    def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
 
 
 class IdleError(GorggleError):
     """The client sent nothing, or read nothing, for longer than the timeout."""
-
-
-class DeadlineError(GorggleError):
-    """The deadline passed before the work was done."""
 
 
 class NotReadyError(GorggleError):

@@ -10,6 +10,15 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from gorggle_server.timebase import MOUTH_CROP_SIZE_PX
+from gorggle_server.types import (
+    DECODER_MEMORY_BYTES,
+    DECODER_TIMEOUT_S,
+    EndpointingConfig,
+    MediaLimits,
+    RecognitionOptions,
+)
+
 # A path or the location of a secret (see ``security.secret_sources``).
 SecretLocation = Annotated[str, BeforeValidator(str)]
 
@@ -127,18 +136,24 @@ class ServerSettings(BaseSettings):
         32 * 2**20, ge=2**16, le=2**30, description="maximum size of a request message, in bytes"
     )
     max_stream_duration_s: float = Field(
-        4 * 3600.0, gt=0, description="maximum duration of streamed media, in seconds"
+        MediaLimits.max_duration_s, gt=0, description="maximum duration of streamed media, in seconds"
     )
     max_clip_duration_s: float = Field(
         300.0, gt=0, description="maximum duration of a clip in Recognize, in seconds"
     )
     max_spooled_bytes: int = Field(
-        2 * 2**30, ge=2**20, description="maximum size of a container that must be read completely, in bytes"
+        MediaLimits.max_spooled_bytes,
+        ge=2**20,
+        description="maximum size of a container that must be read completely, in bytes",
     )
     max_frame_pixels: int = Field(
-        4096 * 2304, ge=96 * 96, description="maximum size of a video frame, in pixels"
+        MediaLimits.max_frame_pixels,
+        ge=MOUTH_CROP_SIZE_PX**2,
+        description="maximum size of a video frame, in pixels",
     )
-    max_speakers: int = Field(4, ge=1, le=32, description="maximum number of faces tracked per stream")
+    max_speakers: int = Field(
+        RecognitionOptions.max_speakers, ge=1, le=32, description="maximum number of faces tracked per stream"
+    )
     max_beam_size: int = Field(50, ge=1, le=200, description="maximum beam size that a request may ask for")
     idle_timeout_s: float = Field(
         30.0,
@@ -149,9 +164,9 @@ class ServerSettings(BaseSettings):
         600.0, gt=0, description="maximum time a client may send only heartbeats, in seconds"
     )
     max_utterance_s: float = Field(
-        20.0,
+        EndpointingConfig.max_utterance_s,
         ge=2,
-        le=20,
+        le=EndpointingConfig.max_utterance_s,
         description="maximum duration of an utterance, in seconds; AV-HuBERT was trained on 20 s",
     )
 
@@ -160,12 +175,14 @@ class ServerSettings(BaseSettings):
         description="decode media and track faces in sandboxed subprocesses instead of the server process",
     )
     decoder_memory_bytes: int = Field(
-        2 * 2**30,
+        DECODER_MEMORY_BYTES,
         ge=5 * 2**27,
         description="address space of one decoder subprocess, program included, in bytes",
     )
     decoder_timeout_s: float = Field(
-        20.0, gt=0, description="time after which an unresponsive decoder subprocess is killed, in seconds"
+        DECODER_TIMEOUT_S,
+        gt=0,
+        description="time after which an unresponsive decoder subprocess is killed, in seconds",
     )
 
     shutdown_grace_period_s: float = Field(
@@ -190,7 +207,7 @@ class ServerSettings(BaseSettings):
             raise ValueError("tls_client_ca requires tls_certificate and tls_key")
         has_authentication = self.tls_client_ca is not None or self.token_file is not None
         is_secure = self.tls_certificate is not None and has_authentication
-        if not self.listens_on_loopback and not is_secure and not self.allow_insecure:
+        if not _is_loopback(self.listen) and not is_secure and not self.allow_insecure:
             raise ValueError(
                 f"{self.listen} is reachable from other machines: set tls_certificate, tls_key and tls_client_ca or "
                 "token_file, or allow_insecure if the network is otherwise protected"
@@ -205,11 +222,6 @@ class ServerSettings(BaseSettings):
                 "as 127.0.0.1:50052"
             )
         return self
-
-    @property
-    def listens_on_loopback(self) -> bool:
-        """Whether only this machine can reach the server."""
-        return _is_loopback(self.listen)
 
 
 def _is_loopback(address: str) -> bool:

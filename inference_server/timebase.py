@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 FRAME_RATE_HZ = 25
+FRAME_S = 1 / FRAME_RATE_HZ
 SAMPLE_RATE_HZ = 16_000
 SAMPLES_PER_FRAME = SAMPLE_RATE_HZ // FRAME_RATE_HZ
 

@@ -30,6 +30,19 @@ class Modality(enum.Enum):
 
 
 @dataclass(frozen=True)
+class MediaLimits:
+    """Limits on the media that is decoded."""
+
+    max_duration_s: float = 4 * 3600.0
+    max_spooled_bytes: int = 2 * 2**30
+    max_frame_pixels: int = 4096 * 2304
+
+
+# Address space of a decoder subprocess, and its maximum time without progress.
+DECODER_MEMORY_BYTES, DECODER_TIMEOUT_S = 2 * 2**30, 20.0
+
+
+@dataclass(frozen=True)
 class EndpointingConfig:
     """When utterances begin and end, in seconds; ``threshold`` (0 to 1) is the speech probability above which speech begins."""
 
@@ -130,16 +143,26 @@ class Segment:
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """Properties of the container. Sizes are of the upright frame; ``duration_s`` is the declared duration, or None."""
+    """The streams of a container, as it declares them.
+
+    Attributes:
+        container: FFmpeg's name of the format.
+        video_codec: empty without video.
+        audio_codec: empty without audio.
+        width_px, height_px: of the upright video in the source's resolution; 0 without video.
+        frame_rate_hz: a hint, since only timestamps are used; 0 if unknown.
+        duration_s: None if not declared (browser recordings, live streams).
+        rotation_degrees: 0, 90, 180 or 270, the clockwise rotation applied to make the video upright.
+    """
 
     container: str
-    video_codec: str
-    audio_codec: str
-    width_px: int
-    height_px: int
-    frame_rate_hz: float
-    duration_s: float | None
-    rotation_degrees: int
+    video_codec: str = ""
+    audio_codec: str = ""
+    width_px: int = 0
+    height_px: int = 0
+    frame_rate_hz: float = 0.0
+    duration_s: float | None = None
+    rotation_degrees: int = 0
 
 
 class ActivityKind(enum.Enum):
@@ -287,5 +310,3 @@ class Transcript:
                 self.warnings.append(event)
             case Finished():
                 self.duration_s = event.duration_s
-            case _:
-                pass

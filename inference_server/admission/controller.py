@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
+from enum import Enum
 
 from gorggle_server.admission.cpu_accounting import CpuTimer
 from gorggle_server.errors import OverloadedError
@@ -24,6 +25,14 @@ _STARTUP_GRACE_S = 5.0
 # Reading a process's CPU time takes some microseconds, and the device thread calls this for every utterance.
 _SAMPLING_INTERVAL_S = 0.5
 RETRY_AFTER_S = 5.0
+
+
+class Resource(Enum):
+    """What live streams take a share of, as named in errors."""
+
+    DEVICE = "device time"
+    CPU = "CPU time"
+    GIL = "the CPU time of one Python process"
 
 
 @dataclass(frozen=True)
@@ -68,8 +77,8 @@ class AdmissionController:
             gil: budget of the CPU time of this process's own threads, which share the GIL.
             clock: returns seconds.
         """
-        self._device, self._cpu = _UsageAccount(device), _UsageAccount(cpu)
-        self._gil = _UsageAccount(gil)
+        limits = {Resource.DEVICE: device, Resource.CPU: cpu, Resource.GIL: gil}
+        self._accounts = {resource: _UsageAccount(limit) for resource, limit in limits.items()}
         self._device_cpu_threads, self._clock = device_cpu_threads, clock
         self._live: dict[Hashable, _StreamUsage] = {}
         self._updated_at = self._sampled_at = clock()
@@ -85,9 +94,8 @@ class AdmissionController:
         with self._lock:
             self._advance()
             if self._live:
-                self._device.check(len(self._live), "device time")
-                self._cpu.check(len(self._live), "CPU time")
-                self._gil.check(len(self._live), "the CPU time of one Python process")
+                for resource, account in self._accounts.items():
+                    account.check(len(self._live), resource)
             metered = self._live[stream] = _StreamUsage(CpuTimer(), self._updated_at + _STARTUP_GRACE_S)
         try:
             yield metered.cpu_timer
@@ -102,41 +110,26 @@ class AdmissionController:
         with self._lock:
             self._advance()
             if (metered := self._live.get(stream)) is not None and self._updated_at >= metered.measured_from:
-                self._device.charge(device_s)
-                self._cpu.charge(device_s * self._device_cpu_threads)
+                self._accounts[Resource.DEVICE].charge(device_s)
+                self._accounts[Resource.CPU].charge(device_s * self._device_cpu_threads)
 
     @property
     def live_streams(self) -> int:
         """Number of live streams being served."""
         return len(self._live)
 
-    @property
-    def expected_device_load(self) -> float:
-        """Device seconds per second that the live streams are expected to take."""
+    def get_expected_load(self, resource: Resource) -> float:
+        """Return the seconds of a resource per second, over all CPUs, that the live streams are expected to take."""
         with self._lock:
             self._advance()
-            return self._device.demand(len(self._live))
-
-    @property
-    def expected_cpu_load(self) -> float:
-        """CPU seconds per second, over all CPUs, that the live streams are expected to take."""
-        with self._lock:
-            self._advance()
-            return self._cpu.demand(len(self._live))
-
-    @property
-    def expected_gil_load(self) -> float:
-        """CPU seconds per second of this process's own threads that the live streams are expected to take."""
-        with self._lock:
-            self._advance()
-            return self._gil.demand(len(self._live))
+            return self._accounts[resource].demand(len(self._live))
 
     def _advance(self) -> None:
         """Update all accounts to the current time."""
         now = self._clock()
         elapsed_s, self._updated_at = now - self._updated_at, now
         settled = sum(now >= metered.measured_from for metered in self._live.values())
-        for account in (self._device, self._cpu, self._gil):
+        for account in self._accounts.values():
             account.advance(elapsed_s, settled)
         if now - self._sampled_at >= _SAMPLING_INTERVAL_S:
             self._sampled_at = now
@@ -147,8 +140,8 @@ class AdmissionController:
         """Charge the CPU time of a stream since the last call, if it is past its startup grace period."""
         used_s, own_s = usage.pop_uncharged_s()
         if self._updated_at >= usage.measured_from:
-            self._cpu.charge(used_s)
-            self._gil.charge(own_s)
+            self._accounts[Resource.CPU].charge(used_s)
+            self._accounts[Resource.GIL].charge(own_s)
 
 
 @dataclass
@@ -190,12 +183,12 @@ class _UsageAccount:
         """Return the expected use of a number of streams, in seconds per second."""
         return streams * self._cost_per_stream()
 
-    def check(self, streams: int, resource: str) -> None:
+    def check(self, streams: int, resource: Resource) -> None:
         """Raise OverloadedError if one more stream would exceed the capacity."""
         expected = self.demand(streams + 1)
         if self._capacity and expected > self._capacity:
             raise OverloadedError(
-                f"{streams} live streams are served; one more would take {expected:.0%} of {resource}, more than the "
+                f"{streams} live streams are served; one more would take {expected:.0%} of {resource.value}, more than the "
                 f"limit of {self._capacity:.0%}: try again in {RETRY_AFTER_S:g} s, or on another "
                 "server",
                 RETRY_AFTER_S,

@@ -20,8 +20,7 @@ class CpuTimer:
         self._thread_clock: int | None = None  # of the tracked thread
         self._thread_start_s = 0.0
         self._pid: int | None = None
-        self._process_cpu_s = self._finished_s = 0.0
-        self._finished_thread_s = 0.0
+        self._process_cpu_s = self._finished_processes_s = self._finished_threads_s = 0.0
 
     @property
     def total_s(self) -> float:
@@ -30,13 +29,13 @@ class CpuTimer:
             if self._pid is not None:
                 # A process that has ended keeps the last value.
                 self._process_cpu_s = max(self._process_cpu_s, _read_process_cpu_s(self._pid))
-            return self._finished_s + self._process_cpu_s + self._current_thread_s()
+            return self._finished_processes_s + self._process_cpu_s + self._get_thread_s()
 
     @property
     def thread_s(self) -> float:
         """CPU seconds of this process's thread alone."""
         with self._lock:
-            return self._finished_thread_s + self._current_thread_s()
+            return self._get_thread_s()
 
     @contextlib.contextmanager
     def track_current_thread(self) -> Iterator[None]:
@@ -51,10 +50,7 @@ class CpuTimer:
             yield
         finally:
             with self._lock:
-                elapsed_s = self._current_thread_s()
-                self._finished_s += elapsed_s
-                self._finished_thread_s += elapsed_s
-                self._thread_clock = None
+                self._finished_threads_s, self._thread_clock = self._get_thread_s(), None
 
     @contextlib.contextmanager
     def track_process(self, pid: int) -> Iterator[None]:
@@ -65,15 +61,13 @@ class CpuTimer:
             yield
         finally:
             with self._lock:
-                self._finished_s += max(self._process_cpu_s, _read_process_cpu_s(pid))
+                self._finished_processes_s += max(self._process_cpu_s, _read_process_cpu_s(pid))
                 self._pid, self._process_cpu_s = None, 0.0
 
-    def _current_thread_s(self) -> float:
-        return (
-            0.0
-            if self._thread_clock is None
-            else time.clock_gettime(self._thread_clock) - self._thread_start_s
-        )
+    def _get_thread_s(self) -> float:
+        if self._thread_clock is None:
+            return self._finished_threads_s
+        return self._finished_threads_s + time.clock_gettime(self._thread_clock) - self._thread_start_s
 
 
 def _read_process_cpu_s(pid: int) -> float:

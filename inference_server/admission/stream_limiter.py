@@ -18,6 +18,9 @@ class StreamLimiter:
         max_streams: concurrent calls.
         max_streams_per_caller: concurrent calls of one caller; 0: no limit but ``max_streams``.
         on_idle: called when the last call has ended.
+
+    Attributes:
+        active_streams: number of calls being served.
     """
 
     def __init__(
@@ -25,14 +28,9 @@ class StreamLimiter:
     ) -> None:
         self._on_idle = on_idle
         self._max_streams, self._max_streams_per_caller = max_streams, max_streams_per_caller
-        self._active_streams = 0
+        self.active_streams = 0
         self._active_by_caller: Counter[str] = Counter()
         self._closed = False
-
-    @property
-    def active_streams(self) -> int:
-        """Number of calls being served."""
-        return self._active_streams
 
     def close(self) -> None:
         """Refuse every further call."""
@@ -48,7 +46,7 @@ class StreamLimiter:
         """
         if self._closed:
             raise NotReadyError("the server is shutting down: send the request to another one")
-        if self._active_streams >= self._max_streams:
+        if self.active_streams >= self._max_streams:
             raise OverloadedError(
                 f"all {self._max_streams} streams are in use: try again in {RETRY_AFTER_S:g} s", RETRY_AFTER_S
             )
@@ -58,14 +56,14 @@ class StreamLimiter:
                 f"{caller} has {limit} streams already, the limit of one client: try again in {RETRY_AFTER_S:g} s",
                 RETRY_AFTER_S,
             )
-        self._active_streams += 1
+        self.active_streams += 1
         self._active_by_caller[caller] += 1
         try:
             yield
         finally:
-            self._active_streams -= 1
+            self.active_streams -= 1
             self._active_by_caller[caller] -= 1
             if not self._active_by_caller[caller]:
                 del self._active_by_caller[caller]
-            if not self._active_streams:
+            if not self.active_streams:
                 self._on_idle()

@@ -11,14 +11,12 @@ from gorggle_server.avhubert.checkpoints.loading import convert, info, load_mode
 from gorggle_server.avhubert.config import ModelConfig
 from gorggle_server.avhubert.model import Model
 from gorggle_server.avhubert.network import AVHubertNetwork
-from gorggle_server.avhubert.word_alignment import WordTiming
 
 __all__ = [
     "AVHubertNetwork",
     "Hypothesis",
     "Model",
     "ModelConfig",
-    "WordTiming",
     "audio_features",
     "convert",
     "info",

@@ -12,8 +12,6 @@ from typing import Any
 from gorggle_server.avhubert.checkpoints.loading import DTYPES, convert, info
 from gorggle_server.errors import GorggleError, InvalidRequestError
 
-EXIT_OK, EXIT_FAILED = 0, 1
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 1 on failure, 2 on wrong usage."""
@@ -25,8 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _run_info(options)
     except (GorggleError, OSError) as error:
         print(f"gorggle: error: {error}", file=sys.stderr)
-        return EXIT_FAILED
-    return EXIT_OK
+        return 1
+    return 0
 
 
 def _build_parser() -> argparse.ArgumentParser:

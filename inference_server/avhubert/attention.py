@@ -88,9 +88,8 @@ class Attention(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Attend, and also return the attention weights (B, heads, L, T), with gradient and before dropout."""
         queries = self._split_heads(self.q_proj(x))
-        scores = (queries @ self._split_heads(source.keys).transpose(2, 3)).float() * queries.shape[
-            -1
-        ] ** -0.5
+        products = queries @ self._split_heads(source.keys).transpose(2, 3)
+        scores = products.float() * queries.shape[-1] ** -0.5
         if mask is not None:
             scores = scores.masked_fill(~mask, float("-inf"))
         weights = scores.softmax(dim=-1)

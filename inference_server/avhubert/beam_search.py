@@ -79,14 +79,7 @@ class _Beams:
         order = torch.arange(len(self.limits) - 1, device=self.limits.device)
         if row < len(order):
             order[row] = len(order)
-        return _Beams(
-            self.limits[order],
-            self.steps[order],
-            self.tokens[order],
-            self.scores[order],
-            self.totals[order],
-            self.finished[order],
-        )
+        return _Beams(**{name: tensor[order] for name, tensor in vars(self).items()})
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,6 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from gorggle_server.errors import ModelFormatError
-from gorggle_server.timebase import FRAME_RATE_HZ
-
-FRAME_S = 1 / FRAME_RATE_HZ
-"""Duration of one encoder frame, seconds: 25 frames per second."""
 
 BOS, PAD, EOS, UNK = 0, 1, 2, 3
 """Ids of the special tokens at the start of every fairseq dictionary."""
@@ -133,10 +129,10 @@ class ModelConfig:
             decoder_ffn_dim=_get_field(decoder, "decoder_ffn_embed_dim"),
             decoder_heads=_get_field(decoder, "decoder_attention_heads"),
             vocabulary_size=vocabulary_size,
-            audio_dim=encoder.get("audio_feat_dim", 104),
-            position_kernel_size=encoder.get("conv_pos", 128),
-            position_groups=encoder.get("conv_pos_groups", 16),
-            max_target_size=decoder.get("max_target_positions", 2048),
+            audio_dim=encoder.get("audio_feat_dim", cls.audio_dim),
+            position_kernel_size=encoder.get("conv_pos", cls.position_kernel_size),
+            position_groups=encoder.get("conv_pos_groups", cls.position_groups),
+            max_target_size=decoder.get("max_target_positions", cls.max_target_size),
             share_embeddings=decoder.get("share_decoder_input_output_embed", False),
             scale_embeddings=not decoder.get("no_scale_embedding", False),
         )

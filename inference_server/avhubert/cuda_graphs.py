@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from gorggle_server.avhubert.attention import Attention, KeysValues
 from gorggle_server.avhubert.kv_cache import KVCache
+
+if TYPE_CHECKING:
+    from gorggle_server.avhubert.decoder import StepView
+
+    CacheView: TypeAlias = "StaticCacheView | StepView"
 
 _log = logging.getLogger(__name__)
 
@@ -25,24 +30,7 @@ STEPS_BEFORE_CAPTURE = 24
 TOLERANCE = 0.02
 
 
-class CacheView(Protocol):
-    """A decoder layer's access to the cache during one step."""
-
-    @property
-    def encoder_mask(self) -> Tensor | None:
-        """Bool (C, 1, 1, T), false where a clip is padded; None without padding."""
-        ...
-
-    def source(self, layer: int) -> KeysValues:
-        """Return the encoder output's keys and values, each (C, T, D)."""
-        ...
-
-    def self_attention(self, attention: Attention, layer: int, x: Tensor) -> Tensor:
-        """Write the newest tokens x (C, W, D) into the cache and attend from them to all tokens of their hypotheses."""
-        ...
-
-
-StepFunction = Callable[[Tensor, Tensor, CacheView], Tensor]
+StepFunction = Callable[[Tensor, Tensor, "CacheView"], Tensor]
 """Maps tokens (C, W), positions (C,) and a view to logits (C, W, V)."""
 
 
@@ -94,7 +82,7 @@ class StaticCacheView:
         return KeysValues(keys, values)
 
     def self_attention(self, attention: Attention, layer: int, x: Tensor) -> Tensor:
-        """As in ``CacheView``, over all rows and slots."""
+        """As in ``StepView``, over all rows and slots."""
         queries, new = attention.project_qkv(x)
         past = self._cache.past[layer]
         for kind, rows in zip(past, new, strict=True):

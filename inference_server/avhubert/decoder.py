@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +11,12 @@ from torch.nn import functional
 
 from gorggle_server.avhubert.attention import Attention, KeysValues
 from gorggle_server.avhubert.config import PAD, ModelConfig
-from gorggle_server.avhubert.cuda_graphs import CacheView, GraphedKVCache
+from gorggle_server.avhubert.cuda_graphs import GraphedKVCache
 from gorggle_server.avhubert.kv_cache import KVCache
 from gorggle_server.avhubert.sparse_self_attention import AncestorIndex
+
+if TYPE_CHECKING:
+    from gorggle_server.avhubert.cuda_graphs import CacheView
 
 
 def sinusoidal_positions(positions: Tensor, dim: int) -> Tensor:
@@ -30,7 +33,11 @@ def sinusoidal_positions(positions: Tensor, dim: int) -> Tensor:
 
 
 class StepView:
-    """Access to the used part of a cache during one step; ``positions`` already include the new token."""
+    """Access to the used part of a cache during one step; ``positions`` already include the new token.
+
+    Attributes:
+        encoder_mask: bool (C, 1, 1, T), false where a clip is padded; None without padding.
+    """
 
     def __init__(self, cache: KVCache, heads: int) -> None:
         self._cache = cache
@@ -44,21 +51,16 @@ class StepView:
         if AncestorIndex.is_worthwhile(mask, lengths, cache.past.dtype):
             self._ancestors = AncestorIndex(mask, lengths, cache.ancestor_mask.shape[2], heads)
         audible = cache.encoder_mask[:clips, :frames]
-        self._encoder_mask = None if bool(audible.all()) else audible[:, None, None, :]
-
-    @property
-    def encoder_mask(self) -> Tensor | None:
-        """Bool (C, 1, 1, T), false where a clip is padded; None without padding."""
-        return self._encoder_mask
+        self.encoder_mask = None if bool(audible.all()) else audible[:, None, None, :]
 
     def source(self, layer: int) -> KeysValues:
-        """As in ``CacheView``."""
+        """Return the encoder output's keys and values, each (C, T, D)."""
         clips, frames = self._cache.clips, self._cache.frames
         keys, values = self._cache.source[layer]
         return KeysValues(keys[:clips, :frames], values[:clips, :frames])
 
     def self_attention(self, attention: Attention, layer: int, x: Tensor) -> Tensor:
-        """As in ``CacheView``."""
+        """Write the newest tokens x (C, W, D) into the cache and attend from them to all tokens of their hypotheses."""
         queries, new = attention.project_qkv(x)
         past = self._cache.past[layer]
         for kind, rows in zip(past, new, strict=True):
@@ -155,7 +157,7 @@ class Decoder(nn.Module):
         real = tokens.ne(PAD)
         positions = real.cumsum(1) * real + PAD
         x = self.dropout(self._embed(tokens, positions))
-        visible = _to_attention_mask(padding_mask)
+        visible = None if padding_mask is None else ~padding_mask[:, None, None, :]
         weights: list[Tensor] = []
         for number, layer in enumerate(self._layers):
             heads = self._alignment_heads_of_layer(number) if need_weights else []
@@ -236,7 +238,3 @@ class Decoder(nn.Module):
             return functional.linear(normed, self.output_weight)
         logits: Tensor = self.output_proj(normed)
         return logits
-
-
-def _to_attention_mask(padding_mask: Tensor | None) -> Tensor | None:
-    return None if padding_mask is None else ~padding_mask[:, None, None, :]

@@ -33,11 +33,8 @@ class ConvolutionalPositions(nn.Module):
         self.precomputed_kernel = self._compute_kernel().detach()
 
     def _compute_kernel(self) -> Tensor:
-        return self.weight_v * (self.weight_g / self._lengths())
-
-    def _lengths(self) -> Tensor:
         lengths: Tensor = torch.linalg.vector_norm(self.weight_v, dim=(0, 1), keepdim=True)
-        return lengths
+        return self.weight_v * (self.weight_g / lengths)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, D, T) to (B, D, T + 1) for an even kernel."""

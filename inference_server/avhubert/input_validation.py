@@ -39,12 +39,14 @@ def to_video(value: Array, device: torch.device, dtype: torch.dtype) -> Tensor:
     return to_features("video", value, ("B", "T", MODEL_INPUT_SIZE_PX, MODEL_INPUT_SIZE_PX), device, dtype)
 
 
-def to_padding_mask(value: Array, batch: int, frames: int, device: torch.device) -> Tensor:
-    """Return a bool mask (B, T), true where padded.
+def to_padding_mask(value: Array | None, batch: int, frames: int, device: torch.device) -> Tensor | None:
+    """Return a bool mask (B, T), true where padded; None stays None.
 
     Raises:
         InvalidRequestError: wrong shape or dtype, or a clip without a valid frame.
     """
+    if value is None:
+        return None
     tensor = _to_tensor("padding_mask", value, (batch, frames))
     if tensor.dtype != torch.bool:
         raise InvalidRequestError(f"padding_mask has type {tensor.dtype}; expected bool, true where padded")
@@ -55,8 +57,10 @@ def to_padding_mask(value: Array, batch: int, frames: int, device: torch.device)
     return tensor.to(device)
 
 
-def to_presence(name: str, value: Array, batch: int, device: torch.device) -> Tensor:
-    """Return a bool mask (B,), false for the clips that lack a modality."""
+def to_presence(name: str, value: Array | None, batch: int, device: torch.device) -> Tensor | None:
+    """Return a bool mask (B,), false for the clips that lack a modality; None stays None."""
+    if value is None:
+        return None
     tensor = _to_tensor(name, value, (batch,))
     if tensor.dtype != torch.bool:
         raise InvalidRequestError(f"{name} has type {tensor.dtype}; expected bool")

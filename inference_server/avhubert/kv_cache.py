@@ -25,7 +25,6 @@ class KVCache:
         positions: (capacity,), number of tokens of each clip's hypotheses.
         clips: C; the first C rows are in use.
         slots: all slots in use, with gaps, are among the first ``slots``.
-        fixed: makes the steps in fixed shapes, where that is wanted (see ``graphs``).
     """
 
     def __init__(self, layers: int, dim: int, width: int, device: torch.device, dtype: torch.dtype) -> None:
@@ -98,37 +97,32 @@ class KVCache:
         return slots
 
     def _reserve(self, clips: int, frames: int, slots: int) -> None:
-        if clips > self.positions.shape[0]:
-            more = max(clips, 2 * self.positions.shape[0]) - self.positions.shape[0]
-            self.source, self.past = _extend(self.source, 2, more), _extend(self.past, 2, more)
-            self.encoder_mask, self.ancestor_mask = (
-                _extend(self.encoder_mask, 0, more),
-                _extend(self.ancestor_mask, 0, more),
-            )
-            self.positions = _extend(self.positions, 0, more)
+        if clips > len(self.positions):
+            clips = max(clips, 2 * len(self.positions))
+            self.source, self.past = _extend(self.source, 2, clips), _extend(self.past, 2, clips)
+            self.encoder_mask = _extend(self.encoder_mask, 0, clips)
+            self.ancestor_mask = _extend(self.ancestor_mask, 0, clips)
+            self.positions = _extend(self.positions, 0, clips)
         if frames > self.encoder_mask.shape[1]:
-            more = _round_up(frames, _FRAMES_STEP) - self.encoder_mask.shape[1]
+            frames = _round_up(frames, _FRAMES_STEP)
             self.source, self.encoder_mask = (
-                _extend(self.source, 3, more),
-                _extend(self.encoder_mask, 1, more),
+                _extend(self.source, 3, frames),
+                _extend(self.encoder_mask, 1, frames),
             )
         if slots > self.ancestor_mask.shape[2]:
             # Doubled, because every extension copies all slots.
-            more = (
-                _round_up(max(slots, 2 * self.ancestor_mask.shape[2]), _SLOTS_STEP)
-                - self.ancestor_mask.shape[2]
+            slots = _round_up(max(slots, 2 * self.ancestor_mask.shape[2]), _SLOTS_STEP)
+            self.past, self.ancestor_mask = (
+                _extend(self.past, 3, slots),
+                _extend(self.ancestor_mask, 2, slots),
             )
-            self.past, self.ancestor_mask = _extend(self.past, 3, more), _extend(self.ancestor_mask, 2, more)
 
 
 def _round_up(size: int, step: int) -> int:
     return -(-size // step) * step
 
 
-def _extend(tensor: Tensor, dim: int, more: int) -> Tensor:
-    shape, before = list(tensor.shape), tensor.shape[dim]
-    shape[dim] += more
-    longer = tensor.new_empty(shape)
-    longer.narrow(dim, 0, before).copy_(tensor)
-    longer.narrow(dim, before, more).zero_()
-    return longer
+def _extend(tensor: Tensor, dim: int, size: int) -> Tensor:
+    shape = list(tensor.shape)
+    shape[dim] = size - shape[dim]
+    return torch.cat((tensor, tensor.new_zeros(shape)), dim)

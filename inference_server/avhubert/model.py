@@ -14,10 +14,8 @@ from gorggle_server.avhubert.config import EOS, ModelConfig
 from gorggle_server.avhubert.input_validation import Array
 from gorggle_server.avhubert.network import AVHubertNetwork
 from gorggle_server.avhubert.tokenizer import Vocabulary
-from gorggle_server.avhubert.word_alignment import WordTiming
 from gorggle_server.errors import InvalidRequestError, ModelFormatError
-
-__all__ = ["AVHubertNetwork", "Model"]
+from gorggle_server.types import Word
 
 
 class Model:
@@ -108,21 +106,12 @@ class Model:
         if present is None:
             raise InvalidRequestError("video and audio are both None; expected at least one")
         batch, length = present.shape[:2]
-        padded = (
-            None
-            if padding_mask is None
-            else input_validation.to_padding_mask(padding_mask, batch, length, self.device)
-        )
         return self.network.encode(
             frames,
             features,
-            padded,
-            has_video=None
-            if has_video is None
-            else input_validation.to_presence("has_video", has_video, batch, self.device),
-            has_audio=None
-            if has_audio is None
-            else input_validation.to_presence("has_audio", has_audio, batch, self.device),
+            input_validation.to_padding_mask(padding_mask, batch, length, self.device),
+            has_video=input_validation.to_presence("has_video", has_video, batch, self.device),
+            has_audio=input_validation.to_presence("has_audio", has_audio, batch, self.device),
         )
 
     @torch.inference_mode()
@@ -189,15 +178,12 @@ class Model:
         )
 
     @torch.inference_mode()
-    def align_words(
-        self, encoder_out: Array, hypothesis: Hypothesis, *, speech_activity: Array | None = None
-    ) -> list[WordTiming]:
+    def align_words(self, encoder_out: Array, hypothesis: Hypothesis) -> list[Word]:
         """Compute the timestamps of each word of a hypothesis.
 
         Args:
             encoder_out: (T, D), one clip without padding.
             hypothesis: a result of ``beam_search`` for this clip.
-            speech_activity: (T,), probability of speech in each frame, if available.
 
         Returns:
             One entry for each word of ``hypothesis.text``.
@@ -205,19 +191,12 @@ class Model:
         encoded = input_validation.to_features(
             "encoder_out", encoder_out, ("T", self.config.encoder_dim), self.device, self.dtype
         )
-        activity = None
-        if speech_activity is not None:
-            cpu = torch.device("cpu")
-            activity = input_validation.to_features(
-                "speech_activity", speech_activity, (len(encoded),), cpu, torch.float64
-            ).numpy()
         previous = torch.tensor([[EOS, *hypothesis.tokens[:-1]]], device=self.device)
         _, attention = self.network.decode_with_attention(encoded.unsqueeze(0), None, previous)
         return word_alignment.align_words(
             attention[0].float().cpu().numpy(),
             [self.tokens[token] for token in hypothesis.tokens],
             token_scores=hypothesis.token_scores,
-            speech_activity=activity,
         )
 
     def _validate_encoder_out(
@@ -225,8 +204,6 @@ class Model:
     ) -> tuple[Tensor, Tensor | None]:
         wanted = ("B", "T", self.config.encoder_dim)
         encoded = input_validation.to_features("encoder_out", encoder_out, wanted, self.device, self.dtype)
-        if padding_mask is None:
-            return encoded, None
         return encoded, input_validation.to_padding_mask(
-            padding_mask, encoded.shape[0], encoded.shape[1], self.device
+            padding_mask, len(encoded), encoded.shape[1], self.device
         )

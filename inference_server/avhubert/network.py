@@ -45,13 +45,3 @@ class AVHubertNetwork(nn.Module):
         """Return logits (B, L, V) and the alignment heads' cross-attention (B, L, T), both with gradient."""
         logits, weights = self.decoder(prev_output_tokens, encoder_out, padding_mask, need_weights=True)
         return logits, weights
-
-    def forward(
-        self,
-        prev_output_tokens: Tensor,
-        video: Tensor | None = None,
-        audio: Tensor | None = None,
-        padding_mask: Tensor | None = None,
-    ) -> Tensor:
-        """Encode and decode in one call; return logits (B, L, V)."""
-        return self.decode(self.encode(video, audio, padding_mask), padding_mask, prev_output_tokens)

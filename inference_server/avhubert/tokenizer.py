@@ -21,23 +21,6 @@ RESERVED_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")
 _SILENT_TOKENS = frozenset({BOS, PAD, EOS})
 
 
-def load_dictionary(lines: Iterable[str]) -> list[str]:
-    """Parse a fairseq dictionary file with lines of ``token count``; the reserved tokens are prepended.
-
-    Raises:
-        ModelFormatError: a line has no count.
-    """
-    tokens = list(RESERVED_TOKENS)
-    for number, line in enumerate(lines, 1):
-        token, space, count = line.rstrip("\r\n").rpartition(" ")
-        if not space or not count.isdigit():
-            raise ModelFormatError(
-                f"line {number} of the dictionary is {line!r}; expected a token, a space and a count"
-            )
-        tokens.append(token)
-    return tokens
-
-
 def detokenize(pieces: Iterable[str]) -> str:
     """Join pieces to text: "▁go", "ne", "▁now" become "gone now"."""
     return "".join(pieces).replace(WORD_START, " ").strip()

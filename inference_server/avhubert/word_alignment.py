@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gorggle_server.avhubert.config import FRAME_S
 from gorggle_server.avhubert.tokenizer import RESERVED_TOKENS, WORD_START, detokenize
 from gorggle_server.errors import InvalidRequestError, ModelFormatError
+from gorggle_server.timebase import FRAME_S
+from gorggle_server.types import Word
 
 FloatArray = NDArray[np.float64]
 
@@ -28,19 +29,6 @@ _SMOOTHING_FRAMES = 3
 
 
 @dataclass(frozen=True)
-class WordTiming:
-    """One word of a hypothesis; times are seconds from the clip's first frame.
-
-    ``confidence`` is the probability of the word given the previous words, 0 to 1.
-    """
-
-    text: str
-    start_s: float
-    end_s: float
-    confidence: float
-
-
-@dataclass(frozen=True)
 class _Word:
     """A word's text and the rows of its tokens: first, and one past the last."""
 
@@ -52,29 +40,26 @@ class _Word:
 def align_words(
     attention: NDArray[np.floating],
     tokens: Sequence[str],
-    frame_s: float = FRAME_S,
     *,
     token_scores: Sequence[float] | None = None,
-    speech_activity: NDArray[np.floating] | None = None,
-) -> list[WordTiming]:
+) -> list[Word]:
     """Compute word timestamps by a Viterbi alignment of the attention.
 
     Args:
         attention: (L, T), cross-attention of each token; rows need not sum to one.
         tokens: the L tokens, with ``</s>`` if the attention has a row for it.
-        frame_s: duration of a frame, seconds.
         token_scores: L log-probabilities; without them the confidence is 1.
-        speech_activity: (T,), probability of speech in each frame; if given, it determines the pauses.
 
     Returns:
-        One entry per word, in order. Words do not overlap, lie within the clip and have a positive duration.
+        The words in order, with times from the clip's first frame and as confidence their probability given the previous
+        words. They do not overlap, lie within the clip and have a positive duration.
 
     Raises:
         InvalidRequestError: the arguments' lengths do not match.
         ModelFormatError: the attention is not finite.
     """
     weights = np.asarray(attention, np.float64)
-    _validate(weights, tokens, token_scores, speech_activity)
+    _validate(weights, tokens, token_scores)
     spoken = [row for row, piece in enumerate(tokens) if piece not in RESERVED_TOKENS or piece == "<unk>"]
     words = _group_words([tokens[row] for row in spoken])
     if not words:
@@ -84,14 +69,11 @@ def align_words(
     shares = np.repeat(_normalize(weights), parts, axis=1)
     silence = np.full(shares.shape[1], _SILENCE_SHARE)
     after = np.maximum(silence, _EOS_WEIGHT * shares[-1]) if tokens[-1] == "</s>" else silence
-    if speech_activity is not None:
-        speech = np.repeat(np.clip(np.asarray(speech_activity, np.float64), 0.0, 1.0), parts)
-        shares, silence, after = shares * speech, 1.0 - speech, 1.0 - speech
     spans = _find_token_spans(shares[spoken], words, silence, after)
     scores = [0.0] * len(spoken) if token_scores is None else [token_scores[row] for row in spoken]
-    part_s = frame_s / parts
+    part_s = FRAME_S / parts
     return [
-        WordTiming(
+        Word(
             word.text,
             start_s=float(spans[word.first, 0] * part_s),
             end_s=float(spans[word.end - 1, 1] * part_s),
@@ -101,12 +83,7 @@ def align_words(
     ]
 
 
-def _validate(
-    weights: FloatArray,
-    tokens: Sequence[str],
-    token_scores: Sequence[float] | None,
-    speech_activity: NDArray[np.floating] | None,
-) -> None:
+def _validate(weights: FloatArray, tokens: Sequence[str], token_scores: Sequence[float] | None) -> None:
     if weights.ndim != 2 or weights.shape[0] != len(tokens) or weights.shape[1] == 0:
         raise InvalidRequestError(
             f"attention has shape {weights.shape}; expected {len(tokens)} rows of at least one frame"
@@ -114,10 +91,6 @@ def _validate(
     if token_scores is not None and len(token_scores) != len(tokens):
         raise InvalidRequestError(
             f"there are {len(token_scores)} token scores; expected {len(tokens)}, one per token"
-        )
-    if speech_activity is not None and np.shape(speech_activity) != weights.shape[1:]:
-        raise InvalidRequestError(
-            f"speech_activity has shape {np.shape(speech_activity)}; expected {weights.shape[1:]}, one per frame"
         )
     if not np.isfinite(weights).all():
         raise ModelFormatError("the decoder's attention is not finite: the weights are damaged")

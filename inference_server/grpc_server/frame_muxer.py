@@ -29,6 +29,11 @@ class VideoFrame:
     height_px: int
     data: bytes
 
+    @property
+    def format(self) -> tuple[bool, int, int]:
+        """What all frames of a stream have in common."""
+        return self.is_jpeg, self.width_px, self.height_px
+
 
 class FrameMuxer:
     """Converts one stream's frames and audio to the bytes of a live Matroska stream.
@@ -72,12 +77,7 @@ class FrameMuxer:
         """
         if not self._uses_audio or not len(audio.samples):
             return b""
-        if self._sample_rate_hz not in (0, audio.sample_rate_hz):
-            raise InvalidRequestError(
-                f"pcm.sample_rate_hertz changed from {self._sample_rate_hz} to {audio.sample_rate_hz}: "
-                "send one rate per stream",
-                field="pcm.sample_rate_hertz",
-            )
+        audio.check_sample_rate(self._sample_rate_hz)
         header = b"" if self._has_header else self._write_header(audio.sample_rate_hz)
         if not self._sample_rate_hz:
             raise InvalidRequestError(
@@ -120,12 +120,7 @@ class FrameMuxer:
                 f"send frames in time order, {MIN_FRAME_INTERVAL_S:g} s to {MAX_FRAME_INTERVAL_S:g} s apart",
                 field="frame.offset",
             )
-        first = self._first
-        if (frame.is_jpeg, frame.width_px, frame.height_px) != (
-            first.is_jpeg,
-            first.width_px,
-            first.height_px,
-        ):
+        if frame.format != self._first.format:
             raise InvalidRequestError(
                 "the format or size of the frames changed: send all frames of a stream in one format",
                 field="frame",

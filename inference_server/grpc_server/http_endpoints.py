@@ -8,11 +8,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable
-from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client.exposition import ThreadingWSGIServer
 
 from gorggle_server.errors import InvalidRequestError
 
@@ -37,7 +37,7 @@ class HttpServer:
         listen: str,
         registry: CollectorRegistry,
         is_ready: Callable[[], bool],
-        is_alive: Callable[[], bool] = lambda: True,
+        is_alive: Callable[[], bool],
     ) -> None:
         self._listen, self._is_ready, self._is_alive = listen, is_ready, is_alive
         self._metrics = make_wsgi_app(registry)
@@ -63,7 +63,7 @@ class HttpServer:
         host, _, port = self._listen.rpartition(":")
         try:
             self._server = make_server(
-                host.strip("[]"), int(port), self._handle_request, _ThreadingServer, _RequestHandler
+                host.strip("[]"), int(port), self._handle_request, ThreadingWSGIServer, _RequestHandler
             )
         except OSError as error:
             raise InvalidRequestError(f"cannot listen on {self._listen}: {error}") from error
@@ -84,10 +84,8 @@ class HttpServer:
                 answer: Iterable[bytes] = self._metrics(environ, start_response)
                 return answer
             case "/livez":
-                ok, status = (
-                    self._is_alive(),
-                    ("alive", "the event loop is blocked, or the device has failed: restart"),
-                )
+                problem = "the event loop is blocked, or the device has failed: restart"
+                ok, status = self._is_alive(), ("alive", problem)
             case "/readyz":
                 ok, status = self._is_ready(), ("ready", "loading models, or shutting down")
             case _:
@@ -95,12 +93,6 @@ class HttpServer:
         if ok:
             return _respond(start_response, "200 OK", status[0])
         return _respond(start_response, "503 Service Unavailable", status[1])
-
-
-class _ThreadingServer(ThreadingMixIn, WSGIServer):
-    """WSGI server with one thread per request, so that a slow client does not block others."""
-
-    daemon_threads = True
 
 
 class _RequestHandler(WSGIRequestHandler):

@@ -162,7 +162,10 @@ class MediaReceiver:
         while request is not None:
             received_at = time.monotonic()
             if request.WhichOneof("payload") == "heartbeat":
-                self._check_media_timeout(received_at - last_media_at)
+                if received_at - last_media_at > self._media_timeout_s:
+                    raise IdleError(
+                        f"no media for {self._media_timeout_s:g} s: end the stream and start a new one later"
+                    )
             elif self._sequence_tracker.accept(request):
                 await self._enqueue(request)
                 last_media_at = time.monotonic()
@@ -173,12 +176,6 @@ class MediaReceiver:
                 if self._backpressure.should_warn and self.on_warning is not None:
                     self.on_warning(self._backpressure.create_warning())
         await self._flush()
-
-    def _check_media_timeout(self, idle_s: float) -> None:
-        if idle_s > self._media_timeout_s:
-            raise IdleError(
-                f"no media for {self._media_timeout_s:g} s: end the stream and start a new one later"
-            )
 
     async def _enqueue(self, request: Request) -> None:
         kind = request.WhichOneof("payload")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import av
 import numpy as np
 
-from gorggle_server.errors import InvalidRequestError
 from gorggle_server.grpc_server.request_decoding import PcmAudio
+from gorggle_server.media.audio_resampler import AudioResampler, AudioSamples
 from gorggle_server.streaming.crop_input import AudioChunk
 from gorggle_server.timebase import SAMPLE_RATE_HZ
 
@@ -19,7 +21,7 @@ class PcmResampler:
 
     def __init__(self) -> None:
         self._sample_rate_hz = 0
-        self._resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE_HZ)
+        self._resampler = AudioResampler()
 
     def push(self, audio: PcmAudio) -> AudioChunk:
         """Return the samples that are complete.
@@ -27,29 +29,21 @@ class PcmResampler:
         Raises:
             InvalidRequestError: the sample rate changed.
         """
-        if self._sample_rate_hz not in (0, audio.sample_rate_hz):
-            raise InvalidRequestError(
-                f"pcm.sample_rate_hertz changed from {self._sample_rate_hz} to {audio.sample_rate_hz}: "
-                "send one rate per stream",
-                field="pcm.sample_rate_hertz",
-            )
+        audio.check_sample_rate(self._sample_rate_hz)
         self._sample_rate_hz = audio.sample_rate_hz
         if audio.sample_rate_hz == SAMPLE_RATE_HZ or not len(audio.samples):
             return AudioChunk(audio.samples)
         frame = av.AudioFrame.from_ndarray(audio.samples[None, :], format="s16", layout="mono")
         frame.sample_rate = audio.sample_rate_hz
-        return self._convert(frame)
+        return _join(self._resampler.push(frame, None))
 
     def flush(self) -> AudioChunk:
         """Return the last samples, at the end of the stream."""
-        if self._sample_rate_hz in (0, SAMPLE_RATE_HZ):
-            return AudioChunk(np.zeros(0, np.int16))
-        return self._convert(None)
+        return _join(self._resampler.flush())
 
-    def _convert(self, frame: av.AudioFrame | None) -> AudioChunk:
-        # After the last frame PyAV returns None if there is nothing left.
-        converted = [part.to_ndarray()[0] for part in filter(None, self._resampler.resample(frame))]
-        return AudioChunk(np.concatenate(converted) if converted else np.zeros(0, np.int16))
+
+def _join(pieces: Iterable[AudioSamples]) -> AudioChunk:
+    return AudioChunk(np.concatenate([np.zeros(0, np.int16), *(piece.samples for piece in pieces)]))
 
 
 def resample_clip(audio: PcmAudio) -> AudioChunk:

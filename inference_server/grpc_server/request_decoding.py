@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 MAX_ALTERNATIVES = 10
 # One year: larger offsets are mistakes, and would lose the milliseconds of timestamps.
 MAX_START_OFFSET_S = 366 * 24 * 3600.0
-DEFAULT_BEAM_SIZE = 5
 LENGTH_PENALTY_RANGE = -2.0, 5.0
 SILENCE_TIMEOUT_RANGE_S = 1.0, 3600.0
 HEARTBEAT_INTERVAL_RANGE_S = 0.1, 60.0
@@ -70,7 +69,8 @@ def decode_recognition_config(
     _check_range("max_alternatives", config.max_alternatives, 0, MAX_ALTERNATIVES)
     _check_range("max_speakers", config.max_speakers, 0, limits.max_speakers)
     _check_range("beam_size", config.beam_size, 0, limits.max_beam_size)
-    length_penalty = config.length_penalty if config.HasField("length_penalty") else 1.0
+    has_penalty = config.HasField("length_penalty")
+    length_penalty = config.length_penalty if has_penalty else RecognitionOptions.length_penalty
     _check_range("length_penalty", length_penalty, *LENGTH_PENALTY_RANGE)
     start_offset_s = decode_duration(config.start_offset, "start_offset")
     _check_range("start_offset", start_offset_s, 0, MAX_START_OFFSET_S, " s")
@@ -81,7 +81,7 @@ def decode_recognition_config(
         word_timestamps=config.enable_word_time_offsets,
         max_alternatives=config.max_alternatives,
         max_speakers=config.max_speakers or limits.max_speakers,
-        beam_size=config.beam_size or min(DEFAULT_BEAM_SIZE, limits.max_beam_size),
+        beam_size=config.beam_size or min(RecognitionOptions.beam_size, limits.max_beam_size),
         length_penalty=length_penalty,
         start_offset_s=start_offset_s,
         face_boxes=config.enable_face_boxes,
@@ -241,6 +241,15 @@ class PcmAudio:
 
     samples: NDArray[np.int16]
     sample_rate_hz: int
+
+    def check_sample_rate(self, previous_hz: int) -> None:
+        """Raise InvalidRequestError if the rate differs from that of the stream so far; 0: none."""
+        if previous_hz not in (0, self.sample_rate_hz):
+            raise InvalidRequestError(
+                f"pcm.sample_rate_hertz changed from {previous_hz} to {self.sample_rate_hz}: "
+                "send one rate per stream",
+                field="pcm.sample_rate_hertz",
+            )
 
 
 def decode_video_frame(message: media_pb2.VideoFrame, max_pixels: int) -> VideoFrame:

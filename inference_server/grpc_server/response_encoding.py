@@ -116,11 +116,6 @@ def encode_started(
     return lip_reading_pb2.StreamingRecognizeResponse(started=started)
 
 
-def encode_heartbeat() -> lip_reading_pb2.StreamingRecognizeResponse:
-    """Encode a heartbeat sent before any media was received."""
-    return lip_reading_pb2.StreamingRecognizeResponse(heartbeat=lip_reading_pb2.Heartbeat())
-
-
 def encode_recognize_response(
     transcript: Transcript, options: RecognitionOptions, request_id: str
 ) -> lip_reading_pb2.RecognizeResponse:

@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha import reflection
 from gorggle.v1 import lip_reading_pb2, lip_reading_pb2_grpc
 from gorggle_server.admission.controller import AdmissionController, ResourceLimit
 from gorggle_server.errors import InvalidRequestError, NotReadyError
-from gorggle_server.grpc_server.channelz import ChannelzServer
+from gorggle_server.grpc_server.channelz import start_channelz
 from gorggle_server.grpc_server.event_loop_watchdog import EventLoopWatchdog
 from gorggle_server.grpc_server.http_endpoints import HttpServer
 from gorggle_server.grpc_server.interceptors.auth import AuthenticationInterceptor
@@ -30,7 +30,7 @@ from gorggle_server.grpc_server.tls import ReloadingTlsCredentials
 from gorggle_server.inference.device_health import DeviceHealthCheck, GpuCollector
 from gorggle_server.inference.model_registry import ModelRegistry, load_models
 from gorggle_server.inference.recognizer import Recognizer
-from gorggle_server.inference.scheduler import BatchingConfig, DeviceScheduler
+from gorggle_server.inference.scheduler import DeviceScheduler
 from gorggle_server.observability.metrics import ServerMetrics
 from gorggle_server.security.api_tokens import TokenStore
 from gorggle_server.security.secret_sources import SecretsManager, open_secret_source
@@ -73,10 +73,10 @@ class Server:
             self.metrics.registry.register(GpuCollector())
         self._servicer = LipReadingServicer(settings, version, self.metrics, self._decoder_pool)
         self._tracing = _create_tracing(settings, version)
-        self._channelz: ChannelzServer | None = None
+        self._channelz: aio.Server | None = None
         self._is_ready = False
         self.http_server: HttpServer | None = None
-        self._watchdog = EventLoopWatchdog(self.metrics.observe_event_loop_lag)
+        self._watchdog = EventLoopWatchdog(self.metrics.event_loop_lag_s.observe)
         self._health = health.aio.HealthServicer()
         self._scheduler: DeviceScheduler | None = None
         self._server = aio.server(
@@ -111,10 +111,9 @@ class Server:
             )
             self.http_server.start()
         if self.settings.channelz_listen:
-            self._channelz = ChannelzServer(self.settings.channelz_listen)
-            await self._channelz.start()
+            self._channelz = await start_channelz(self.settings.channelz_listen)
         self._watchdog.start()
-        self.metrics.track_event_loop_tasks(self._watchdog.count_tasks)
+        self.metrics.event_loop_tasks.set_function(self._watchdog.count_tasks)
         await self._server.start()
 
     async def load(self) -> None:
@@ -128,13 +127,14 @@ class Server:
             asyncio.to_thread(_load_recognizers, self.settings),
             asyncio.to_thread(self._prepare_face_tracking),
         )
-        estimate = await asyncio.to_thread(_estimate_live_cost, recognizers[catalog.default])
+        # Interim results add to it: an utterance is decoded three to four times in all while it grows.
+        estimate = 3 * await asyncio.to_thread(recognizers[catalog.default].measure_cost)
         admission = _create_admission_controller(self.settings, estimate)
-        batching = BatchingConfig(self.settings.max_batch_delay_s, self.settings.max_batch_frames)
         self._scheduler = DeviceScheduler(
             recognizers,
+            self.settings.max_batch_delay_s,
+            self.settings.max_batch_frames,
             self.metrics.scheduler,
-            batching,
             admission.record_device_time,
             lambda: self._device_health.is_healthy,
         )
@@ -166,7 +166,7 @@ class Server:
         self._watchdog.stop()
         self._secrets.close()
         if self._channelz is not None:
-            await self._channelz.stop()
+            await self._channelz.stop(0)
         if self._tracing is not None:
             await asyncio.to_thread(self._tracing.close)
         if self.http_server is not None:
@@ -215,9 +215,11 @@ def _create_tracing(settings: ServerSettings, version: str) -> Tracing | None:
     if not settings.otlp_endpoint:
         return None
     # Imported late: without tracing, OpenTelemetry need not be installed.
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
     from gorggle_server.grpc_server.interceptors.tracing import Tracing
 
-    return Tracing.to_otlp_endpoint(version, settings.otlp_endpoint)
+    return Tracing(version, OTLPSpanExporter(endpoint=settings.otlp_endpoint))
 
 
 def _create_decoder_pool(settings: ServerSettings) -> DecoderPool | None:
@@ -234,18 +236,12 @@ def _create_decoder_pool(settings: ServerSettings) -> DecoderPool | None:
 def _load_recognizers(settings: ServerSettings) -> tuple[ModelRegistry, dict[str, Recognizer]]:
     import torch
 
-    torch.set_num_threads(settings.num_threads or max(1, _count_cpus() // 2))
+    torch.set_num_threads(_count_model_threads(settings))
     catalog = load_models(settings)
     recognizers = {served.name: Recognizer(served.model) for served in catalog}
     for recognizer in recognizers.values():
         recognizer.warm_up()
     return catalog, recognizers
-
-
-def _estimate_live_cost(recognizer: Recognizer) -> float:
-    """Return the expected device seconds per second of a live stream, before any was measured."""
-    # Interim results add to it: an utterance is decoded three to four times in all while it grows.
-    return 3 * recognizer.measure_cost()
 
 
 def _create_admission_controller(settings: ServerSettings, device_estimate: float) -> AdmissionController:
@@ -254,10 +250,14 @@ def _create_admission_controller(settings: ServerSettings, device_estimate: floa
     own_estimate = LIVE_GIL_ESTIMATE if settings.sandbox_decoding else LIVE_CPU_ESTIMATE
     gil = ResourceLimit(MAX_GIL_LOAD if settings.max_live_cpu_utilization else 0.0, own_estimate)
     # With a GPU one thread waits for it; without, all model threads compute.
-    threads = 1 if settings.device == "cuda" else settings.num_threads or max(1, _count_cpus() // 2)
+    threads = 1 if settings.device == "cuda" else _count_model_threads(settings)
     return AdmissionController(
         ResourceLimit(settings.max_live_device_utilization, device_estimate), cpu, threads, gil
     )
+
+
+def _count_model_threads(settings: ServerSettings) -> int:
+    return settings.num_threads or max(1, _count_cpus() // 2)
 
 
 def _count_cpus() -> int:
@@ -288,9 +288,8 @@ def _create_interceptors(
 ) -> list[aio.ServerInterceptor]:
     """Return the interceptors, outermost first: errors of inner ones become statuses too."""
     traced = [] if tracing is None else [tracing.create_interceptor()]
-    tokens = (
-        None if settings.token_file is None else TokenStore(open_secret_source(settings.token_file, secrets))
-    )
+    file = settings.token_file
+    tokens = None if file is None else TokenStore(open_secret_source(file, secrets))
     return [
         CallMetricsInterceptor(metrics),
         *traced,
@@ -304,12 +303,10 @@ def _create_interceptors(
 def _bind(server: aio.Server, settings: ServerSettings, secrets: SecretsManager) -> int:
     if settings.tls_certificate is None or settings.tls_key is None:
         return server.add_insecure_port(settings.listen)
-    client_ca = (
-        None if settings.tls_client_ca is None else open_secret_source(settings.tls_client_ca, secrets)
-    )
+    client_ca = settings.tls_client_ca
     renewable = ReloadingTlsCredentials(
         open_secret_source(settings.tls_certificate, secrets),
         open_secret_source(settings.tls_key, secrets),
-        client_ca,
+        None if client_ca is None else open_secret_source(client_ca, secrets),
     )
     return server.add_secure_port(settings.listen, renewable.create())

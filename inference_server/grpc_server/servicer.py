@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import time
+import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -55,11 +56,10 @@ DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE = 50, 1000
 
 @dataclass(frozen=True)
 class _StreamSettings:
-    """Decoded configuration of a stream: its options, heartbeat interval (0: none), model and session."""
+    """Decoded configuration of a stream: its options, heartbeat interval (0: none) and session."""
 
     options: RecognitionOptions
     heartbeat_interval_s: float
-    model: str
     resume: ResumeRequest
 
 
@@ -75,7 +75,7 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
     ) -> None:
         """Prepare to serve. ``decoder_pool`` are the sandboxed decoders; None decodes on the streams' threads."""
         self._settings, self._version = settings, version
-        metrics.track_active_streams(lambda: self._stream_limiter.active_streams)
+        metrics.active_streams.set_function(lambda: self._stream_limiter.active_streams)
         self._model_registry: ModelRegistry | None = None
         self._backend: InferenceBackend | None = None
         self._admission: AdmissionController | None = None
@@ -124,7 +124,7 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
                 self._sessions.attach(session_id, caller.get()) as call,
             ):
                 yield response_encoding.encode_started(
-                    request_id.get(), stream.model, session_id, stream.heartbeat_interval_s
+                    request_id.get(), stream.options.model, session_id, stream.heartbeat_interval_s
                 )
                 async with contextlib.aclosing(
                     self._recognize_stream(requests, stream, call, cpu_timer)
@@ -140,7 +140,7 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
             options = request_decoding.decode_recognition_config(
                 request.config, self._models.default, self._settings
             )
-            self._find_model(request.config, options)
+            self._check_model(request.config, options)
             media_queue, feed = open_clip(
                 request, buckets=self._settings.s3_buckets, max_bytes=self._settings.max_spooled_bytes
             )
@@ -214,20 +214,20 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
         assert self._backend is not None, "calls are refused until the models are loaded"
         return self._backend
 
-    def _find_model(self, config: config_pb2.RecognitionConfig, options: RecognitionOptions) -> str:
-        """Return the name of the requested model, if it supports what is requested."""
-        served = self._models[options.model]
-        request_decoding.check_model_support(config, served.name, get_languages(served))
-        return served.name
+    def _check_model(self, config: config_pb2.RecognitionConfig, options: RecognitionOptions) -> None:
+        """Check that the requested model exists and supports what is requested."""
+        languages = get_languages(self._models[options.model])
+        request_decoding.check_model_support(config, options.model, languages)
 
     def _decode_stream_settings(self, config: config_pb2.StreamingConfig) -> _StreamSettings:
         options = request_decoding.decode_streaming_config(config, self._models.default, self._settings)
+        self._check_model(config.recognition, options)
         return _StreamSettings(
             options,
             request_decoding.decode_heartbeat_interval_s(config),
-            self._find_model(config.recognition, options),
             request_decoding.decode_resume_config(config)
-            or ResumeRequest(self._sessions.create_id(), ResumeToken(), {}),
+            # A new session, with an id that cannot be guessed.
+            or ResumeRequest(uuid.uuid4().hex, ResumeToken(), {}),
         )
 
     def _admit_if_live(self, options: RecognitionOptions) -> contextlib.AbstractContextManager[CpuTimer]:
@@ -249,8 +249,8 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
         first_media = asyncio.ensure_future(self._receive_first_media(requests))
         call.watch_first_media(first_media)
         try:
-            while not await _wait_done(first_media, interval_s):
-                yield response_encoding.encode_heartbeat()
+            while not (await asyncio.wait([first_media], timeout=interval_s or None))[0]:
+                yield StreamResponse(heartbeat=lip_reading_pb2.Heartbeat())
         finally:
             first_media.cancel()
         call.raise_if_ended()
@@ -352,9 +352,3 @@ def _get_final_end_s(event: Event) -> float:
         case Finished():
             return event.duration_s
     return 0.0
-
-
-async def _wait_done(task: asyncio.Future[T], timeout_s: float) -> bool:
-    """Return whether a task ends within the timeout; 0: wait without a timeout."""
-    done, _ = await asyncio.wait([task], timeout=timeout_s or None)
-    return bool(done)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -61,11 +60,6 @@ class SessionRegistry:
 
     def __init__(self) -> None:
         self._calls: dict[str, ActiveCall] = {}
-
-    @staticmethod
-    def create_id() -> str:
-        """Return an unguessable session id."""
-        return uuid.uuid4().hex
 
     async def supersede(self, session_id: str, caller: str) -> None:
         """End the active call of a session, if there is one and it belongs to the same caller."""

@@ -4,46 +4,19 @@ from __future__ import annotations
 
 import contextvars
 import time
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-from gorggle_server.inference.scheduler import InferenceBackend
+from gorggle_server.grpc_server.media_receiver import MediaQueue
+from gorggle_server.inference.scheduler import SubmitFunction
 from gorggle_server.observability.metrics import ServerMetrics
 from gorggle_server.observability.stage_timer import StageTimer
 from gorggle_server.types import Event, Finished
 
-
-class StreamTrace(Protocol):
-    """Trace of a recognition call."""
-
-    def record_stages(self, timer: StageTimer) -> None:
-        """Add the stages of the finished stream with their durations."""
-        ...
-
-    def set_attributes(self, **attributes: float | str) -> None:
-        """Set attributes of the call's span."""
-        ...
-
-    def wrap_backend(self, backend: InferenceBackend) -> InferenceBackend:
-        """Return a backend whose work is traced."""
-        ...
-
+if TYPE_CHECKING:
+    from gorggle_server.grpc_server.interceptors.tracing import CallTrace
 
 # The trace of the current call; None if calls are not traced.
-current_trace: contextvars.ContextVar[StreamTrace | None] = contextvars.ContextVar("trace", default=None)
-
-
-class ObservedQueue(Protocol):
-    """A stream's media queue."""
-
-    @property
-    def buffered_bytes(self) -> int:
-        """Number of bytes in the queue."""
-        ...
-
-    @property
-    def wait_time_s(self) -> float:
-        """Total time that the stream has waited for its client."""
-        ...
+current_trace: contextvars.ContextVar[CallTrace | None] = contextvars.ContextVar("trace", default=None)
 
 
 class StreamObserver:
@@ -53,16 +26,16 @@ class StreamObserver:
         stage_timer: measures the stages of the stream.
     """
 
-    def __init__(self, metrics: ServerMetrics, media_queue: ObservedQueue) -> None:
+    def __init__(self, metrics: ServerMetrics, media_queue: MediaQueue) -> None:
         self._metrics, self._media_queue = metrics, media_queue
         self._trace = current_trace.get()
         self._started_at = time.monotonic()
         self.stage_timer = StageTimer(metrics.streams, lambda: media_queue.wait_time_s)
         metrics.streams.add_queue(media_queue)
 
-    def wrap_backend(self, backend: InferenceBackend) -> InferenceBackend:
-        """Return the backend, traced if the call is traced."""
-        return backend if self._trace is None else self._trace.wrap_backend(backend)
+    def wrap_submit(self, submit: SubmitFunction) -> SubmitFunction:
+        """Return the function, traced if the call is traced."""
+        return submit if self._trace is None else self._trace.wrap_submit(submit)
 
     def record_event(self, event: Event) -> None:
         """Record an event of the stream."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING
 from gorggle_server.admission.cpu_accounting import CpuTimer
 from gorggle_server.grpc_server.media_receiver import MediaQueue
 from gorggle_server.grpc_server.stream_observer import StreamObserver
-from gorggle_server.inference.scheduler import InferenceBackend, StreamScopedBackend
+from gorggle_server.inference.scheduler import InferenceBackend
 from gorggle_server.logging_setup import request_id
+from gorggle_server.media.byte_pipe import BytePipe
 from gorggle_server.observability.metrics import ServerMetrics
 from gorggle_server.settings import ServerSettings
-from gorggle_server.streaming.media_pipeline import create_media_pipeline
+from gorggle_server.streaming.media_pipeline import ContainerPipeline, MediaPipeline, PreprocessedPipeline
 from gorggle_server.streaming.queues import ClientDisconnectedError, EventQueue
 from gorggle_server.streaming.session import RecognitionSession, ResumeState
 from gorggle_server.timebase import frames_to_seconds
@@ -74,21 +76,25 @@ class StreamExecutor:
         max_duration_s = stream.max_duration_s - frames_to_seconds(stream.resume_state.first_frame)
         observer = StreamObserver(self._metrics, stream.media_queue)
         loop = asyncio.get_running_loop()
-        pipeline = create_media_pipeline(
-            stream.media_queue,
-            options,
-            self._settings,
-            max_duration_s,
-            self._decoder_pool,
-            request_id.get(),
-            observer.stage_timer,
-            stream.cpu_timer,
-        )
-        backend = observer.wrap_backend(StreamScopedBackend(backend, request_id.get()))
+        pipeline: MediaPipeline
+        if isinstance(stream.media_queue, BytePipe):
+            pipeline = ContainerPipeline(
+                stream.media_queue,
+                options,
+                self._settings,
+                max_duration_s,
+                self._decoder_pool,
+                request_id.get(),
+                observer.stage_timer,
+                stream.cpu_timer,
+            )
+        else:
+            pipeline = PreprocessedPipeline(stream.media_queue, options, max_duration_s)
+        submit = functools.partial(backend.submit, options.model, stream=request_id.get())
         session = RecognitionSession(
             pipeline,
             options,
-            backend,
+            observer.wrap_submit(submit),
             stream.event_queue.put,
             stream.event_queue.wait_for_capacity,
             stream.resume_state,

@@ -25,10 +25,6 @@ class _Batch:
     decoding: DecodingBatch
     requests: dict[InferenceRequest, torch.Tensor] = field(default_factory=dict)
 
-    @property
-    def max_frames(self) -> int:
-        return max((request.window.frames for request in self.requests), default=0)
-
 
 class BatchRunner:
     """Requests being decoded, in one batch per decoding options.
@@ -59,15 +55,9 @@ class BatchRunner:
     def has_capacity(self, request: InferenceRequest, joining: Sequence[InferenceRequest] = ()) -> bool:
         """Return whether a request fits, together with others that join the same batch; a batch of one always fits."""
         batch = self._batches.get(_get_batch_key(request))
-        inside = len(joining) + (len(batch.requests) if batch else 0)
-        longest = max(
-            [
-                request.window.frames,
-                batch.max_frames if batch else 0,
-                *(other.window.frames for other in joining),
-            ]
-        )
-        return not inside or longest * (inside + 1) <= self._max_frames
+        together = [request, *joining, *(batch.requests if batch else ())]
+        longest = max(other.window.frames for other in together)
+        return len(together) == 1 or longest * len(together) <= self._max_frames
 
     def start(self, requests: Sequence[InferenceRequest]) -> None:
         """Encode similar requests together and add them to their batch."""

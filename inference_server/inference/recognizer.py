@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 
 from gorggle_server.errors import ModelFormatError
 from gorggle_server.timebase import FRAME_RATE_HZ, MODEL_INPUT_SIZE_PX, MOUTH_CROP_SIZE_PX, frames_to_seconds
-from gorggle_server.types import Hypothesis, Modality, RecognitionOptions, Word
+from gorggle_server.types import Hypothesis, Modality, RecognitionOptions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -122,12 +122,9 @@ class Recognizer:
 
         Returns the minimum of several runs: on a busy machine a single run may take many times as long.
         """
-        frames, search = (
-            2 * FRAME_RATE_HZ,
-            DecodingOptions(RecognitionOptions.beam_size, 1.0, 0, word_timestamps=True),
-        )
-        crops = np.zeros((frames, MOUTH_CROP_SIZE_PX, MOUTH_CROP_SIZE_PX), np.uint8)
-        window = InferenceInput(crops, np.zeros((frames, 104), np.float32))
+        frames = 2 * FRAME_RATE_HZ
+        search = DecodingOptions(RecognitionOptions.beam_size, 1.0, 0, word_timestamps=True)
+        window = self._create_blank_window(frames)
         taken_s = []
         for _ in range(3):
             began = time.perf_counter()
@@ -137,15 +134,14 @@ class Recognizer:
 
     def warm_up(self) -> None:
         """Run every modality once, so that the first caller does not pay for lazy initialization."""
-        crops = np.zeros((FRAME_RATE_HZ, MOUTH_CROP_SIZE_PX, MOUTH_CROP_SIZE_PX), np.uint8)
-        features = np.zeros((FRAME_RATE_HZ, 104), np.float32)
+        both = self._create_blank_window(FRAME_RATE_HZ)
         search = DecodingOptions(beam_size=2, length_penalty=1.0, max_alternatives=0, word_timestamps=True)
-        for window in (
-            InferenceInput(crops, features),
-            InferenceInput(crops, None),
-            InferenceInput(None, features),
-        ):
+        for window in (both, replace(both, features=None), replace(both, crops=None)):
             self.transcribe([window], search)
+
+    def _create_blank_window(self, frames: int) -> InferenceInput:
+        crops = np.zeros((frames, MOUTH_CROP_SIZE_PX, MOUTH_CROP_SIZE_PX), np.uint8)
+        return InferenceInput(crops, np.zeros((frames, self.model.config.audio_dim), np.float32))
 
 
 class DecodingBatch:
@@ -193,15 +189,9 @@ class DecodingBatch:
         ]
 
     def _to_hypothesis(self, encoder_out: torch.Tensor, hypothesis: TokenHypothesis) -> Hypothesis:
-        confidence = _geometric_mean(hypothesis.token_scores)
-        if not self._options.word_timestamps:
-            return Hypothesis(hypothesis.text, confidence)
-        words = self._model.align_words(encoder_out, hypothesis)
-        return Hypothesis(
-            hypothesis.text,
-            confidence,
-            tuple(Word(word.text, word.start_s, word.end_s, word.confidence) for word in words),
-        )
+        has_words = self._options.word_timestamps
+        words = tuple(self._model.align_words(encoder_out, hypothesis)) if has_words else ()
+        return Hypothesis(hypothesis.text, _geometric_mean(hypothesis.token_scores), words)
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -29,8 +29,6 @@ class InferenceRequest:
 
     Attributes:
         stream: the stream it belongs to; streams share the device evenly.
-        utterance: the utterance it is part of, unique in its stream; None if nothing can supersede it.
-        deadline: ``time.monotonic`` after which the result is useless; None: never.
         future: stays pending until the result is available, so that it can be cancelled at any time before.
         is_isolated: a batch with this request has failed: it runs alone from now on.
     """
@@ -40,8 +38,6 @@ class InferenceRequest:
     options: DecodingOptions
     interim: bool = False
     stream: Hashable = None
-    utterance: Hashable = None
-    deadline: float | None = None
     future: PendingResult = field(default_factory=PendingResult)
     submitted_at: float = field(default_factory=time.monotonic)
     is_isolated: bool = False
@@ -52,14 +48,6 @@ class InferenceRequest:
             self.model == other.model
             and self.options == other.options
             and self.window.modality is other.window.modality
-        )
-
-    def is_superseded_by(self, stream: Hashable, utterance: Hashable) -> bool:
-        """Return whether a newer request for this utterance makes it obsolete."""
-        return (
-            self.interim
-            and self.utterance is not None
-            and (self.stream, self.utterance) == (stream, utterance)
         )
 
 

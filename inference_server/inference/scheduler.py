@@ -9,13 +9,16 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Protocol
 
-from gorggle_server.errors import DeadlineError, GorggleError, NotFoundError, NotReadyError
+from prometheus_client import CollectorRegistry
+
+from gorggle_server.errors import GorggleError, NotFoundError, NotReadyError
 from gorggle_server.inference.batch_runner import BatchRunner, Outcome
 from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput, Recognizer
 from gorggle_server.inference.request_queue import FairQueue, InferenceRequest
+from gorggle_server.inference.scheduler_metrics import SchedulerMetrics
+from gorggle_server.timebase import frames_to_seconds
 from gorggle_server.types import Hypothesis
 
 
@@ -33,8 +36,6 @@ class InferenceBackend(Protocol):
         *,
         interim: bool = False,
         stream: Hashable = None,
-        utterance: Hashable = None,
-        deadline: float | None = None,
     ) -> Future[list[Hypothesis]]:
         """Queue a window. Cancelling the future releases its slot, also during inference.
 
@@ -44,13 +45,10 @@ class InferenceBackend(Protocol):
             options: beam search options.
             interim: yields to final work.
             stream: the stream it belongs to; streams share the device evenly.
-            utterance: the utterance it is part of, unique in its stream: earlier unfinished interim requests of the same
-                utterance are cancelled.
-            deadline: ``time.monotonic`` after which the result is useless.
 
         Returns:
-            Hypotheses, best first. The future fails with ``DeadlineError`` after the deadline, with ``ModelFormatError`` if
-            the model's output is not finite, and with any error of the device.
+            Hypotheses, best first. The future fails with ``ModelFormatError`` if the model's output is not finite, and with any
+            error of the device.
 
         Raises:
             NotFoundError: the model does not exist.
@@ -58,63 +56,13 @@ class InferenceBackend(Protocol):
         """
 
 
-class StreamScopedBackend:
-    """Backend of one stream: tags every request with the stream."""
+class SubmitFunction(Protocol):
+    """``InferenceBackend.submit`` with the model and the stream bound."""
 
-    def __init__(self, backend: InferenceBackend, stream: Hashable) -> None:
-        self._backend, self._stream = backend, stream
-
-    def submit(
-        self,
-        model: str,
-        window: InferenceInput,
-        options: DecodingOptions,
-        *,
-        interim: bool = False,
-        stream: Hashable = None,
-        utterance: Hashable = None,
-        deadline: float | None = None,
+    def __call__(
+        self, window: InferenceInput, options: DecodingOptions, *, interim: bool = False
     ) -> Future[list[Hypothesis]]:
-        """Queue a window; see ``InferenceBackend``. ``stream`` distinguishes parts of the stream, if given."""
-        whose = self._stream if stream is None else (self._stream, stream)
-        return self._backend.submit(
-            model, window, options, interim=interim, stream=whose, utterance=utterance, deadline=deadline
-        )
-
-
-class SchedulerObserver(Protocol):
-    """Receives the scheduler's measurements on its thread; must not block."""
-
-    def set_queue_depth(self, windows: int) -> None:
-        """Set the number of waiting windows."""
-
-    def observe_queue_wait(self, seconds: float, *, interim: bool) -> None:
-        """Record how long a window waited."""
-
-    def observe_encode(self, windows: int, seconds: float) -> None:
-        """Record an encoded batch."""
-
-    def observe_decode_step(self, windows: int, seconds: float) -> None:
-        """Record one search step."""
-
-    def count_drop(self, cause: str) -> None:
-        """Count a window without a result: ``cancelled`` (or superseded), ``late`` or ``failed``."""
-
-    def observe_result(self, frames: int, seconds: float, *, stream: Hashable) -> None:
-        """Record a finished window and its share of the device time."""
-
-
-@dataclass(frozen=True)
-class BatchingConfig:
-    """How windows are batched.
-
-    Attributes:
-        max_batch_delay_s: how long a window waits for others before it is encoded. Running searches continue meanwhile.
-        max_frames: maximum size of a padded batch: its windows times the longest of them; 2000 are four utterances of 20 s.
-    """
-
-    max_batch_delay_s: float = 0.01
-    max_frames: int = 2000
+        """Queue a window."""
 
 
 class DeviceScheduler:
@@ -123,20 +71,24 @@ class DeviceScheduler:
     def __init__(
         self,
         recognizers: Mapping[str, Recognizer],
-        observer: SchedulerObserver | None = None,
-        options: BatchingConfig = BatchingConfig(),
+        max_batch_delay_s: float,
+        max_batch_frames: int,
+        metrics: SchedulerMetrics | None = None,
         on_device_time: Callable[[Hashable, float], None] = lambda _stream, _device_s: None,
         is_device_healthy: Callable[[], bool] = lambda: True,
     ) -> None:
         """Start the thread.
 
+        A window waits ``max_batch_delay_s`` for others before it is encoded; running searches continue meanwhile. A padded
+        batch holds at most ``max_batch_frames``: its windows times the longest of them; 2000 are four utterances of 20 s.
         ``on_device_time`` is called on it with the stream and the device seconds of each window (its share of its batches),
         whether or not the window finished. ``is_device_healthy`` is checked after a failed inference.
         """
         self._on_device_time, self._is_device_healthy = on_device_time, is_device_healthy
-        self._recognizers, self._observer, self._options = recognizers, observer, options
+        self._recognizers, self._max_batch_delay_s = recognizers, max_batch_delay_s
+        self._metrics = metrics or SchedulerMetrics(CollectorRegistry())
         self._queue = FairQueue()
-        self._batches = BatchRunner(recognizers, options.max_frames, self._complete)
+        self._batches = BatchRunner(recognizers, max_batch_frames, self._complete)
         self._unfinished: set[InferenceRequest] = set()  # waiting or running
         self._device_s: dict[InferenceRequest, float] = {}  # device time of each running request so far
         self._condition = threading.Condition()
@@ -152,23 +104,17 @@ class DeviceScheduler:
         *,
         interim: bool = False,
         stream: Hashable = None,
-        utterance: Hashable = None,
-        deadline: float | None = None,
     ) -> Future[list[Hypothesis]]:
         """Queue a window; see ``InferenceBackend``."""
         if model not in self._recognizers:
             raise NotFoundError(f"model {model!r} does not exist; available: {', '.join(self._recognizers)}")
-        request = InferenceRequest(model, window, options, interim, stream, utterance, deadline)
+        request = InferenceRequest(model, window, options, interim, stream)
         with self._condition:
             if self._closed:
                 raise NotReadyError("the server is shutting down: send the request to another one")
-            superseded = [other for other in self._unfinished if other.is_superseded_by(stream, utterance)]
             self._unfinished.add(request)
             self._queue.put(request)
             self._condition.notify()
-        # Outside the lock: callbacks of the cancelled futures run on this thread.
-        for other in superseded:
-            other.future.cancel()
         return request.future
 
     def close(self) -> None:
@@ -181,7 +127,7 @@ class DeviceScheduler:
     def _run(self) -> None:
         try:
             while self._has_work():
-                self._drop_cancelled_and_expired()
+                self._drop_cancelled()
                 if batch := self._next_batch():
                     self._start_batch(batch)
                 self._step()
@@ -214,40 +160,21 @@ class DeviceScheduler:
         companions = self._collect_batch(first)
         if len(companions) < len(self._queue) and not self._batches.has_capacity(first, companions):
             return 0.0
-        return first.submitted_at + self._options.max_batch_delay_s - time.monotonic()
+        return first.submitted_at + self._max_batch_delay_s - time.monotonic()
 
-    def _drop_cancelled_and_expired(self) -> None:
-        """Remove requests that were cancelled or whose deadline has passed."""
-        now = time.monotonic()
-        for request in [
-            request
-            for request in self._snapshot()
-            if request.deadline is not None and request.deadline <= now
-        ]:
-            late_s = now - request.submitted_at
-            error = DeadlineError(
-                f"not processed within {late_s:.1f} s: the device is overloaded; send less at once"
-            )
-            if _try_claim(request):
-                request.future.set_exception(error)
-                self._count_drop("late")
+    def _drop_cancelled(self) -> None:
         running = set(self._batches.requests)
-        unwanted = [request for request in self._snapshot() if request.future.done()]
         with self._condition:
+            unwanted = [request for request in self._unfinished if request.future.done()]
+            self._unfinished.difference_update(unwanted)
             for request in unwanted:
-                self._unfinished.discard(request)
                 if request not in running:
                     self._queue.remove(request)
         self._batches.remove(request for request in unwanted if request in running)
         for request in unwanted:
             self._report_device_time(request)
-            if request.future.cancelled():
-                request.future.set_running_or_notify_cancel()
-                self._count_drop("cancelled")
-
-    def _snapshot(self) -> list[InferenceRequest]:
-        with self._condition:
-            return list(self._unfinished)
+            request.future.set_running_or_notify_cancel()
+            self._metrics.count_drop("cancelled")
 
     def _next_batch(self) -> list[InferenceRequest]:
         """Dequeue the next requests, if they fit and have waited long enough for others."""
@@ -291,13 +218,13 @@ class DeviceScheduler:
         self._batches.start(batch)
         elapsed_s = time.monotonic() - began
         self._add_device_time(batch, elapsed_s)
-        if self._observer is not None:
-            with self._condition:
-                waiting = len(self._queue)
-            self._observer.set_queue_depth(waiting)
-            for request in batch:
-                self._observer.observe_queue_wait(began - request.submitted_at, interim=request.interim)
-            self._observer.observe_encode(len(batch), elapsed_s)
+        with self._condition:
+            self._metrics.queue_depth.set(len(self._queue))
+        for request in batch:
+            result = "interim" if request.interim else "final"
+            self._metrics.queue_wait_s.labels(result).observe(began - request.submitted_at)
+        self._metrics.encode_batch.observe(len(batch))
+        self._metrics.encode_s.observe(elapsed_s)
 
     def _step(self) -> None:
         """Run one search step; interim work pauses while final work is waiting."""
@@ -312,8 +239,8 @@ class DeviceScheduler:
         self._batches.step(final_only=final_only)
         elapsed_s = time.monotonic() - began
         self._add_device_time(stepping, elapsed_s)
-        if self._observer is not None:
-            self._observer.observe_decode_step(len(stepping), elapsed_s)
+        self._metrics.decode_batch.observe(len(stepping))
+        self._metrics.decode_step_s.observe(elapsed_s)
 
     def _add_device_time(self, requests: list[InferenceRequest], elapsed_s: float) -> None:
         for request in requests:
@@ -332,13 +259,13 @@ class DeviceScheduler:
             self._unfinished.discard(request)
         elapsed_s = self._report_device_time(request)
         if not _try_claim(request):
-            self._count_drop("cancelled")
+            self._metrics.count_drop("cancelled")
         elif isinstance(outcome, Exception):
-            self._count_drop("failed")
+            self._metrics.count_drop("failed")
             request.future.set_exception(self._to_caller_error(outcome))
         else:
-            if self._observer is not None:
-                self._observer.observe_result(request.window.frames, elapsed_s, stream=request.stream)
+            self._metrics.device_busy_s.inc(elapsed_s)
+            self._metrics.decoded_media_s.inc(frames_to_seconds(request.window.frames))
             request.future.set_result(outcome)
 
     def _to_caller_error(self, error: Exception) -> Exception:
@@ -352,10 +279,6 @@ class DeviceScheduler:
         )
         lost.__cause__ = error
         return lost
-
-    def _count_drop(self, cause: str) -> None:
-        if self._observer is not None:
-            self._observer.count_drop(cause)
 
 
 def _try_claim(request: InferenceRequest) -> bool:

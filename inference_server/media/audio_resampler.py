@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import av
 import numpy as np
 
-from gorggle_server.timebase import SAMPLE_RATE_HZ
+from gorggle_server.timebase import FRAME_S, SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-# Timestamps jitter by rounding, those of browsers by more. A deviation of more than one video frame is a gap.
-JITTER_S = 0.04
+# Timestamps jitter by rounding, those of browsers by more. A larger deviation is a gap.
+JITTER_S = FRAME_S
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,12 +48,8 @@ class AudioResampler:
         if audio_format != self._format or abs(time_s - self._expected_time_s()) > JITTER_S:
             yield from self.flush()
             self._resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE_HZ)
-            self._format, self._start_s, self._input_samples, self._output_samples = (
-                audio_format,
-                time_s,
-                0,
-                0,
-            )
+            self._format, self._start_s = audio_format, time_s
+            self._input_samples = self._output_samples = 0
         self._input_samples += frame.samples
         frame.pts = None  # otherwise the resampler would fill gaps itself
         yield from self._resample(frame)

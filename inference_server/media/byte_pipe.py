@@ -16,9 +16,12 @@ DEFAULT_CAPACITY_BYTES = 2**20
 class BytePipe:
     """A pipe with one writer, one reader and a buffer of ``capacity_bytes``.
 
-    When the buffer is full, ``write`` blocks, ``write_async`` waits and ``try_write`` writes only a part. Either side
-    may ``abort``, which raises the error on both sides, also in waiting calls. There is no ``seek``: FFmpeg would block
-    when it seeks in a stream that is still growing.
+    When the buffer is full, ``write`` blocks and ``write_async`` waits. Either side may ``abort``, which raises the
+    error on both sides, also in waiting calls. There is no ``seek``: FFmpeg would block when it seeks in a stream that is
+    still growing.
+
+    Attributes:
+        wait_time_s: seconds that ``read`` has waited for data.
     """
 
     def __init__(self, capacity_bytes: int = DEFAULT_CAPACITY_BYTES) -> None:
@@ -26,37 +29,15 @@ class BytePipe:
         self._buffer = bytearray()  # not a queue of chunks: a million chunks of one byte would take 100 MB
         self._changed = threading.Condition()
         self._closed = False
-        self._discards = False
         self._error: BaseException | None = None
         self._wake_writer: Callable[[], None] | None = None
         self._on_abort: Callable[[], None] | None = None
-        self._bytes_written = 0
-        self._wait_time_s = 0.0
-
-    @property
-    def bytes_written(self) -> int:
-        """Total bytes written."""
-        return self._bytes_written
+        self.wait_time_s = 0.0
 
     @property
     def buffered_bytes(self) -> int:
         """Bytes waiting to be read."""
         return len(self._buffer)
-
-    @property
-    def wait_time_s(self) -> float:
-        """Total seconds that ``read`` has waited for data."""
-        return self._wait_time_s
-
-    def available_bytes(self) -> int:
-        """Return the bytes that can be written without waiting."""
-        with self._changed:
-            return self._capacity - len(self._buffer)
-
-    def try_write(self, data: bytes | memoryview) -> int:
-        """Write as much of ``data`` as fits; return the number of bytes written."""
-        with self._changed:
-            return self._accept(memoryview(data))
 
     def write(self, data: bytes | memoryview) -> None:
         """Write all of ``data``, blocking while the buffer is full."""
@@ -81,14 +62,6 @@ class BytePipe:
         """End the input: ``read`` returns ``b""`` after the buffered bytes."""
         with self._changed:
             self._closed = True
-            self._changed.notify_all()
-
-    def discard(self) -> None:
-        """Discard the buffered bytes and everything written later: the reader has finished."""
-        with self._changed:
-            self._discards = True
-            self._buffer.clear()
-            self._notify_writer()
             self._changed.notify_all()
 
     def abort(self, error: BaseException) -> None:
@@ -125,7 +98,7 @@ class BytePipe:
             if not self._is_readable():
                 began = time.monotonic()
                 self._changed.wait_for(self._is_readable)
-                self._wait_time_s += time.monotonic() - began
+                self.wait_time_s += time.monotonic() - began
             if self._error is not None:
                 raise self._error
             data = bytes(self._buffer[:size])
@@ -137,21 +110,18 @@ class BytePipe:
             return data
 
     def _is_readable(self) -> bool:
-        return bool(self._buffer) or self._closed or self._discards or self._error is not None
+        return bool(self._buffer) or self._closed or self._error is not None
 
     def _is_writable(self) -> bool:
-        return len(self._buffer) < self._capacity or self._discards or self._error is not None
+        return len(self._buffer) < self._capacity or self._error is not None
 
     def _accept(self, data: memoryview) -> int:
         if self._error is not None:
             raise self._error
         if self._closed:
             raise ValueError("the pipe is closed: no data may follow the end of the input")
-        if self._discards:
-            return len(data)
         taken = min(len(data), self._capacity - len(self._buffer))
         self._buffer += data[:taken]
-        self._bytes_written += taken
         self._changed.notify_all()
         return taken
 

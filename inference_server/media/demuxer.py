@@ -22,6 +22,7 @@ from gorggle_server.media.packet_decoders import (
     to_seconds,
 )
 from gorggle_server.media.video_conversion import get_clockwise_rotation
+from gorggle_server.types import MediaInfo, MediaLimits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -38,38 +39,14 @@ TRUNCATED_MIN_S, TRUNCATED_MIN_SHARE = 0.5, 0.02
 
 
 @dataclass(frozen=True)
-class MediaLimits:
-    """Limits on the media that is decoded."""
-
-    max_duration_s: float = 4 * 3600.0
-    max_spooled_bytes: int = 2 * 2**30
-    max_frame_pixels: int = 4096 * 2304
-
-
-@dataclass(frozen=True)
-class StreamInfo:
-    """The streams of a container, as it declares them.
+class StreamInfo(MediaInfo):
+    """What is known about the streams before they are decoded.
 
     Attributes:
-        container: FFmpeg's name of the format.
-        video_codec: empty without video.
-        audio_codec: empty without audio.
-        width_px, height_px: of the upright video in the source's resolution; 0 without video.
-        frame_rate_hz: a hint, since only timestamps are used; 0 if unknown.
-        duration_s: None if not declared (browser recordings, live streams).
-        rotation_degrees: 0, 90, 180 or 270, the clockwise rotation applied to make the video upright.
         video_start_s, audio_start_s: first media timestamps; None if not known in advance.
         decodes_video, decodes_audio: whether the stream exists and is decoded.
     """
 
-    container: str
-    video_codec: str = ""
-    audio_codec: str = ""
-    width_px: int = 0
-    height_px: int = 0
-    frame_rate_hz: float = 0.0
-    duration_s: float | None = None
-    rotation_degrees: int = 0
     video_start_s: float | None = None
     audio_start_s: float | None = None
     decodes_video: bool = False

@@ -68,14 +68,12 @@ class PacketDecoder(ABC):
 
     Attributes:
         stream: the container's stream.
-        decoded: frames decoded so far.
         broken: packets that could not be decoded.
-        seen_s: from the start of the first to the end of the last decoded frame.
+        decoded_duration_s: from the start of the first to the end of the last decoded frame.
     """
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
-        self.decoded = 0
         self.broken = 0
         self.decoded_duration_s = 0.0
         self._broken_in_a_row = 0
@@ -109,7 +107,6 @@ class PacketDecoder(ABC):
     def _convert(self, frame: Any) -> Iterator[VideoFrame | AudioSamples]: ...
 
     def _count(self, time_s: float | None, duration_s: float) -> None:
-        self.decoded += 1
         if time_s is None:
             self.decoded_duration_s += duration_s
             return
@@ -143,10 +140,8 @@ class VideoDecoder(PacketDecoder):
     def _convert(self, frame: av.VideoFrame) -> Iterator[VideoFrame]:
         self._check_size(frame.width, frame.height)
         # Not frame.time: PyAV sets no time base on flushed frames.
-        time_s, duration_s = (
-            to_seconds(frame.pts, self.stream),
-            to_seconds(frame.duration, self.stream) or 0.0,
-        )
+        time_s = to_seconds(frame.pts, self.stream)
+        duration_s = to_seconds(frame.duration, self.stream) or 0.0
         self._count(time_s, duration_s)
         yield VideoFrame(time_s, duration_s, frame, self._pixel_aspect)
 

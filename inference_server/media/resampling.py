@@ -17,18 +17,17 @@ import numpy as np
 
 from gorggle_server.errors import OutOfRangeError
 from gorggle_server.media.audio_resampler import AudioSamples
-from gorggle_server.media.demuxer import Decoded, MediaEnd, MediaLimits, StreamInfo
+from gorggle_server.media.demuxer import Decoded, MediaEnd, StreamInfo
 from gorggle_server.media.packet_decoders import VideoFrame
 from gorggle_server.media.timestamps import MAX_GAP_S, TimestampNormalizer
 from gorggle_server.media.video_conversion import fit_to_shape
-from gorggle_server.timebase import FRAME_RATE_HZ, SAMPLE_RATE_HZ
+from gorggle_server.timebase import FRAME_S, SAMPLE_RATE_HZ
+from gorggle_server.types import MediaLimits
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
 
     from numpy.typing import NDArray
-
-FRAME_S = 1 / FRAME_RATE_HZ
 
 # Time zero is known when both streams have a timestamp. If one is late and not declared in the header, at most this
 # much of the other is buffered.
@@ -77,19 +76,12 @@ class EndOfStream:
         frames: number of frames.
         samples: number of samples.
         broken_packets, truncated: as in ``MediaEnd``.
-        clock_jumps: number of timestamp jumps beyond the maximum gap, which were corrected.
     """
 
     frames: int
     samples: int
     broken_packets: int
     truncated: bool
-    clock_jumps: int
-
-    @property
-    def duration_s(self) -> float:
-        """The longer of the video's and the audio's duration."""
-        return max(self.frames / FRAME_RATE_HZ, self.samples / SAMPLE_RATE_HZ)
 
 
 TimelineItem = StreamInfo | GrayFrame | Waveform | EndOfStream
@@ -217,7 +209,6 @@ class _Timeline:
             samples=self._waveform.count,
             broken_packets=end.broken_packets,
             truncated=end.truncated,
-            clock_jumps=self._clock.clock_jumps,
         )
 
 

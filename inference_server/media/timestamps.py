@@ -38,7 +38,6 @@ class TimestampNormalizer:
     def __init__(self, zero_s: float) -> None:
         self.video = StreamClock()
         self.audio = StreamClock()
-        self.clock_jumps = 0
         self._offsets: deque[float] = deque([-zero_s], maxlen=MAX_OFFSETS)
 
     def normalize(self, stream: StreamClock, time_s: float) -> float:
@@ -53,7 +52,6 @@ class TimestampNormalizer:
         for offset_s in reversed(self._offsets):
             if self._is_plausible(line, time_s + offset_s):
                 return offset_s
-        self.clock_jumps += 1
         offset_s = self._now_s() - time_s
         self._offsets.append(offset_s)
         return offset_s

@@ -37,11 +37,12 @@ MAX_LEVEL_DB = 30.0
 # White noise exceeds 5.6 dB in 0.1 % of frames.
 SPEECH_LEVEL_DB, SPEECH_SLOPE_DB = 6.5, 0.8
 
-CHUNK_SAMPLES = 60 * SAMPLE_RATE_HZ
-
 
 class SpeechLevelEstimator:
-    """Measures the level of audio above its steady background noise, frame by frame."""
+    """Measures the level of audio above its steady background noise, frame by frame.
+
+    Steady noise of any level counts as background after at most 2.4 s; music and other voices count as speech.
+    """
 
     def __init__(self) -> None:
         self._rest = np.zeros(0, np.int16)
@@ -112,28 +113,10 @@ class _BandHistory:
         self._pushed += 1
 
 
-def estimate_speech_levels(wav: NDArray[np.int16]) -> NDArray[np.float32]:
-    """Return the level above the background in dB, 0 to 30: (T,) at 25 Hz, including a partial last frame."""
-    validate_waveform(wav)
-    estimator = SpeechLevelEstimator()
-    pieces = [
-        estimator.push(wav[first : first + CHUNK_SAMPLES]) for first in range(0, len(wav), CHUNK_SAMPLES)
-    ]
-    return np.concatenate([*pieces, estimator.flush()])
-
-
 def levels_to_probability(levels_db: NDArray[np.float32]) -> NDArray[np.float32]:
     """Map levels to speech probabilities, 0 to 1."""
     odds_against: NDArray[np.float32] = np.exp((SPEECH_LEVEL_DB - levels_db) / SPEECH_SLOPE_DB)
     return (1 / (1 + odds_against)).astype(np.float32)
-
-
-def estimate_speech_probability(wav: NDArray[np.int16]) -> NDArray[np.float32]:
-    """Return the speech probability of a waveform, 0 to 1: (T,) at 25 Hz.
-
-    Steady noise of any level counts as background after at most 2.4 s; music and other voices count as speech.
-    """
-    return levels_to_probability(estimate_speech_levels(wav))
 
 
 def _compute_band_powers(samples: NDArray[np.int16]) -> NDArray[np.float64]:

@@ -7,7 +7,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from gorggle_server.observability.stream_metrics import StreamMetrics
 
 T = TypeVar("T")
 
@@ -18,16 +21,6 @@ class PipelineStage(StrEnum):
     DECODE = "decode"
     VISION = "vision"
     VAD = "vad"
-
-
-class StageObserver(Protocol):
-    """Receives durations; called on the streams' threads."""
-
-    def observe_stage(self, stage: PipelineStage, seconds: float) -> None:
-        """Record how long a stage was busy for one step (0.4 s) of media."""
-
-    def count_frame(self, faces: int) -> None:
-        """Count a frame and the faces detected in it."""
 
 
 @dataclass
@@ -48,7 +41,7 @@ class StageTimer:
     """
 
     def __init__(
-        self, observer: StageObserver | None = None, get_input_wait_s: Callable[[], float] = lambda: 0.0
+        self, observer: StreamMetrics | None = None, get_input_wait_s: Callable[[], float] = lambda: 0.0
     ) -> None:
         self._observer, self._get_input_wait_s = observer, get_input_wait_s
         self._step_s: dict[PipelineStage, float] = {}

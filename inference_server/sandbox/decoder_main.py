@@ -8,9 +8,10 @@ waits for its job, sandboxes itself, decodes and exits. ``fork_server`` starts d
 from __future__ import annotations
 
 import contextlib
+import io
 import os
-import struct
 import sys
+import wave
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -18,11 +19,12 @@ import cv2
 import numpy as np
 
 from gorggle_server.errors import InvalidMediaError, OutOfRangeError
-from gorggle_server.media.demuxer import MediaLimits, StreamInfo, decode
+from gorggle_server.media.demuxer import StreamInfo, decode
 from gorggle_server.media.resampling import EndOfStream, Waveform, resample
 from gorggle_server.sandbox import hardening, protocol
 from gorggle_server.sandbox.protocol import DecodeJob, FailureCode, Header, MessageType
 from gorggle_server.timebase import SAMPLE_RATE_HZ
+from gorggle_server.types import MediaLimits
 from gorggle_server.vision.face_detector import FINE_SIDE_PX, BoundingBox, FaceDetector
 from gorggle_server.vision.frame_stage import track_frames
 from gorggle_server.vision.mouth_cropper import load_mean_face
@@ -41,10 +43,11 @@ BUFFERED_TYPES = frozenset({MessageType.AUDIO, MessageType.MOUTH, MessageType.FR
 
 def create_probe_clip() -> bytes:
     """Return 0.1 s of silence as a WAV file."""
-    size = 2 * PROBE_CLIP_SAMPLES
-    form = struct.pack("<HHIIHH", 1, 1, SAMPLE_RATE_HZ, 2 * SAMPLE_RATE_HZ, 2, 16)
-    chunks = b"fmt " + len(form).to_bytes(4, "little") + form + b"data" + size.to_bytes(4, "little")
-    return b"RIFF" + (len(chunks) + size + 4).to_bytes(4, "little") + b"WAVE" + chunks + bytes(size)
+    clip = io.BytesIO()
+    with wave.open(clip, "wb") as file:
+        file.setparams((1, 2, SAMPLE_RATE_HZ, PROBE_CLIP_SAMPLES, "NONE", "not compressed"))
+        file.writeframes(bytes(2 * PROBE_CLIP_SAMPLES))
+    return clip.getvalue()
 
 
 class MediaRequester:
@@ -119,15 +122,7 @@ def preload(landmark_model: Path | None) -> FaceDetector:
         NotFoundError: the landmark model does not exist or is invalid.
     """
     cv2.setNumThreads(1)  # FFmpeg uses the CPUs; this also makes OpenCV load its plug-ins now
-
-    class Clip:
-        left = create_probe_clip()
-
-        def read(self, size: int) -> bytes:
-            data, self.left = self.left[:size], self.left[size:]
-            return data
-
-    for _ in resample(decode(Clip(), MediaLimits()), MediaLimits()):
+    for _ in resample(decode(io.BytesIO(create_probe_clip()), MediaLimits()), MediaLimits()):
         pass
     detector = FaceDetector(landmark_model)
     empty = np.zeros((FINE_SIDE_PX, FINE_SIDE_PX), np.uint8)

@@ -11,14 +11,18 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, TypeAlias
 
 from gorggle_server.sandbox.hardening import SandboxFeatures
 from gorggle_server.sandbox.protocol import HEADER, DecodeJob, DecoderError, Header, MessageType
 from gorggle_server.sandbox.protocol_validation import parse_header
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
+
+    from gorggle_server.sandbox.fork_client import ForkedProcess
+
+    ChildProcess: TypeAlias = "SpawnedProcess | ForkedProcess"
 
 # -P: do not import from the working directory. -B: do not write .pyc files.
 PYTHON = (sys.executable, "-P", "-s", "-B", "-m")
@@ -37,39 +41,12 @@ START_TIMEOUT_S = 30.0
 CPU_CHECK_INTERVAL_S, MIN_STARVED_SHARE, MAX_EXTENSIONS = 0.5, 0.5, 60
 
 
-class ChildProcess(Protocol):
-    """A child process with a pipe in each direction."""
-
-    @property
-    def pid(self) -> int:
-        """The process id."""
-        ...
-
-    @property
-    def write_fd(self) -> int:
-        """The server's end of the pipe to the process."""
-        ...
-
-    @property
-    def read_fd(self) -> int:
-        """The server's end of the pipe from the process."""
-        ...
-
-    def kill(self) -> None:
-        """Kill the process; thread-safe."""
-        ...
-
-    def wait(self) -> int:
-        """Wait for the process to exit; return its exit code, or the negative number of the signal that killed it."""
-        ...
-
-    def close(self) -> None:
-        """Close the descriptors of the exited process."""
-        ...
-
-
 class SpawnedProcess:
-    """A decoder started with ``subprocess``; it is killed when the thread that started it ends."""
+    """A decoder started with ``subprocess``; it is killed when the thread that started it ends.
+
+    As ``ForkedProcess``: ``write_fd`` and ``read_fd`` are the server's ends of the pipes to and from the process; ``kill`` is
+    thread-safe; ``wait`` returns the exit code, or the negative number of the signal that killed the process.
+    """
 
     def __init__(self, command: Sequence[str], landmark_model: Path | None = None) -> None:
         """Start the process without waiting until it is ready.
@@ -113,15 +90,16 @@ class DecoderTimeoutError(Exception):
 class DecoderProcess:
     """A child process that decodes one stream and is then killed.
 
-    Only ``kill`` is thread-safe. ``close`` must be called last.
+    Only ``kill`` is thread-safe, after which waiting calls raise EOFError. ``close`` must be called last.
 
     Attributes:
         features: active sandbox features, once the job has started.
     """
 
-    def __init__(self, child: ChildProcess, timeout_s: float = 20.0) -> None:
+    def __init__(self, child: ChildProcess, timeout_s: float) -> None:
         """Wrap a child process, which need not be ready yet."""
         self._child, self._timeout_s = child, timeout_s
+        self.pid, self.kill, self.wait = child.pid, child.kill, child.wait
         self.features = SandboxFeatures(0)
         self._deadline, self._extensions = 0.0, 0
         self._buffer = memoryview(bytearray(READ_AHEAD_BYTES))
@@ -132,11 +110,6 @@ class DecoderProcess:
         # Only on Linux, within the user's limit; otherwise the pipe keeps its default size.
         with contextlib.suppress(OSError, AttributeError):
             fcntl.fcntl(self._from, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-
-    @property
-    def pid(self) -> int:
-        """The process id."""
-        return self._child.pid
 
     def start_job(self, job: DecodeJob) -> None:
         """Wait until the process is ready, send the job and wait until the sandbox is active, before media is opened.
@@ -159,10 +132,8 @@ class DecoderProcess:
 
     def reset_timeout(self, timeout_s: float | None = None) -> None:
         """Restart the timeout, which covers all later calls."""
-        self._deadline, self._extensions = (
-            time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s),
-            0,
-        )
+        self._deadline = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
+        self._extensions = 0
 
     def receive(self, size: int) -> bytes:
         """Receive exactly ``size`` bytes."""
@@ -200,14 +171,6 @@ class DecoderProcess:
                 self._wait(self._to, select.POLLOUT)
             except BrokenPipeError:
                 raise EOFError from None
-
-    def kill(self) -> None:
-        """Kill the process from any thread; waiting calls raise EOFError."""
-        self._child.kill()
-
-    def wait(self) -> int:
-        """Wait for the process to exit; see ``ChildProcess.wait``."""
-        return self._child.wait()
 
     def close(self) -> None:
         """Kill the process and release its resources."""
@@ -257,9 +220,9 @@ def _read_cpu_wait_s(pid: int) -> float:
         return 0.0
 
 
-def build_environment(server: Mapping[str, str] = os.environ) -> dict[str, str]:
+def build_environment() -> dict[str, str]:
     """Return a decoder's environment: module path, and limits on threads and arenas to save address space."""
-    needed = {name: server[name] for name in INHERITED_VARIABLES if name in server}
+    needed = {name: os.environ[name] for name in INHERITED_VARIABLES if name in os.environ}
     return needed | {
         "PYTHONPATH": os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path),
         "PYTHONUTF8": "1",

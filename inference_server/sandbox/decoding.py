@@ -14,7 +14,6 @@ import numpy as np
 
 from gorggle_server.errors import InvalidMediaError, NotReadyError, OutOfRangeError, PreconditionError
 from gorggle_server.media.byte_pipe import BytePipe
-from gorggle_server.media.demuxer import MediaLimits
 from gorggle_server.media.resampling import EndOfStream
 from gorggle_server.sandbox.decoder_main import create_probe_clip
 from gorggle_server.sandbox.decoder_process import DecoderTimeoutError
@@ -30,6 +29,7 @@ from gorggle_server.sandbox.protocol import (
     decode_text,
 )
 from gorggle_server.sandbox.protocol_validation import ProtocolValidator
+from gorggle_server.types import MediaLimits, RecognitionOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -56,7 +56,7 @@ def decode_in_sandbox(
     video: bool = True,
     audio: bool = True,
     live: bool = False,
-    max_faces: int = 4,
+    max_faces: int = RecognitionOptions.max_speakers,
     request_id: str = "",
     track_process: Callable[[int], AbstractContextManager[None]] = lambda _pid: contextlib.nullcontext(),
 ) -> Generator[PipelineItem]:

@@ -20,6 +20,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from gorggle_server.errors import NotFoundError
+from gorggle_server.sandbox.protocol import MAX_TEXT_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 # Type of a response; it is followed by the process id, an errno or a message.
 READY, FORKED, FORK_FAILED, NOT_FOUND = b"R", b"B", b"U", b"N"
 NUMBER = struct.Struct("<i")
-MAX_TEXT_BYTES = 2000
 # Media, results, spool file, status.
 PASSED_FDS = 4
 
@@ -67,13 +67,9 @@ class ForkServer:
             except BaseException:
                 self._socket.close()
                 raise
+        self.pid = self._process.pid
         self._socket.settimeout(RESPONSE_TIMEOUT_S)
         self._is_ready = False
-
-    @property
-    def pid(self) -> int:
-        """The process id."""
-        return self._process.pid
 
     def fork(self) -> ForkedProcess:
         """Fork a decoder.
@@ -139,7 +135,7 @@ class ForkServer:
 
 
 class ForkedProcess:
-    """A forked decoder: a ``ChildProcess``."""
+    """A forked decoder; see ``SpawnedProcess``."""
 
     def __init__(self, pid: int, pidfd: int, write_fd: int, read_fd: int, status_fd: int) -> None:
         self.pid, self.write_fd, self.read_fd = pid, write_fd, read_fd
@@ -154,7 +150,7 @@ class ForkedProcess:
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def wait(self) -> int:
-        """Wait for the process to exit; see ``ChildProcess.wait``."""
+        """Wait for the process to exit; see ``SpawnedProcess``."""
         if self._status is None:
             burial = select.poll()
             burial.register(self._status_fd, select.POLLIN)

@@ -21,15 +21,8 @@ from typing import TYPE_CHECKING
 
 from gorggle_server.errors import NotFoundError
 from gorggle_server.sandbox import decoder_main, hardening
-from gorggle_server.sandbox.fork_client import (
-    FORK_FAILED,
-    FORKED,
-    MAX_TEXT_BYTES,
-    NOT_FOUND,
-    NUMBER,
-    PASSED_FDS,
-    READY,
-)
+from gorggle_server.sandbox.fork_client import FORK_FAILED, FORKED, NOT_FOUND, NUMBER, PASSED_FDS, READY
+from gorggle_server.sandbox.protocol import MAX_TEXT_BYTES
 
 if TYPE_CHECKING:
     from gorggle_server.sandbox.hardening import SandboxFeatures

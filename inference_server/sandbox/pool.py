@@ -17,6 +17,7 @@ from gorggle_server.sandbox.decoder_process import (
 )
 from gorggle_server.sandbox.fork_client import ForkServer, ForkServerExitedError, can_fork
 from gorggle_server.sandbox.protocol import DecodeJob, DecoderError
+from gorggle_server.types import DECODER_MEMORY_BYTES, DECODER_TIMEOUT_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 DECODER = (*PYTHON, "gorggle_server.sandbox.decoder_main")
 FORK_SERVER = (*PYTHON, "gorggle_server.sandbox.fork_server")
 
-DEFAULT_MEMORY_BYTES = 2 * 2**30
-DEFAULT_TIMEOUT_S = 20.0
 # A stream is retried if its process was killed before the job started.
 MAX_ATTEMPTS = 3
 
@@ -39,12 +38,13 @@ class DecoderPool:
     Attributes:
         memory_bytes: address space of one process.
         timeout_s: maximum time without progress while a process has data.
+        is_closed: whether the pool has been closed.
     """
 
     def __init__(
         self,
-        memory_bytes: int = DEFAULT_MEMORY_BYTES,
-        timeout_s: float = DEFAULT_TIMEOUT_S,
+        memory_bytes: int = DECODER_MEMORY_BYTES,
+        timeout_s: float = DECODER_TIMEOUT_S,
         spares: int = 1,
         landmark_model: Path | None = None,
         command: Sequence[str] | None = None,
@@ -69,12 +69,7 @@ class DecoderPool:
         self._waiters = 0
         self._changed = threading.Condition()
         self._starter: threading.Thread | None = None
-        self._closed = self._spares_reaped = False
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether the pool has been closed."""
-        return self._closed
+        self.is_closed = self._spares_reaped = False
 
     @contextlib.contextmanager
     def acquire(self, job: DecodeJob) -> Iterator[DecoderProcess]:
@@ -89,14 +84,12 @@ class DecoderPool:
         try:
             yield process
         finally:
-            process.close()
-            with self._changed:
-                self._running.discard(process)
+            self._discard(process)
 
     def close(self) -> None:
         """Kill all processes, including running ones."""
         with self._changed:
-            self._closed = True
+            self.is_closed = True
             for process in self._running:
                 process.kill()
             spares, self._ready = list(self._ready), deque()
@@ -129,7 +122,7 @@ class DecoderPool:
                 raise
             else:
                 return process
-        if self._closed:
+        if self.is_closed:
             raise NotReadyError("the server is shutting down: send the request to another one")
         raise DecoderError(f"the decoder process exited during startup ({'; '.join(failures)})")
 
@@ -140,9 +133,9 @@ class DecoderPool:
                 self._starter.start()
             self._waiters += 1
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._ready or self._closed)
+            self._changed.wait_for(lambda: self._ready or self.is_closed)
             self._waiters -= 1
-            if self._closed:
+            if self.is_closed:
                 raise NotReadyError("the server is shutting down: send the request to another one")
             process = self._ready.popleft()
             self._changed.notify_all()
@@ -166,7 +159,7 @@ class DecoderPool:
         while self._wait_for_demand():
             started = self._start_process()
             with self._changed:
-                if not self._closed:
+                if not self.is_closed:
                     self._ready.append(started)
                     self._changed.notify_all()
                     continue
@@ -179,8 +172,8 @@ class DecoderPool:
     def _wait_for_demand(self) -> bool:
         """Wait until a process is needed; return False if the pool is closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or len(self._ready) < self._spares + self._waiters)
-            return not self._closed
+            self._changed.wait_for(lambda: self.is_closed or len(self._ready) < self._spares + self._waiters)
+            return not self.is_closed
 
     def _start_process(self) -> DecoderProcess | Exception:
         try:
@@ -195,7 +188,7 @@ class DecoderPool:
             return self._fork_child()
         except ForkServerExitedError:
             self._drop_fork_server()
-            if self._closed:
+            if self.is_closed:
                 raise
             return self._fork_child()  # from a new fork server
 
@@ -205,7 +198,7 @@ class DecoderPool:
             fork_server = ForkServer([*FORK_SERVER, *named], build_environment())
             with self._changed:
                 self._fork_server = fork_server
-                if self._closed:
+                if self.is_closed:
                     fork_server.kill()
         return self._fork_server.fork()
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from enum import IntEnum, IntFlag
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gorggle_server.media.demuxer import MediaLimits, StreamInfo
+from gorggle_server.media.demuxer import StreamInfo
 from gorggle_server.timebase import MOUTH_CROP_SIZE_PX
-from gorggle_server.vision.mouth_cropper import SMOOTHING_FRAMES
-from gorggle_server.vision.mouth_tracker import MAX_ABSENCE_FRAMES
+from gorggle_server.types import MediaLimits, RecognitionOptions
+from gorggle_server.vision.mouth_cropper import MAX_ABSENCE_FRAMES, SMOOTHING_FRAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from gorggle_server.vision.mouth_tracker import FrameResult, MouthUpdate
 
 MAGIC = b"GDEC"
-VERSION = 2
+VERSION = 3
 
 # Magic, version, type, width, height, reserved, body size, number.
 HEADER = struct.Struct("<4sBBHHHIQ")
 # Container, codecs, width, height, frame rate, duration, starts of video and audio, rotation, which are decoded.
 INFO = struct.Struct("<64s32s32sIIddddHBB")
-# Frames, samples, broken packets, clock jumps, truncated.
-END = struct.Struct("<QQQQB")
+# Frames, samples, broken packets, truncated.
+END = struct.Struct("<QQQB")
 # Processing time of a frame, seconds.
 FRAME = struct.Struct("<d")
 # Flags (MouthFlag), number of crops, number of probabilities, left, top, width and height of the face. Followed by the
@@ -106,29 +106,18 @@ class DecodeJob:
     memory_bytes: int
     cpu_s: int
     live: bool = False
-    max_faces: int = 4
+    max_faces: int = RecognitionOptions.max_speakers
 
     def pack(self) -> bytes:
         """Encode the job."""
-        limits = self.limits
-        return JOB.pack(
-            limits.max_duration_s,
-            limits.max_spooled_bytes,
-            limits.max_frame_pixels,
-            self.memory_bytes,
-            self.cpu_s,
-            self.max_faces,
-            self.video,
-            self.audio,
-            self.live,
-        )
+        options = self.memory_bytes, self.cpu_s, self.max_faces, self.video, self.audio, self.live
+        return JOB.pack(*astuple(self.limits), *options)
 
     @classmethod
     def unpack(cls, data: bytes) -> DecodeJob:
         """Decode a job."""
-        duration_s, spooled, pixels, memory_bytes, cpu_s, max_faces, video, audio, live = JOB.unpack(data)
-        limits = MediaLimits(duration_s, spooled, pixels)
-        return cls(limits, bool(video), bool(audio), memory_bytes, cpu_s, bool(live), max_faces)
+        *limits, memory_bytes, cpu_s, max_faces, video, audio, live = JOB.unpack(data)
+        return cls(MediaLimits(*limits), bool(video), bool(audio), memory_bytes, cpu_s, bool(live), max_faces)
 
 
 @dataclass(frozen=True)
@@ -143,9 +132,7 @@ class Header:
 
     def pack(self) -> bytes:
         """Encode the header."""
-        return HEADER.pack(
-            MAGIC, VERSION, self.kind, self.width, self.height, 0, self.size, self.number
-        )  # fmt: skip
+        return HEADER.pack(MAGIC, VERSION, self.kind, self.width, self.height, 0, self.size, self.number)
 
 
 def encode_info(info: StreamInfo) -> bytes:
@@ -197,7 +184,7 @@ def _encode_mouth(mouth: MouthUpdate) -> bytes:
 
 def encode_end(end: EndOfStream) -> bytes:
     """Encode an ``EndOfStream``."""
-    return END.pack(end.frames, end.samples, end.broken_packets, end.clock_jumps, end.truncated)
+    return END.pack(end.frames, end.samples, end.broken_packets, end.truncated)
 
 
 def decode_text(body: bytes | memoryview) -> str:

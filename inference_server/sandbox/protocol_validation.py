@@ -37,9 +37,8 @@ from gorggle_server.sandbox.protocol import (
     MouthFlag,
 )
 from gorggle_server.timebase import FRAME_RATE_HZ, MOUTH_CROP_SIZE_PX, SAMPLE_RATE_HZ
-from gorggle_server.vision.mouth_cropper import MouthCrop
+from gorggle_server.vision.mouth_cropper import MAX_ABSENCE_FRAMES, MouthCrop
 from gorggle_server.vision.mouth_tracker import (
-    MAX_ABSENCE_FRAMES,
     MAX_NORMALIZED_OFFSET,
     FrameResult,
     MouthUpdate,
@@ -159,14 +158,10 @@ class ProtocolValidator:
         has_preview = bool(flags & MouthFlag.PREVIEW)
         size = MOUTH.size + 8 * probabilities + crops * (8 + CROP_BYTES) + has_preview * CROP_BYTES
         _expect(len(body), size, "bytes of mouth")
-        speaking, rest = (
-            body[MOUTH.size :][: 8 * probabilities].view("<f8"),
-            body[MOUTH.size + 8 * probabilities :],
-        )
-        indices, pixels = (
-            rest[: 8 * crops].view("<i8"),
-            rest[8 * crops :].reshape(-1, MOUTH_CROP_SIZE_PX, MOUTH_CROP_SIZE_PX),
-        )
+        rest = body[MOUTH.size + 8 * probabilities :]
+        speaking = body[MOUTH.size :][: 8 * probabilities].view("<f8")
+        indices = rest[: 8 * crops].view("<i8")
+        pixels = rest[8 * crops :].reshape(-1, MOUTH_CROP_SIZE_PX, MOUTH_CROP_SIZE_PX)
         if not np.all((speaking >= 0) & (speaking <= 1)):
             _refuse("a probability outside 0 to 1")
         if not all(abs(share) <= MAX_NORMALIZED_OFFSET for share in place):
@@ -226,12 +221,12 @@ class ProtocolValidator:
             _refuse(f"media at {time_s:.2f} s, beyond the limit")
 
     def _parse_end(self, body: bytes) -> EndOfStream:
-        frames, samples, broken_packets, clock_jumps, truncated = END.unpack(body)
+        frames, samples, broken_packets, truncated = END.unpack(body)
         _expect(frames, self.frames, "frames in all")
         _expect(samples, self.samples, "samples in all")
         if self._mouths or (self._info is not None and self._info.decodes_video and not self._video_ended):
             _refuse("the end before the last frame")
-        return EndOfStream(frames, samples, broken_packets, bool(truncated), clock_jumps)
+        return EndOfStream(frames, samples, broken_packets, bool(truncated))
 
 
 def parse_header(data: bytes) -> Header:

@@ -12,7 +12,7 @@ import re
 import threading
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from gorggle_server.errors import InvalidRequestError
 
@@ -22,26 +22,8 @@ _ARN = re.compile(r"arn:aws[\w-]*:secretsmanager:(?P<region>[\w-]+):\d{12}:secre
 _log = logging.getLogger(__name__)
 
 
-class SecretSource(Protocol):
-    """Source of secret bytes."""
-
-    def version(self) -> Hashable:
-        """Return a value that differs after each change. Never blocks on the network.
-
-        Raises:
-            InvalidRequestError: the source does not exist.
-        """
-
-    def read(self) -> bytes:
-        """Return the current bytes. Never blocks on the network.
-
-        Raises:
-            InvalidRequestError: the source cannot be read.
-        """
-
-
 class FileSecretSource:
-    """Content of a file."""
+    """Content of a file. Both methods raise InvalidRequestError if it cannot be read."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -66,7 +48,7 @@ class FileSecretSource:
 
 
 class SecretsManagerSource:
-    """Value of a secret, or of one key of its JSON object."""
+    """Value of a secret, or of one key of its JSON object. Neither method waits for the network."""
 
     def __init__(self, secrets: SecretsManager, secret_id: str, key: str | None) -> None:
         self._secrets, self._secret_id, self._key = secrets, secret_id, key
@@ -145,6 +127,9 @@ class SecretsManager:
     def _refresh_periodically(self) -> None:
         while not self._is_closed.wait(self._refresh_interval_s):
             self.refresh()
+
+
+SecretSource = FileSecretSource | SecretsManagerSource
 
 
 def open_secret_source(location: str, secrets: SecretsManager) -> SecretSource:

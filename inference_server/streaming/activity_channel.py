@@ -61,6 +61,7 @@ class ActivityChannel:
         closed: the signal has ended.
         has_reported_begin: the begin of the current speech was reported.
         open_utterances: ongoing utterances by their first frame.
+        endpointer: how far the signal was segmented.
     """
 
     options: EndpointingOptions
@@ -74,33 +75,16 @@ class ActivityChannel:
 
     def __post_init__(self) -> None:
         self._processed_end = self.first_frame
-        settled = self.first_frame if self.resume_from is None else self.resume_from.committed_end
-        self._endpointer = Endpointer(self.options, settled)
-        self._cut_at = (
-            settled if self.resume_from is not None and self.resume_from.continues_previous else None
-        )
-        self._opens_at = self._cut_at
+        before = self.resume_from or ChannelCheckpoint(None, self.first_frame)
+        settled = before.committed_end
+        self.endpointer = Endpointer(self.options, settled)
+        self._cut_at = self._opens_at = settled if before.continues_previous else None
         self.last_active_frame = settled - 1
-
-    @property
-    def committed_end(self) -> int:
-        """Frame before which no further span will begin."""
-        return self._endpointer.committed_end
-
-    @property
-    def available_end(self) -> int:
-        """Frame up to which the signal was segmented."""
-        return self._endpointer.available_end
-
-    @property
-    def open_span(self) -> FrameSpan | None:
-        """The ongoing span, once it is long enough to be speech."""
-        return self._endpointer.open_span
 
     @property
     def checkpoint(self) -> ChannelCheckpoint:
         """State needed to continue from here on another server."""
-        settled = self.committed_end
+        settled = self.endpointer.committed_end
         return ChannelCheckpoint(self._person, settled, continues_previous=settled == self._cut_at)
 
     def create_checkpoint_at(self, ended: EndedSpan) -> ChannelCheckpoint:
@@ -128,18 +112,18 @@ class ActivityChannel:
         cuts: list[EndedSpan] = []
         # One frame at a time: the frame at which a span ended shows whether it was cut for its length.
         for frame, value in zip(range(new.start, new.end), get_activity(new), strict=True):
-            if frame >= self._endpointer.available_end:
+            if frame >= self.endpointer.available_end:
                 cuts += self._push(frame, 1.0 if frame == self._opens_at else float(value))
         if ended:
             self.closed = True
-            cuts += [self._create_ended_span(span) for span in self._endpointer.flush()]
+            cuts += [self._create_ended_span(span) for span in self.endpointer.flush()]
         return cuts
 
     def _push(self, frame: int, activity: float) -> list[EndedSpan]:
         if activity >= self.options.end_threshold:
             self.last_active_frame = frame
         cuts = []
-        for span in self._endpointer.push([activity]):
+        for span in self.endpointer.push([activity]):
             cuts.append(self._create_ended_span(span))
             if frame + 1 - span.start >= self.options.max_frames:
                 self._cut_at = span.end

@@ -72,32 +72,27 @@ class CropResampler:
 
     def __init__(self) -> None:
         self._last: tuple[float, NDArray[np.uint8]] | None = None
-        self._next_frame = 0
-
-    @property
-    def available_end(self) -> int:
-        """Frame before which every frame has its crop."""
-        return self._next_frame
+        self.available_end = 0  # every frame before has its crop
 
     def push(self, time_s: float, crop: NDArray[np.uint8]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """Add the next crop; yield the frames it decides, with their crops."""
         if self._last is None:
             # A face that appears late begins with its first crop.
-            self._next_frame = round(time_s * FRAME_RATE_HZ)
+            self.available_end = round(time_s * FRAME_RATE_HZ)
             self._last = (time_s, crop)
         last_time_s, last_crop = self._last
         if time_s - last_time_s > MAX_REPEAT_S:
-            self._next_frame = max(self._next_frame, round(time_s * FRAME_RATE_HZ))
-        while (frame_s := self._next_frame / FRAME_RATE_HZ) <= time_s:
+            self.available_end = max(self.available_end, round(time_s * FRAME_RATE_HZ))
+        while (frame_s := self.available_end / FRAME_RATE_HZ) <= time_s:
             nearer_to_last = frame_s - last_time_s < time_s - frame_s
-            yield self._next_frame, last_crop if nearer_to_last else crop
-            self._next_frame += 1
+            yield self.available_end, last_crop if nearer_to_last else crop
+            self.available_end += 1
         self._last = (time_s, crop)
 
     def flush(self) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """Yield the frame that the last crop still covers, if any."""
         if self._last is not None:
             time_s, crop = self._last
-            if self._next_frame / FRAME_RATE_HZ - time_s <= TIMESTAMP_TOLERANCE_S:
-                yield self._next_frame, crop
-                self._next_frame += 1
+            if self.available_end / FRAME_RATE_HZ - time_s <= TIMESTAMP_TOLERANCE_S:
+                yield self.available_end, crop
+                self.available_end += 1

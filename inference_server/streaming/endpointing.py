@@ -31,16 +31,16 @@ class EndpointingOptions:
         end_threshold: activity below which it may end; lower, so that weak endings do not flicker.
         min_speech_frames: shorter bursts count as noise.
         endpoint_silence_frames: silence of this length ends the utterance.
-        margin_frames: kept before and after the speech: lips move before and after the audio.
         max_frames: longer speech is cut at its quietest frame.
+        margin_frames: kept before and after the speech: lips move before and after the audio.
     """
 
-    begin_threshold: float = 0.5
-    end_threshold: float = 0.35
-    min_speech_frames: int = 5
-    endpoint_silence_frames: int = 11
+    begin_threshold: float
+    end_threshold: float
+    min_speech_frames: int
+    endpoint_silence_frames: int
+    max_frames: int
     margin_frames: int = 6
-    max_frames: int = 20 * FRAME_RATE_HZ
 
     def for_lips(self) -> EndpointingOptions:
         """Return the options adapted to a lip movement signal.
@@ -102,7 +102,7 @@ class Endpointer:
 
     def __init__(self, options: EndpointingOptions, first_frame: int = 0) -> None:
         self._options = options
-        self._next_frame = first_frame  # frame of the next activity value
+        self.available_end = first_frame  # frame up to which activity was pushed
         self._min_start = first_frame  # earliest start of the next span
         self._speech_start: int | None = None  # first frame of speech in the open span
         self._last_speech_frame = 0  # last frame of speech in the open span
@@ -110,56 +110,43 @@ class Endpointer:
         self._activity: list[float] = []  # activity of the open span, from _speech_start on
 
     @property
-    def available_end(self) -> int:
-        """Frame up to which activity was pushed."""
-        return self._next_frame
-
-    @property
     def committed_end(self) -> int:
         """Frame before which no further span will begin."""
         if self._speech_start is not None:
             return max(self._min_start, self._speech_start - self._options.margin_frames)
-        return max(self._min_start, self._next_frame - self._options.margin_frames)
+        return max(self._min_start, self.available_end - self._options.margin_frames)
 
     @property
     def open_span(self) -> FrameSpan | None:
         """The ongoing span, once it is long enough to be speech."""
         if self._speech_start is None or self._speech_frames < self._options.min_speech_frames:
             return None
-        return FrameSpan(self.committed_end, self._next_frame)
+        return FrameSpan(self.committed_end, self.available_end)
 
     def push(self, activity: Iterable[float]) -> list[FrameSpan]:
         """Add activity values; return the spans that end with them."""
-        ended = []
-        for value in activity:
-            span = self._push_value(float(value))
-            if span is not None:
-                ended.append(span)
-        return ended
+        spans = [self._push_value(float(value)) for value in activity]
+        return [span for span in spans if span is not None]
 
     def flush(self) -> list[FrameSpan]:
         """End the signal; return the span still open, if it is speech."""
-        span = self._close(self._next_frame) if self._speech_start is not None else None
+        span = self._close(self.available_end) if self._speech_start is not None else None
         return [] if span is None else [span]
 
     def _push_value(self, value: float) -> FrameSpan | None:
-        frame, self._next_frame = self._next_frame, self._next_frame + 1
+        frame, self.available_end = self.available_end, self.available_end + 1
         if self._speech_start is None:
             if value < self._options.begin_threshold:
                 return None
-            self._speech_start, self._last_speech_frame, self._speech_frames, self._activity = (
-                frame,
-                frame,
-                0,
-                [],
-            )
+            self._speech_start = self._last_speech_frame = frame
+            self._speech_frames, self._activity = 0, []
         self._activity.append(value)
         if value >= self._options.end_threshold:
             self._last_speech_frame = frame
             self._speech_frames += 1
         if frame - self._last_speech_frame >= self._options.endpoint_silence_frames:
-            return self._close(self._next_frame)
-        if self._next_frame - self.committed_end >= self._options.max_frames:
+            return self._close(self.available_end)
+        if self.available_end - self.committed_end >= self._options.max_frames:
             return self._split()
         return None
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from gorggle_server.errors import NotReadyError
 from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput
-from gorggle_server.inference.scheduler import InferenceBackend
+from gorggle_server.inference.scheduler import SubmitFunction
 from gorggle_server.streaming.active_speaker import SpeakerTurn
 from gorggle_server.streaming.activity_channel import ActivityChannel, EndedSpan, OpenUtterance
 from gorggle_server.streaming.event_emitter import EventEmitter
@@ -58,31 +58,25 @@ class FinalDecoder:
     Args:
         first_frame: the media's frame at which the buffer's clock starts.
         segment_count: segments with words that the stream has sent already.
+
+    Attributes:
+        segment_count: segments with words sent in all.
     """
 
     def __init__(
         self,
         options: RecognitionOptions,
-        backend: InferenceBackend,
+        submit: SubmitFunction,
         decoding_options: DecodingOptions,
         emitter: EventEmitter,
         first_frame: int,
         segment_count: int,
     ) -> None:
-        self._options, self._backend, self._decoding_options, self._emitter = (
-            options,
-            backend,
-            decoding_options,
-            emitter,
-        )
-        self._first_frame, self._segment_count = first_frame, segment_count
+        self._options, self._submit = options, submit
+        self._decoding_options, self._emitter = decoding_options, emitter
+        self._first_frame, self.segment_count = first_frame, segment_count
         self._pending: deque[_PendingUtterance] = deque()
         self._stopped = False
-
-    @property
-    def segment_count(self) -> int:
-        """Number of segments with words sent."""
-        return self._segment_count
 
     @property
     def pending(self) -> list[FinishedUtterance]:
@@ -100,9 +94,7 @@ class FinalDecoder:
         track, span = utterance.turn.track, utterance.turn.span
         # Read the boxes now: the buffer will have discarded them when the result is available.
         boxes = track.get_boxes(span) if track and self._options.face_boxes else ()
-        result = utterance.speculative or self._backend.submit(
-            self._options.model, window, self._decoding_options
-        )
+        result = utterance.speculative or self._submit(window, self._decoding_options)
         with self._emitter.lock:
             self._pending.append(
                 _PendingUtterance(utterance, window.modality, self._shift_boxes(boxes), result)
@@ -146,7 +138,7 @@ class FinalDecoder:
                 self._pending.popleft()
                 segment = self._create_segment(pending, pending.result.result())
                 if segment is not None:
-                    self._segment_count += bool(segment.best.text)
+                    self.segment_count += bool(segment.best.text)
                     self._emitter.emit(segment)
 
     def _create_segment(self, pending: _PendingUtterance, hypotheses: Iterable[Hypothesis]) -> Segment | None:
@@ -174,8 +166,6 @@ class FinalDecoder:
         )
 
     def _shift_boxes(self, boxes: tuple[FaceBox, ...]) -> tuple[FaceBox, ...]:
-        if not self._first_frame:
-            return boxes
         return tuple(
             dataclasses.replace(
                 box, offset_s=frames_to_seconds(round(box.offset_s * FRAME_RATE_HZ) + self._first_frame)

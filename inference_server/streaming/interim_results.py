@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput
-from gorggle_server.inference.scheduler import InferenceBackend
+from gorggle_server.inference.scheduler import SubmitFunction
 from gorggle_server.streaming.active_speaker import SpeakerTurn
 from gorggle_server.streaming.activity_channel import ActivityChannel, OpenUtterance, SpeculativeResult
 from gorggle_server.streaming.endpointing import FrameSpan
@@ -28,7 +28,7 @@ from gorggle_server.streaming.segment_builder import (
 )
 from gorggle_server.streaming.stream_buffer import FaceTrack
 from gorggle_server.timebase import frames_to_seconds
-from gorggle_server.types import Hypothesis, Modality, RecognitionOptions
+from gorggle_server.types import FaceBox, Hypothesis, Modality, RecognitionOptions
 
 # Silence after the speech that is included in a speculative decoding: short, to start it early; the rest holds no
 # words.
@@ -56,18 +56,14 @@ class InterimDecoder:
     def __init__(
         self,
         options: RecognitionOptions,
-        backend: InferenceBackend,
+        submit: SubmitFunction,
         create_input: Callable[[FrameSpan, FaceTrack | None], InferenceInput],
         emitter: EventEmitter,
         first_frame: int,
         partial_transcripts: Mapping[str, PartialTranscript],
     ) -> None:
-        self._options, self._backend, self._create_input, self._emitter = (
-            options,
-            backend,
-            create_input,
-            emitter,
-        )
+        self._options, self._submit = options, submit
+        self._create_input, self._emitter = create_input, emitter
         self._first_frame, self._partial_transcripts = first_frame, dict(partial_transcripts)
         self._decoding_options = DecodingOptions(1, options.length_penalty, 0, word_timestamps=True)
         self._rate_limiter = InterimRateLimiter()
@@ -91,9 +87,7 @@ class InterimDecoder:
         utterance.submitted_end, utterance.submitted_at = turn.span.end, time.monotonic()
         window = self._create_input(turn.span, turn.track)
         margin_s = STABLE_MARGIN_TURN_S if several_faces else STABLE_MARGIN_S
-        utterance.result = self._backend.submit(
-            self._options.model, window, self._decoding_options, interim=True
-        )
+        utterance.result = self._submit(window, self._decoding_options, interim=True)
         utterance.result.add_done_callback(
             functools.partial(self._emit_result, channel, utterance, turn, margin_s, window.modality)
         )
@@ -113,14 +107,11 @@ class InterimDecoder:
     def _open_utterance(self, channel: ActivityChannel, start: int) -> OpenUtterance:
         segment_id = channel.create_segment_id(start + self._first_frame)
         partial = self._partial_transcripts.pop(segment_id, None)
-        begin_s = frames_to_seconds(start + self._first_frame)
-        if partial is None:
-            utterance = OpenUtterance(segment_id, StableTextTracker())
-        else:
-            text = StableTextTracker(
-                interpolate_word_timestamps(partial.stable_text, begin_s, partial.stable_end_s)
-            )
-            utterance = OpenUtterance(segment_id, text, partial.revision)
+        utterance = OpenUtterance(segment_id, StableTextTracker())
+        if partial is not None:
+            begin_s = frames_to_seconds(start + self._first_frame)
+            words = interpolate_word_timestamps(partial.stable_text, begin_s, partial.stable_end_s)
+            utterance = OpenUtterance(segment_id, StableTextTracker(words), partial.revision)
         with self._emitter.lock:
             channel.open_utterances[start] = utterance
         return utterance
@@ -145,23 +136,34 @@ class InterimDecoder:
             best = utterance.text.update(
                 to_media_time(hypothesis, span), frames_to_seconds(span.end) - margin_s
             )
-            utterance.revision += 1
-            self._emitter.emit(
-                create_segment(
-                    [best],
-                    span,
-                    word_timestamps=self._options.word_timestamps,
-                    segment_id=utterance.segment_id,
-                    revision=utterance.revision,
-                    is_final=False,
-                    stable_words=utterance.text.stable_words,
-                    speaker_id=self._emitter.get_speaker_id(turn.track),
-                    face_boxes=tuple(turn.track.boxes[-1:])
-                    if turn.track and self._options.face_boxes
-                    else (),
-                    modality=modality,
-                )
-            )
+            boxes = tuple(turn.track.boxes[-1:]) if turn.track and self._options.face_boxes else ()
+            self._emit_segment(utterance, best, span, turn.track, modality, is_final=False, face_boxes=boxes)
+
+    def _emit_segment(
+        self,
+        utterance: OpenUtterance,
+        hypothesis: Hypothesis,
+        span: FrameSpan,
+        track: FaceTrack | None,
+        modality: Modality,
+        *,
+        is_final: bool,
+        face_boxes: tuple[FaceBox, ...] = (),
+    ) -> None:
+        utterance.revision += 1
+        segment = create_segment(
+            [hypothesis],
+            span,
+            word_timestamps=self._options.word_timestamps,
+            segment_id=utterance.segment_id,
+            revision=utterance.revision,
+            is_final=is_final,
+            stable_words=utterance.text.stable_words,
+            speaker_id=self._emitter.get_speaker_id(track),
+            face_boxes=face_boxes,
+            modality=modality,
+        )
+        self._emitter.emit(segment)
 
     def close_utterance(self, channel: ActivityChannel, start: int) -> OpenUtterance | None:
         """Remove the utterance that began at ``start`` and cancel its interim decoding."""
@@ -182,18 +184,9 @@ class InterimDecoder:
                 if not utterance.revision:
                     continue
                 span = FrameSpan(start + self._first_frame, utterance.submitted_end + self._first_frame)
-                self._emitter.emit(
-                    create_segment(
-                        [utterance.text.finalize(Hypothesis("", 0.0))],
-                        span,
-                        word_timestamps=self._options.word_timestamps,
-                        segment_id=utterance.segment_id,
-                        revision=utterance.revision + 1,
-                        is_final=True,
-                        stable_words=utterance.text.stable_words,
-                        speaker_id=self._emitter.get_speaker_id(channel.track),
-                        modality=self._options.modality,
-                    )
+                text = utterance.text.finalize(Hypothesis("", 0.0))
+                self._emit_segment(
+                    utterance, text, span, channel.track, self._options.modality, is_final=True
                 )
 
     def decode_speculatively(
@@ -208,11 +201,11 @@ class InterimDecoder:
         A pause of half a second ends an utterance, and the silence is not decoded: decoding can run during the pause. It is
         final work, because usually its result is the final one.
         """
-        open_span = channel.open_span
+        open_span = channel.endpointer.open_span
         if open_span is None:
             return
         end = _get_speculative_end(channel)
-        if end > min(available_end, channel.available_end) or end <= open_span.start:
+        if end > min(available_end, channel.endpointer.available_end) or end <= open_span.start:
             return
         span = FrameSpan(open_span.start, end)
         if channel.speculative is not None:
@@ -223,7 +216,7 @@ class InterimDecoder:
         if len(turns) > 1:
             return
         track = turns[0].track
-        result = self._backend.submit(self._options.model, self._create_input(span, track), decoding_options)
+        result = self._submit(self._create_input(span, track), decoding_options)
         channel.speculative = SpeculativeResult(span, track, result)
         # Interim decodings of less are obsolete.
         for utterance in list(channel.open_utterances.values()):

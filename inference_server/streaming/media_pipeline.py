@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from gorggle_server.admission.cpu_accounting import CpuTimer
 from gorggle_server.errors import InvalidMediaError, InvalidRequestError, NoFaceError, OutOfRangeError
 from gorggle_server.media.byte_pipe import BytePipe
-from gorggle_server.media.demuxer import MediaLimits, StreamInfo, decode
+from gorggle_server.media.demuxer import StreamInfo, decode
 from gorggle_server.media.resampling import EndOfStream, Waveform, resample
 from gorggle_server.media.vad import SpeechLevelEstimator, levels_to_probability
 from gorggle_server.observability.stage_timer import PipelineStage, StageTimer
@@ -26,7 +26,7 @@ from gorggle_server.timebase import FRAME_RATE_HZ, SAMPLE_RATE_HZ, frames_to_sam
 from gorggle_server.types import (
     Event,
     FaceBox,
-    MediaInfo,
+    MediaLimits,
     Modality,
     RecognitionOptions,
     StreamWarning,
@@ -51,27 +51,6 @@ LIVE_STEP_FRAMES = 1
 MAX_LAG_FRAMES = 5 * FRAME_RATE_HZ
 # A shorter face track is a false detection.
 MIN_FACE_FRAMES = 12
-
-
-def create_media_pipeline(
-    media_queue: BytePipe | InputQueue[PreprocessedInput],
-    options: RecognitionOptions,
-    settings: ServerSettings,
-    max_duration_s: float,
-    decoder_pool: DecoderPool | None = None,
-    request_id: str = "",
-    timer: StageTimer | None = None,
-    cpu_timer: CpuTimer | None = None,
-) -> MediaPipeline:
-    """Create the pipeline of a stream: from a pipe of container bytes, or a queue of crops and audio.
-
-    Without ``decoder_pool`` containers are decoded on the calling thread. ``request_id`` identifies the stream in the log.
-    """
-    if isinstance(media_queue, BytePipe):
-        return ContainerPipeline(
-            media_queue, options, settings, max_duration_s, decoder_pool, request_id, timer, cpu_timer
-        )
-    return PreprocessedPipeline(media_queue, options, max_duration_s)
 
 
 class MediaPipeline(ABC):
@@ -101,7 +80,7 @@ class MediaPipeline(ABC):
         return sum(frames >= MIN_FACE_FRAMES for frames in self._frames_by_track.values())
 
     @abstractmethod
-    def steps(self) -> Iterator[Iterable[Event]]:
+    def steps(self) -> Generator[Iterable[Event]]:
         """Process some media at a time, add it to the buffer, and yield the events about it.
 
         Raises:
@@ -141,7 +120,7 @@ class ContainerPipeline(MediaPipeline):
         self._tracked_faces: dict[int, _TrackedFace] = {}
         self._has_warned_of_faces = False
 
-    def steps(self) -> Iterator[Iterable[Event]]:
+    def steps(self) -> Generator[Iterable[Event]]:
         """Decode and analyse the media in steps; see ``MediaPipeline``."""
         step = LIVE_STEP_FRAMES if self._options.live else STEP_FRAMES
         next_step = step
@@ -200,18 +179,7 @@ class ContainerPipeline(MediaPipeline):
         if modality is Modality.AUDIO_ONLY and not info.has_audio:
             raise InvalidMediaError("the media has no audio stream: send audio, or use modality video")
         self.has_audio, self.has_video = info.has_audio, info.has_video
-        events: list[Event] = [
-            MediaInfo(
-                container=info.container,
-                video_codec=info.video_codec,
-                audio_codec=info.audio_codec,
-                width_px=info.width_px,
-                height_px=info.height_px,
-                frame_rate_hz=info.frame_rate_hz,
-                duration_s=info.duration_s,
-                rotation_degrees=info.rotation_degrees,
-            )
-        ]
+        events: list[Event] = [info]
         if modality is Modality.AUDIO_VISUAL and not info.has_audio:
             events.append(
                 StreamWarning(WarningKind.NO_AUDIO, "the media has no audio: recognizing from video only")
@@ -222,7 +190,6 @@ class ContainerPipeline(MediaPipeline):
         if not frame.is_crowded or self._has_warned_of_faces:
             return []
         self._has_warned_of_faces = True
-
         return [
             StreamWarning(
                 WarningKind.TOO_MANY_FACES,
@@ -302,7 +269,7 @@ class PreprocessedPipeline(MediaPipeline):
         # Both are expected until one lags too far behind.
         self.has_audio, self.has_video = options.modality.uses_audio, options.modality.uses_video
 
-    def steps(self) -> Iterator[Iterable[Event]]:
+    def steps(self) -> Generator[Iterable[Event]]:
         """Process one message per step; see ``MediaPipeline``."""
         while (item := self._queue.get()) is not None:
             match item:

@@ -35,26 +35,20 @@ class InputQueue(_Bridge, Generic[T]):
     """A queue from one asyncio task to one thread that holds at most ``capacity_bytes``.
 
     A larger item is accepted when the queue is empty.
+
+    Attributes:
+        buffered_bytes: bytes in the queue.
+        wait_time_s: seconds that ``get`` has spent waiting for items.
     """
 
     def __init__(self, capacity_bytes: int) -> None:
         super().__init__()
         self._capacity_bytes = capacity_bytes
         self._items: deque[tuple[T, int]] = deque()
-        self._buffered_bytes = 0
+        self.buffered_bytes = 0
         self._is_closed = False
         self._error: BaseException | None = None
-        self._wait_time_s = 0.0
-
-    @property
-    def buffered_bytes(self) -> int:
-        """Bytes in the queue."""
-        return self._buffered_bytes
-
-    @property
-    def wait_time_s(self) -> float:
-        """Seconds that ``get`` has spent waiting for items."""
-        return self._wait_time_s
+        self.wait_time_s = 0.0
 
     async def put(self, item: T, size_bytes: int) -> None:
         """Add an item, waiting for capacity; it is dropped if the queue was aborted."""
@@ -63,9 +57,9 @@ class InputQueue(_Bridge, Generic[T]):
             with self._condition:
                 if self._error is not None:
                     return
-                if self._buffered_bytes == 0 or self._buffered_bytes + size_bytes <= self._capacity_bytes:
+                if self.buffered_bytes == 0 or self.buffered_bytes + size_bytes <= self._capacity_bytes:
                     self._items.append((item, size_bytes))
-                    self._buffered_bytes += size_bytes
+                    self.buffered_bytes += size_bytes
                     self._condition.notify()
                     return
             await self._event.wait()
@@ -82,7 +76,7 @@ class InputQueue(_Bridge, Generic[T]):
             if self._error is None:
                 self._error = error
             self._items.clear()
-            self._buffered_bytes = 0
+            self.buffered_bytes = 0
             self._condition.notify()
         self._wake_loop()
 
@@ -95,13 +89,13 @@ class InputQueue(_Bridge, Generic[T]):
         with self._condition:
             started_at = time.monotonic()
             self._condition.wait_for(lambda: self._items or self._is_closed or self._error is not None)
-            self._wait_time_s += time.monotonic() - started_at
+            self.wait_time_s += time.monotonic() - started_at
             if self._error is not None:
                 raise self._error
             if not self._items:
                 return None
             item, size_bytes = self._items.popleft()
-            self._buffered_bytes -= size_bytes
+            self.buffered_bytes -= size_bytes
         self._wake_loop()
         return item
 

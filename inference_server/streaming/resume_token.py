@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from gorggle_server.errors import InvalidRequestError
+from gorggle_server.timebase import SAMPLE_RATE_HZ
 from gorggle_server.types import StreamCheckpoint
 
 # The longest memories are the noise gate's audio levels and lip activity, 5 s each (``noise_gate``), preceded by the
@@ -23,7 +24,7 @@ REPLAY_MARGIN_FRAMES = 200
 
 MAX_TOKEN_BYTES = 64 * 1024
 # Samples in a year: larger numbers are forged.
-_MAX_COUNT = 366 * 24 * 3600 * 16_000
+_MAX_COUNT = 366 * 24 * 3600 * SAMPLE_RATE_HZ
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from gorggle_server.streaming.endpointing import FrameSpan
 from gorggle_server.timebase import frames_to_seconds
-from gorggle_server.types import Activity, ActivityKind, Hypothesis, Segment, Word
+from gorggle_server.types import Hypothesis, Segment, Word
 
 
 def to_media_time(hypothesis: Hypothesis, span: FrameSpan) -> Hypothesis:
@@ -21,18 +21,13 @@ def to_media_time(hypothesis: Hypothesis, span: FrameSpan) -> Hypothesis:
     return Hypothesis(hypothesis.text, hypothesis.confidence, words)
 
 
-def get_time_bounds(hypothesis: Hypothesis, span: FrameSpan) -> tuple[float, float]:
-    """Return start and end of the words in seconds; of the whole span without word timestamps."""
-    if not hypothesis.words:
-        return frames_to_seconds(span.start), frames_to_seconds(span.end)
-    return hypothesis.words[0].start_s, hypothesis.words[-1].end_s
-
-
 def create_segment(
     hypotheses: Sequence[Hypothesis], span: FrameSpan, *, word_timestamps: bool, **fields: Any
 ) -> Segment:
     """Return a segment of hypotheses on the media's clock, best first; ``fields`` are the segment's other fields."""
-    start_s, end_s = get_time_bounds(hypotheses[0], span)
+    start_s, end_s = frames_to_seconds(span.start), frames_to_seconds(span.end)
+    if words := hypotheses[0].words:
+        start_s, end_s = words[0].start_s, words[-1].end_s
     best, *alternatives = (
         hypothesis if word_timestamps else dataclasses.replace(hypothesis, words=())
         for hypothesis in hypotheses
@@ -48,18 +43,6 @@ def interpolate_word_timestamps(text: str, start_s: float, end_s: float) -> tupl
         Word(word, start_s + number * step_s, start_s + (number + 1) * step_s, 0.0)
         for number, word in enumerate(texts)
     )
-
-
-def create_speech_begin(span: FrameSpan, margin_frames: int, speaker_id: str) -> Activity:
-    """Return the event at the start of a span, without its margin."""
-    begin = min(span.start + margin_frames, span.end)
-    return Activity(ActivityKind.SPEECH_BEGIN, frames_to_seconds(begin), speaker_id)
-
-
-def create_speech_end(span: FrameSpan, margin_frames: int, speaker_id: str) -> Activity:
-    """Return the event at the end of a span, without its margin."""
-    end = max(span.start, span.end - margin_frames)
-    return Activity(ActivityKind.SPEECH_END, frames_to_seconds(end), speaker_id)
 
 
 def shift_span(span: FrameSpan, frames: int) -> FrameSpan:

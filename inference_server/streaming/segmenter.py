@@ -128,7 +128,7 @@ class UtteranceSegmenter:
 
     def _is_visual_only(self, span: FrameSpan) -> bool:
         """Return whether the lips moved for a while and the audio has no speech there."""
-        open_span = self.audio.open_span
+        open_span = self.audio.endpointer.open_span
         speech = [*self.recent_speech, open_span] if open_span is not None else self.recent_speech
         recent_speech = sum(span.overlap(other) for other in speech)
         return span.frames >= MIN_VISUAL_ONLY_FRAMES and recent_speech < 0.2 * span.frames

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy as np
 from gorggle_server.avhubert.audio_features import audio_features
 from gorggle_server.errors import NoFaceError
 from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput
-from gorggle_server.inference.scheduler import InferenceBackend
+from gorggle_server.inference.scheduler import SubmitFunction
 from gorggle_server.streaming.active_speaker import SpeakerTurn
 from gorggle_server.streaming.activity_channel import ActivityChannel, EndedSpan
 from gorggle_server.streaming.endpointing import FrameSpan
@@ -25,16 +25,13 @@ from gorggle_server.streaming.event_emitter import EventEmitter
 from gorggle_server.streaming.final_results import FinalDecoder, FinishedUtterance
 from gorggle_server.streaming.interim_results import InterimDecoder, PartialTranscript
 from gorggle_server.streaming.media_pipeline import MediaPipeline
-from gorggle_server.streaming.segment_builder import (
-    create_speech_begin,
-    create_speech_end,
-    find_earliest,
-    shift_span,
-)
+from gorggle_server.streaming.segment_builder import find_earliest
 from gorggle_server.streaming.segmenter import UtteranceSegmenter
 from gorggle_server.streaming.stream_buffer import FaceTrack
 from gorggle_server.timebase import FRAME_RATE_HZ, frames_to_seconds
 from gorggle_server.types import (
+    Activity,
+    ActivityKind,
     ChannelCheckpoint,
     Event,
     Finished,
@@ -75,20 +72,20 @@ class RecognitionSession:
         self,
         pipeline: MediaPipeline,
         options: RecognitionOptions,
-        backend: InferenceBackend,
+        submit: SubmitFunction,
         emit: Callable[[Event], None],
         wait_for_capacity: Callable[[], None] = lambda: None,
         resume_state: ResumeState | None = None,
     ) -> None:
         """Prepare the session.
 
-        ``emit`` receives the events; it is called from this thread and from the backend's, never concurrently.
+        ``emit`` receives the events; it is called from this thread and from the scheduler's, never concurrently.
         ``wait_for_capacity`` blocks while the reader of the events lags. ``resume_state`` describes the earlier part of the
         stream on another server.
         """
         resume_state = resume_state or ResumeState()
         self._pipeline, self._buffer = pipeline, pipeline.buffer
-        self._options, self._backend = options, backend
+        self._options = options
         self._wait_for_capacity = wait_for_capacity
         # Word timestamps decide which words are stable, whether or not the caller requested them.
         word_times = options.word_timestamps or options.interim_results
@@ -109,11 +106,11 @@ class RecognitionSession:
         self._next_progress = PROGRESS_INTERVAL_FRAMES
         self._stopped = False
         self._final_decoder = FinalDecoder(
-            options, backend, self._decoding_options, self._emitter, self._first_frame, before.segment_count
+            options, submit, self._decoding_options, self._emitter, self._first_frame, before.segment_count
         )
         self._interim_decoder = InterimDecoder(
             options,
-            backend,
+            submit,
             self._create_input,
             self._emitter,
             self._first_frame,
@@ -126,7 +123,7 @@ class RecognitionSession:
         Raises:
             GorggleError: the media cannot be decoded, or has no face in video-only mode.
         """
-        steps = iter(self._pipeline.steps())
+        steps = self._pipeline.steps()
         try:
             for events in steps:
                 for event in events:
@@ -149,8 +146,7 @@ class RecognitionSession:
                 )
             )
         finally:
-            if isinstance(steps, Generator):
-                steps.close()
+            steps.close()
             self._cancel_pending()
 
     def stop(self) -> None:
@@ -195,7 +191,7 @@ class RecognitionSession:
         # Lips may begin to move before speech in audio that has not arrived yet: keep another half margin.
         slack = 2 * self._segmenter.endpointing.margin_frames
         needed = [cut.span.start for _, cut in self._ended_spans]
-        needed += [channel.committed_end - slack for channel in self._segmenter.active_channels]
+        needed += [channel.endpointer.committed_end - slack for channel in self._segmenter.active_channels]
         return find_earliest(needed, self._segmenter.available_end)
 
     def _check_silence_timeout(self) -> bool:
@@ -203,7 +199,9 @@ class RecognitionSession:
         limit_s = self._options.silence_timeout_s
         if not limit_s or self._ended_spans or self._final_decoder.pending:
             return False
-        has_open_span = [channel.open_span is not None for channel in self._segmenter.active_channels]
+        has_open_span = [
+            channel.endpointer.open_span is not None for channel in self._segmenter.active_channels
+        ]
         if (
             any(has_open_span)
             or frames_to_seconds(self._segmenter.available_end - self._last_speech_end) < limit_s
@@ -226,7 +224,7 @@ class RecognitionSession:
         """Decode open utterances, for interim results and to have final results sooner."""
         available_end = self._segmenter.available_end
         for channel in self._segmenter.active_channels:
-            open_span = channel.open_span
+            open_span = channel.endpointer.open_span
             if open_span is None or open_span.start < self._resumed_end:
                 continue
             span = FrameSpan(open_span.start, min(open_span.end, available_end))
@@ -255,21 +253,23 @@ class RecognitionSession:
         self._interim_decoder.stop(self._segmenter.channels)
 
     def _report_activity(self, channel: ActivityChannel, ended: FrameSpan | None) -> None:
-        span = ended or channel.open_span
+        span = ended or channel.endpointer.open_span
         if span is not None:
             self._last_speech_end = max(self._last_speech_end, span.end)
         if not self._options.activity_events or span is None or span.start < self._resumed_end:
             return
         if not channel.has_reported_begin and not self._segmenter.should_decode(channel, span):
             return
-        media_span, speaker = shift_span(span, self._first_frame), self._emitter.get_speaker_id(channel.track)
+        speaker = self._emitter.get_speaker_id(channel.track)
         margin = self._segmenter.endpointing.margin_frames
         if not channel.has_reported_begin:
             channel.has_reported_begin = True
-            self._emitter.emit(create_speech_begin(media_span, margin, speaker))
+            begin_s = self._to_media_s(min(span.start + margin, span.end))
+            self._emitter.emit(Activity(ActivityKind.SPEECH_BEGIN, begin_s, speaker))
         if ended is not None:
             channel.has_reported_begin = False
-            self._emitter.emit(create_speech_end(media_span, margin, speaker))
+            end_s = self._to_media_s(max(span.start, span.end - margin))
+            self._emitter.emit(Activity(ActivityKind.SPEECH_END, end_s, speaker))
 
     def _report_progress(self) -> None:
         received = self._get_received_end()

@@ -97,13 +97,7 @@ class FaceTrack:
 
     def get_speaking(self, span: FrameSpan) -> NDArray[np.float32]:
         """Return the speech probability of the mouth per frame of a span; 0 where unknown."""
-        curve = np.zeros(span.frames, np.float32)
-        first, last = max(span.start, self.start), min(span.end, self.vad_end)
-        if last > first:
-            curve[first - span.start : last - span.start] = self.speaking[
-                first - self.start : last - self.start
-            ]
-        return curve
+        return _cut_curve(self.speaking, self.start, span)
 
     def get_boxes(self, span: FrameSpan) -> tuple[FaceBox, ...]:
         """Return the bounding boxes of the face in a span."""
@@ -161,18 +155,7 @@ class StreamBuffer:
 
     def get_audio_vad(self, span: FrameSpan) -> NDArray[np.float32]:
         """Return the speech probability of the audio per frame of a span; 0 where unknown."""
-        curve = np.zeros(span.frames, np.float32)
-        first, last = max(span.start, self._audio_vad_start), min(span.end, self.audio_vad_end)
-        if last > first:
-            held = self._audio_vad[first - self._audio_vad_start : last - self._audio_vad_start]
-            curve[first - span.start : last - span.start] = held
-        return curve
-
-    def pad_audio(self, frame: int) -> None:
-        """Append silence up to a frame."""
-        missing = frames_to_samples(frame - self._audio_start) - len(self._audio) - self._pending_samples
-        if missing > 0:
-            self.add_audio(np.zeros(missing, np.int16))
+        return _cut_curve(self._audio_vad, self._audio_vad_start, span)
 
     def get_audio(self, span: FrameSpan) -> NDArray[np.int16]:
         """Return the samples of a span, int16 (640 per frame); silence where missing."""
@@ -203,3 +186,12 @@ class StreamBuffer:
             self._audio = np.concatenate([self._audio, *self._pending_audio])
             self._pending_audio.clear()
             self._pending_samples = 0
+
+
+def _cut_curve(values: list[float], start: int, span: FrameSpan) -> NDArray[np.float32]:
+    """Return the values of a span, of which ``values`` holds those from frame ``start`` on; 0 elsewhere."""
+    curve = np.zeros(span.frames, np.float32)
+    first, last = max(span.start, start), min(span.end, start + len(values))
+    if last > first:
+        curve[first - span.start : last - span.start] = values[first - start : last - start]
+    return curve

@@ -154,7 +154,8 @@ class FaceDetector:
 
         dlib returns integer coordinates, and landmarks even if the box has no face: the caller must verify the face.
         """
-        place = dlib.rectangle(*_to_dlib_rectangle(box))  # type: ignore[attr-defined]
+        left, top, right, bottom = map(round, box)
+        place = dlib.rectangle(left, top, right - 1, bottom - 1)  # type: ignore[attr-defined]
         shape = self._predictor(np.ascontiguousarray(frame), place)
         return np.array(list(map(_get_coordinates, shape.parts())), np.float32)
 
@@ -242,7 +243,3 @@ def _to_frame_box(box: Any, scale: tuple[float, float], origin: tuple[float, flo
         x + (box.right() + 1) / x_scale,
         y + (box.bottom() + 1) / y_scale,
     )
-
-
-def _to_dlib_rectangle(box: BoundingBox) -> tuple[int, int, int, int]:
-    return round(box.left), round(box.top), round(box.right) - 1, round(box.bottom) - 1

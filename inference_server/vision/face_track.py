@@ -89,7 +89,6 @@ class Track:
     track_id: int
     face: FaceObservation
     confirmed: FaceObservation
-    score: float
     last_check: int
     misses: int = 0
     is_doubtful: bool = False
@@ -140,12 +139,12 @@ class Track:
         self.velocity, self.velocity_frames = (face.mouth_centre - self.face.mouth_centre) / frames, frames
         self.face = face
 
-    def confirm(self, face: FaceObservation, score: float) -> None:
+    def confirm(self, face: FaceObservation) -> None:
         """Record an observation verified by the detector; a new one has no known velocity."""
         if face is not self.face:
             self.velocity, self.velocity_frames = 0j, 0
         self.face = self.confirmed = face
-        self.score, self.misses, self.is_doubtful, self.mismatched_fits = score, 0, False, 0
+        self.misses, self.is_doubtful, self.mismatched_fits = 0, False, 0
 
 
 def size_ratio(one: BoundingBox, other: BoundingBox) -> float:

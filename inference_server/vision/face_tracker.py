@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gorggle_server.types import RecognitionOptions
 from gorggle_server.vision.face_detector import (
     COARSE_SIDE_PX,
     FINE_SIDE_PX,
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 CONFIDENT_SCORE = 0.3
 WEAK_SCORE = 0.12
 TRACKED_SCORE = -0.4
+
+# Frames between coarse detections, and between fine ones, which also find small faces.
+DETECTION_INTERVAL_FRAMES, SEARCH_INTERVAL_FRAMES = 10, 50
 
 # dlib's detection box can be up to 1.5 times as wide as the predictor was trained for, and the fit then fails. So a new
 # face is fitted from several boxes, and the fit with the smallest median distance to the others is used.
@@ -71,14 +75,12 @@ class TrackedFace:
         track_id: the person's id, from 1.
         box: in pixels.
         landmarks: float32 (68, 2), pixels, x before y, iBUG order.
-        score: the latest detection score (see ``DetectedFace``).
         is_interpolated: landmarks are interpolated between the previous and the next frame.
     """
 
     track_id: int
     box: BoundingBox
     landmarks: NDArray[np.float32]
-    score: float
     is_interpolated: bool = False
 
 
@@ -89,24 +91,14 @@ class FaceTracker:
         detector: detects faces and landmarks.
         max_faces: maximum number of tracks, the largest faces first. A tracked face is only replaced by one that is
             1.5 times as large.
-        detection_interval_frames: frames between coarse detections.
-        search_interval_frames: frames between fine detections, which also find small faces.
+
+    Attributes:
+        faces_dropped: faces detected since the last fine search that exceeded ``max_faces``.
     """
 
-    def __init__(
-        self,
-        detector: FaceDetector,
-        *,
-        max_faces: int = 4,
-        detection_interval_frames: int = 10,
-        search_interval_frames: int = 50,
-    ) -> None:
+    def __init__(self, detector: FaceDetector, *, max_faces: int = RecognitionOptions.max_speakers) -> None:
         self._detector = detector
         self._max_faces = max_faces
-        self._detection_interval_frames, self._search_interval_frames = (
-            detection_interval_frames,
-            search_interval_frames,
-        )
         self._tracks: list[Track] = []
         self._lost: list[Track] = []
         self._weak: list[DetectedFace] = []  # detected once with a low score
@@ -114,22 +106,7 @@ class FaceTracker:
         self._last_frame: NDArray[np.uint8] | None = None
         self._person_count = 0
         self._index = 0
-        self._dropped = 0
-
-    @property
-    def person_count(self) -> int:
-        """Number of people seen so far."""
-        return self._person_count
-
-    @property
-    def faces_dropped(self) -> int:
-        """Number of faces detected since the last fine search that exceeded ``max_faces``."""
-        return self._dropped
-
-    def is_lost(self, track_id: int) -> bool:
-        """Return whether this person is no longer tracked and cannot return under the same id."""
-        known = (*self._tracks, *filter(self._is_recoverable, self._lost))
-        return all(track.track_id != track_id for track in known)
+        self.faces_dropped = 0
 
     def update(self, frame: NDArray[np.uint8], index: int) -> list[TrackedFace]:
         """Track the faces on the next frame; return them, largest first.
@@ -196,7 +173,7 @@ class FaceTracker:
         box = estimate_box(half_way)
         if track.can_interpolate_to(face):
             track.advance(face, 2)
-            return TrackedFace(track.track_id, box, half_way, track.score, is_interpolated=True)
+            return TrackedFace(track.track_id, box, half_way, is_interpolated=True)
         track.advance(self._fit(frame, box), 1)
         looked_at = _to_tracked_face(track, track.face)
         track.advance(face, 1)
@@ -221,7 +198,7 @@ class FaceTracker:
 
     def _run_detection(self, frame: NDArray[np.uint8]) -> None:
         """Run the detector on the whole frame when it is due, and verify doubtful faces at once."""
-        is_search = self._index - self._searched_at >= self._search_interval_frames
+        is_search = self._index - self._searched_at >= SEARCH_INTERVAL_FRAMES
         is_whole = self._is_detection_due(self._index)
         faces: list[DetectedFace] = []
         if is_whole:
@@ -234,14 +211,14 @@ class FaceTracker:
                 self._verify(track, faces, frame)
         self._drop_duplicates()
         if is_whole:
-            self._dropped = 0 if is_search else self._dropped
+            self.faces_dropped = 0 if is_search else self.faces_dropped
             self._add_confident_faces([face for face in faces if not self._is_tracked(face.box)], frame)
 
     def _is_detection_due(self, index: int) -> bool:
         """Return whether detection on the whole frame is due."""
         return (
-            index - self._searched_at >= self._search_interval_frames
-            or index - self._detected_at >= self._detection_interval_frames
+            index - self._searched_at >= SEARCH_INTERVAL_FRAMES
+            or index - self._detected_at >= DETECTION_INTERVAL_FRAMES
         )
 
     def _verify(self, track: Track, faces: Iterable[DetectedFace], frame: NDArray[np.uint8]) -> None:
@@ -264,18 +241,18 @@ class FaceTracker:
             # One fit from a different box may be inaccurate.
             quick = self._fit(frame, quick.box)
         if quick.landmark_distance(track.face) <= MAX_FIT_DISTANCE:
-            track.confirm(track.face, found.score)
+            track.confirm(track.face)
             return
         careful = self._fit_detection(frame, found.box)
         track.mismatched_fits += careful.landmark_distance(track.face) > MAX_FIT_DISTANCE
         if track.mismatched_fits >= MISMATCHED_FITS_TO_REPLACE:
-            track.confirm(careful, found.score)
+            track.confirm(careful)
 
     def _reacquire(self, track: Track, found: DetectedFace, frame: NDArray[np.uint8]) -> None:
         """Continue a doubtful track with a detected face if it is the same person (it may not be after a cut)."""
         face = self._fit_detection(frame, found.box)
         if face.similarity(track.confirmed) >= SAME_PERSON_CORRELATION:
-            track.confirm(face, found.score)
+            track.confirm(face)
             return
         self._drop_track(track)
         if found.score >= CONFIDENT_SCORE:
@@ -298,7 +275,7 @@ class FaceTracker:
         """Track new faces that are confident or were detected before; remember the others."""
         sure = [face for face in faces if face.score >= CONFIDENT_SCORE or _is_among(face, self._weak)]
         self._weak = [face for face in faces if face not in sure]
-        self._dropped = max(self._dropped, sum(not self._add_face(face, frame) for face in sure))
+        self.faces_dropped = max(self.faces_dropped, sum(not self._add_face(face, frame) for face in sure))
 
     def _add_face(self, found: DetectedFace, frame: NDArray[np.uint8]) -> bool:
         """Track a new face; return False if ``max_faces`` is reached."""
@@ -315,7 +292,7 @@ class FaceTracker:
         else:
             self._person_count += 1
             track_id = self._person_count
-        self._tracks.append(Track(track_id, face, face, found.score, self._index))
+        self._tracks.append(Track(track_id, face, face, self._index))
         return True
 
     def _make_room_for(self, box: BoundingBox) -> bool:
@@ -342,7 +319,7 @@ class FaceTracker:
 
 
 def _to_tracked_face(track: Track, face: FaceObservation) -> TrackedFace:
-    return TrackedFace(track.track_id, face.box, face.landmarks, track.score)
+    return TrackedFace(track.track_id, face.box, face.landmarks)
 
 
 def _sort_by_size(faces: Iterable[TrackedFace]) -> list[TrackedFace]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from gorggle_server.vision.face_track import LEFT_EYE, RIGHT_EYE
 from gorggle_server.vision.rolling_quantile import RollingQuantile
 
 if TYPE_CHECKING:
@@ -21,11 +22,10 @@ if TYPE_CHECKING:
 WINDOW_FRAMES = 9
 MIN_SEEN_FRAMES = 4
 
-# iBUG order: three point pairs on the inner lips, three on the outer lips, the mouth corners and the eyes. The corners
-# are the least accurate.
+# iBUG order: three point pairs on the inner lips, three on the outer lips, and the mouth corners, which are the
+# least accurate.
 UPPER_LIP, LOWER_LIP = [50, 51, 52, 61, 62, 63], [58, 57, 56, 67, 66, 65]
 MOUTH_CORNERS = (48, 54)
-LEFT_EYE, RIGHT_EYE, EYE_POINTS = slice(36, 42), slice(42, 48), 6
 WIDTH_WEIGHT = 0.25
 
 # Motion at which the speaking probability is 0.5: of landmarks relative to the eye distance, of crops relative to their
@@ -129,11 +129,10 @@ class VisualVoiceActivityDetector:
         Returns:
             Probabilities, 0 to 1, of the frames now complete, in order; four frames of latency.
         """
+        lips = None if landmarks is None else compute_lip_shape(landmarks)
+        mouth = None if crop is None else compute_crop_shape(crop)
         return self._to_probabilities(
-            self._landmark_meter.push(
-                frame_index, None if landmarks is None else compute_lip_shape(landmarks)
-            ),
-            self._crop_meter.push(frame_index, None if crop is None else compute_crop_shape(crop)),
+            self._landmark_meter.push(frame_index, lips), self._crop_meter.push(frame_index, mouth)
         )
 
     def flush(self) -> list[float]:
@@ -215,7 +214,7 @@ def audio_visual_correlation(
 def compute_lip_shape(landmarks: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """Return the lip opening and mouth width relative to the eye distance, (2,)."""
     points = landmarks.astype(np.float64)
-    eyes_apart = (np.add.reduce(points[RIGHT_EYE]) - np.add.reduce(points[LEFT_EYE])) / EYE_POINTS
+    eyes_apart = (np.add.reduce(points[RIGHT_EYE]) - np.add.reduce(points[LEFT_EYE])) / 6
     gaps = points[LOWER_LIP] - points[UPPER_LIP]
     opening = float(np.add.reduce(np.hypot(gaps[:, 0], gaps[:, 1]))) / len(UPPER_LIP)
     width = math.hypot(*(points[MOUTH_CORNERS[1]] - points[MOUTH_CORNERS[0]]))

@@ -35,8 +35,8 @@ LANDMARKS = 68
 STABLE_POINTS = [33, 36, 39, 42, 45]
 MOUTH_POINTS = slice(48, 68)
 
-# Maximum frames without a face before a streaming cropper uses the last landmarks.
-DEFAULT_MAX_GAP_FRAMES = 25
+# A face that is absent for longer starts a new track when it returns; until then a streaming cropper waits for its landmarks.
+MAX_ABSENCE_FRAMES = 25
 
 MEAN_FACE_FILE = Path(__file__).parents[1] / "assets" / "mean_face.json"
 
@@ -128,7 +128,7 @@ class MouthCropper:
     """
 
     def __init__(
-        self, mean_face: NDArray[np.floating], max_gap_frames: int | None = DEFAULT_MAX_GAP_FRAMES
+        self, mean_face: NDArray[np.floating], max_gap_frames: int | None = MAX_ABSENCE_FRAMES
     ) -> None:
         self._stable_target = np.asarray(mean_face, np.float64)[STABLE_POINTS]
         self._max_gap_frames = max_gap_frames
@@ -218,11 +218,8 @@ class LowLatencyMouthCropper:
         """Return the crop, uint8 (96, 96), of a grayscale frame (H, W) with landmarks (68, 2), pixels, x before y."""
         points = np.asarray(landmarks, np.float64)
         self._stable.append(points[STABLE_POINTS])
-        return cut_crop(
-            frame,
-            points,
-            estimate_similarity(np.add.reduce(self._stable) / len(self._stable), self._stable_target),
-        )
+        mean = np.add.reduce(self._stable) / len(self._stable)
+        return cut_crop(frame, points, estimate_similarity(mean, self._stable_target))
 
 
 def cut_crop(

@@ -9,10 +9,16 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from gorggle_server.types import RecognitionOptions
 from gorggle_server.vision.face_tracker import FaceTracker
 from gorggle_server.vision.frame_skipping import FrameSkipper
 from gorggle_server.vision.lip_activity import VisualVoiceActivityDetector
-from gorggle_server.vision.mouth_cropper import LowLatencyMouthCropper, MouthCropper, load_mean_face
+from gorggle_server.vision.mouth_cropper import (
+    MAX_ABSENCE_FRAMES,
+    LowLatencyMouthCropper,
+    MouthCropper,
+    load_mean_face,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,8 +33,6 @@ if TYPE_CHECKING:
 
 # Face boxes are reported five times per second.
 FACE_BOX_INTERVAL_FRAMES = 5
-# A face that is absent for longer starts a new track when it returns.
-MAX_ABSENCE_FRAMES = 25
 # A box that is this many frame sizes away is not a face.
 MAX_NORMALIZED_OFFSET = 100.0
 
@@ -97,7 +101,12 @@ class MouthTracker:
     """
 
     def __init__(
-        self, detector: FaceDetector, *, max_faces: int = 4, skip_frames: bool = True, previews: bool = False
+        self,
+        detector: FaceDetector,
+        *,
+        max_faces: int = RecognitionOptions.max_speakers,
+        skip_frames: bool = True,
+        previews: bool = False,
     ) -> None:
         self._tracker = FaceTracker(detector, max_faces=max_faces)
         self._skipper = FrameSkipper(self._tracker, skip_frames=skip_frames)
@@ -151,11 +160,9 @@ class _MouthTrack:
     def __init__(self, person: int, start: int, *, previews: bool) -> None:
         self._person, self._previews = person, previews
         self._last_seen = self._next_box_frame = start
-        self._cropper = MouthCropper(load_mean_face(), max_gap_frames=MAX_ABSENCE_FRAMES)
-        self._prompt_cropper, self._activity = (
-            LowLatencyMouthCropper(load_mean_face()),
-            VisualVoiceActivityDetector(),
-        )
+        self._cropper = MouthCropper(load_mean_face())
+        self._prompt_cropper = LowLatencyMouthCropper(load_mean_face())
+        self._activity = VisualVoiceActivityDetector()
 
     def update(self, frame: AnalyzedFrame, face: TrackedFace | None) -> MouthUpdate:
         """Process a frame with the face, or without it."""

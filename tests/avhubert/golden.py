@@ -15,7 +15,7 @@ import torch
 
 from gorggle_server.avhubert.config import ModelConfig
 from gorggle_server.avhubert.network import AVHubertNetwork
-from gorggle_server.avhubert.tokenizer import Vocabulary, load_dictionary
+from gorggle_server.avhubert.tokenizer import RESERVED_TOKENS, Vocabulary
 
 FOLDER = Path(__file__).parents[1] / "golden" / "avhubert"
 CHECKPOINT_WITHOUT_RESNET = FOLDER / "checkpoint_without_resnet.pt"
@@ -141,4 +141,5 @@ def network() -> AVHubertNetwork:
 def vocabulary() -> Vocabulary:
     """Return the tokens of the golden dictionary."""
     lines = (FOLDER / "dict.wrd.txt").read_text().splitlines()
-    return Vocabulary(load_dictionary(lines), (FOLDER / "unigram.model").read_bytes())
+    tokens = [*RESERVED_TOKENS, *(line.rpartition(" ")[0] for line in lines)]
+    return Vocabulary(tokens, (FOLDER / "unigram.model").read_bytes())

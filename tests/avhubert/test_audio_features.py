@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gorggle_server.avhubert.audio_features import audio_features, log_mel_spectrogram, stack_frames
 from gorggle_server.errors import InvalidRequestError
-from gorggle_server.media.vad import estimate_speech_probability
+from gorggle_server.media.vad import SpeechLevelEstimator
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "avhubert" / "preprocessing.npz"
 RATE_HZ = 16_000
@@ -58,7 +58,7 @@ def test_features_do_not_depend_on_the_chunk_size(golden, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     "wav", [np.zeros(100, np.float32), np.zeros((2, 100), np.int16), np.zeros(100, np.int32), [0, 1]]
 )
-@pytest.mark.parametrize("function", [audio_features, estimate_speech_probability])
+@pytest.mark.parametrize("function", [audio_features, SpeechLevelEstimator().push])
 def test_arrays_that_are_not_a_waveform_are_refused(function, wav) -> None:
     with pytest.raises(InvalidRequestError, match="expected int16 of shape"):
         function(wav)

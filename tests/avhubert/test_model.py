@@ -144,7 +144,7 @@ def test_words_of_a_reading_have_times_and_its_text(model: Model, encoded: dict[
     for name in ("v1", "a7", "av25", "v60"):
         frames = encoded[name].shape[1]
         for hypothesis in model.beam_search(encoded[name], beam=3, max_len=30)[0]:
-            words = model.align_words(encoded[name][0], hypothesis, speech_activity=np.full(frames, 0.5))
+            words = model.align_words(encoded[name][0], hypothesis)
             assert " ".join(word.text for word in words) == " ".join(hypothesis.text.split())
             times = [time for word in words for time in (word.start_s, word.end_s)]
             assert times == sorted(times)

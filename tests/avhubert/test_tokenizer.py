@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gorggle_server.avhubert.tokenizer import RESERVED_TOKENS, Vocabulary, detokenize, load_dictionary
+from gorggle_server.avhubert.tokenizer import RESERVED_TOKENS, Vocabulary, detokenize
 from gorggle_server.errors import ModelFormatError
 from tests.avhubert import golden
 
@@ -46,12 +46,6 @@ def test_what_the_dictionary_lacks_is_unknown() -> None:
 def test_a_dictionary_without_the_reserved_units_is_refused() -> None:
     with pytest.raises(ModelFormatError, match=r"expected \['<s>', '<pad>', '</s>', '<unk>'\]"):
         Vocabulary(["<pad>", "<s>", "</s>", "<unk>", "a"])
-
-
-@pytest.mark.parametrize("line", ["nocount", "unit x", ""])
-def test_a_dictionary_line_without_a_count_is_refused(line: str) -> None:
-    with pytest.raises(ModelFormatError, match="line 2"):
-        load_dictionary(["a 1", line])
 
 
 def test_text_cannot_be_cut_without_a_sentencepiece_model() -> None:

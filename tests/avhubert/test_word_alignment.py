@@ -10,15 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gorggle_server.avhubert.config import FRAME_S
-from gorggle_server.avhubert.word_alignment import WordTiming, align_words
+from gorggle_server.avhubert.word_alignment import align_words
 from gorggle_server.errors import InvalidRequestError, ModelFormatError
+from gorggle_server.timebase import FRAME_S
+from gorggle_server.types import Word
 
 UNIT_TEXTS = ["▁", "▁go", "▁now", "a", "in", "▁b", "<unk>", "'s"]
 
 
 @st.composite
-def attentions(draw: st.DrawFn) -> tuple[np.ndarray, list[str], list[float], np.ndarray | None]:
+def attentions(draw: st.DrawFn) -> tuple[np.ndarray, list[str], list[float]]:
     units = draw(st.lists(st.sampled_from(UNIT_TEXTS), max_size=12)) + draw(st.sampled_from([[], ["</s>"]]))
     frames = draw(st.integers(1, 30))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -32,19 +33,18 @@ def attentions(draw: st.DrawFn) -> tuple[np.ndarray, list[str], list[float], np.
         "negative": rng.standard_normal((len(units), frames)) * 1e6,
     }[kind]
     scores = (-10 * rng.random(len(units))).tolist()
-    activity = draw(st.sampled_from([None, rng.random(frames), np.zeros(frames), np.ones(frames) * 2]))
-    return weights, units, scores, activity
+    return weights, units, scores
 
 
 @settings(max_examples=300, deadline=None)
 @given(attentions())
 def test_times_are_in_order_inside_the_clip_and_of_positive_length(
-    case: tuple[np.ndarray, list[str], list[float], np.ndarray | None],
+    case: tuple[np.ndarray, list[str], list[float]],
 ) -> None:
-    weights, units, scores, activity = case
+    weights, units, scores = case
     if not units:
         return
-    words = align_words(weights, units, 0.04, token_scores=scores, speech_activity=activity)
+    words = align_words(weights, units, token_scores=scores)
     text = "".join(unit for unit in units if unit != "</s>").replace("▁", " ").split()
     assert [word.text for word in words] == text
     times = [time for word in words for time in (word.start_s, word.end_s)]
@@ -65,7 +65,7 @@ def looking_at(spans: list[tuple[int, int]], frames: int, floor: float = 0.0) ->
 def test_clear_attention_gives_exact_times() -> None:
     spans = [(5, 9), (9, 12), (20, 26), (26, 29), (30, 40)]
     words = align_words(looking_at(spans, 40), ["▁he", "llo", "▁the", "re", "</s>"])
-    assert words == [WordTiming("hello", 0.2, 0.48, 1.0), WordTiming("there", 0.8, pytest.approx(1.16), 1.0)]
+    assert words == [Word("hello", 0.2, 0.48, 1.0), Word("there", 0.8, pytest.approx(1.16), 1.0)]
 
 
 def test_a_word_of_a_single_frame_is_found_to_within_a_frame() -> None:
@@ -118,23 +118,6 @@ def test_noisy_attention_still_gives_sharp_times(
     assert np.quantile(errors, 0.95) <= 3 * FRAME_S + 1e-9
 
 
-def test_speech_activity_trims_the_silence_around_words() -> None:
-    # The attention says only which half of the clip each word is in.
-    weights = looking_at([(0, 20), (20, 40)], 40)
-    activity = np.zeros(40)
-    activity[5:12] = activity[25:33] = 1.0
-    loose = align_words(weights, ["▁one", "▁two"])
-    assert [(word.start_s, word.end_s) for word in loose] == [
-        (0, pytest.approx(0.8)),
-        (pytest.approx(0.8), 1.6),
-    ]
-    trimmed = align_words(weights, ["▁one", "▁two"], speech_activity=activity * 0.9 + 0.05)
-    assert [(word.start_s, word.end_s) for word in trimmed] == [
-        (pytest.approx(0.2), pytest.approx(0.48)),
-        (pytest.approx(1.0), pytest.approx(1.32)),
-    ]
-
-
 def test_more_units_than_frames_share_the_frames() -> None:
     words = align_words(np.ones((5, 2)), ["▁a", "▁b", "▁c", "▁d", "▁e"])
     times = [word.start_s for word in words] + [words[-1].end_s]
@@ -161,7 +144,6 @@ def test_a_reading_without_words_has_no_times(units: list[str]) -> None:
         ((3, 0), {}, "at least one frame"),
         ((3,), {}, "expected 3 rows"),
         ((3, 4), {"token_scores": [0.0]}, "1 token scores; expected 3"),
-        ((3, 4), {"speech_activity": np.ones(5)}, r"expected \(4,\)"),
     ],
 )
 def test_arguments_that_contradict_each_other_are_refused(

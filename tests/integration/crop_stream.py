@@ -10,7 +10,7 @@ import numpy as np
 from gorggle import AudioChunk, MouthCrops
 from gorggle_server.media.byte_pipe import BytePipe
 from gorggle_server.settings import ServerSettings
-from gorggle_server.streaming.media_pipeline import create_media_pipeline
+from gorggle_server.streaming.media_pipeline import ContainerPipeline
 from gorggle_server.types import RecognitionOptions
 
 
@@ -19,9 +19,9 @@ def extract_crops_and_audio(path: Path) -> tuple[tuple[tuple[int, np.ndarray], .
     """Return each face's first frame and crops (T, 96, 96), and the audio: int16 (S,), 16 kHz."""
     content = path.read_bytes()
     pipe = BytePipe(len(content) + 1)
-    pipe.try_write(content)
+    pipe.write(content)
     pipe.close()
-    perception = create_media_pipeline(pipe, RecognitionOptions("any"), ServerSettings(), 1000.0)
+    perception = ContainerPipeline(pipe, RecognitionOptions("any"), ServerSettings(), 1000.0)
     for _ in perception.steps():
         pass
     tracks = tuple((track.start, np.stack(track.crops)) for track in perception.buffer.tracks.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import time
 from collections.abc import Iterator
 
@@ -19,7 +20,7 @@ from pydantic import ValidationError
 from gorggle import Client, GorggleError
 from gorggle.v1 import lip_reading_pb2, lip_reading_pb2_grpc
 from gorggle_server.errors import InvalidRequestError
-from gorggle_server.grpc_server.channelz import ChannelzServer
+from gorggle_server.grpc_server.channelz import start_channelz
 from gorggle_server.grpc_server.event_loop_watchdog import EventLoopWatchdog
 from gorggle_server.inference.device_health import GpuCollector
 from gorggle_server.settings import ServerSettings
@@ -235,11 +236,13 @@ def test_a_dead_loop_is_not_live(observed: RunningServer, monkeypatch: pytest.Mo
 
 
 def test_channelz_shows_the_server_and_its_calls_on_loopback() -> None:
-    with running_server(channelz_listen="127.0.0.1:0") as running:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with running_server(channelz_listen=address) as running:
         with Client(running.address) as client:
             client.models()
-        assert running.server._channelz is not None
-        with grpc.insecure_channel(f"127.0.0.1:{running.server._channelz.port}") as channel:
+        with grpc.insecure_channel(address) as channel:
             stub = channelz_pb2_grpc.ChannelzStub(channel)
             servers = stub.GetServers(channelz_pb2.GetServersRequest(), timeout=10).server
         assert max(server.data.calls_succeeded for server in servers) >= 1
@@ -255,8 +258,5 @@ def test_channelz_is_off_by_default_and_never_beyond_loopback(server: RunningSer
 
 
 def test_a_channelz_address_in_use_is_reported(server: RunningServer) -> None:
-    async def start() -> None:
-        await ChannelzServer(server.address).start()
-
     with pytest.raises(InvalidRequestError, match=server.address):
-        server.call(start())
+        server.call(start_channelz(server.address))

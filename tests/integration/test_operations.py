@@ -128,4 +128,4 @@ def test_an_address_in_use_is_reported(observed: RunningServer) -> None:
     assert observed.server.http_server is not None
     taken = f"127.0.0.1:{observed.server.http_server.port}"
     with pytest.raises(InvalidRequestError, match=taken):
-        HttpServer(taken, ServerMetrics("0").registry, lambda: True).start()
+        HttpServer(taken, ServerMetrics("0").registry, lambda: True, lambda: True).start()

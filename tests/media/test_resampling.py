@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from gorggle_server.errors import OutOfRangeError
 from gorggle_server.media.audio_resampler import AudioSamples
-from gorggle_server.media.demuxer import Decoded, MediaEnd, MediaLimits, StreamInfo
+from gorggle_server.media.demuxer import Decoded, MediaEnd, StreamInfo
 from gorggle_server.media.packet_decoders import VideoFrame
 from gorggle_server.media.resampling import (
     MAX_HELD_PIXELS,
@@ -29,6 +29,7 @@ from gorggle_server.media.resampling import (
 )
 from gorggle_server.media.timestamps import MAX_GAP_S, TimestampNormalizer
 from gorggle_server.timebase import SAMPLE_RATE_HZ
+from gorggle_server.types import MediaLimits
 from tests.media.samples import BURSTS_S, LIMITS, Seen, clip, onsets_s
 
 
@@ -204,7 +205,6 @@ def test_large_images_are_not_held_in_numbers_for_late_audio() -> None:
 def test_a_start_that_the_header_forges_is_not_believed() -> None:
     items = timed(interleaved(images(25, 2.0), audio(0.0, 2.0)), info(video_start_s=0.0, audio_start_s=-1e6))
     assert levels(items) == list(range(50))
-    assert end(items).clock_jumps == 0
 
 
 def test_gaps_in_the_audio_are_silent_and_overlaps_are_dropped() -> None:
@@ -225,7 +225,6 @@ def test_a_gap_of_audio_is_filled_in_chunks() -> None:
 def test_a_still_image_under_long_audio_stands_as_long_as_it_is_shown() -> None:
     items = timed(interleaved([image(0.0, 1), image(200.0, 2)], audio(0.0, 201.0)))
     assert levels(items).count(1) == 2501
-    assert end(items).clock_jumps == 0
 
 
 @pytest.mark.parametrize("forged_s", [1e5, 1e12, -1e9, MAX_GAP_S + 5])
@@ -238,7 +237,6 @@ def test_one_forged_timestamp_does_not_emit_frames_without_end_nor_upset_the_res
     assert len(levels(found)) == pytest.approx(100, abs=2)
     assert levels(found)[60:98] == list(range(60, 98))
     assert len(waveform(found)) == 64_000
-    assert end(found).clock_jumps == 1
 
 
 def test_when_both_clocks_leap_images_and_audio_stay_in_step() -> None:
@@ -252,7 +250,6 @@ def test_when_both_clocks_leap_images_and_audio_stay_in_step() -> None:
     heard = waveform(items)
     assert len(heard) == 64_000
     assert (heard[32_000:] == 2000).all()
-    assert end(items).clock_jumps == 1
 
 
 def test_a_clock_reset_to_zero_is_continued() -> None:
@@ -289,12 +286,12 @@ def test_media_beyond_the_limit_of_length_is_refused(items: list[Any]) -> None:
 
 def test_how_the_decoding_went_is_passed_on() -> None:
     items = list(resample(iter([ONLY_VIDEO, *images(25, 1.0), MediaEnd(7, truncated=True)]), LIMITS))
-    assert items[-1] == EndOfStream(frames=25, samples=0, broken_packets=7, truncated=True, clock_jumps=0)
-    assert end(items).duration_s == 1.0
+    assert items[-1] == EndOfStream(frames=25, samples=0, broken_packets=7, truncated=True)
 
 
 def test_media_in_which_nothing_is_to_be_decoded_has_no_frames() -> None:
-    assert end(timed([], StreamInfo("test", "h264", "aac"))).duration_s == 0
+    nothing = end(timed([], StreamInfo("test", "h264", "aac")))
+    assert (nothing.frames, nothing.samples) == (0, 0)
 
 
 times = st.one_of(
@@ -334,7 +331,6 @@ def test_a_clock_forgets_the_oldest_of_many_offsets() -> None:
         placed_s = clock.normalize(clock.video, 1e6 * (leap + 1))
         clock.video.end_s = placed_s + 0.04
     assert clock.video.end_s == pytest.approx(4.0)
-    assert clock.clock_jumps == 100
 
 
 def test_long_audio_is_split_into_chunks_of_a_second() -> None:

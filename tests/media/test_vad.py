@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 from gorggle_server.media import vad
 from gorggle_server.media.vad import (
     SpeechLevelEstimator,
-    estimate_speech_levels,
-    estimate_speech_probability,
     levels_to_probability,
 )
 
@@ -40,6 +38,15 @@ def noise(duration_s: float, level: float, seed: int = 1) -> NDArray[np.float64]
 
 def int16(audio: NDArray[np.float64]) -> NDArray[np.int16]:
     return np.clip(audio, -32768, 32767).astype(np.int16)
+
+
+def estimate_speech_levels(wav: NDArray[np.int16]) -> NDArray[np.float32]:
+    estimator = SpeechLevelEstimator()
+    return np.concatenate([estimator.push(wav), estimator.flush()])
+
+
+def estimate_speech_probability(wav: NDArray[np.int16]) -> NDArray[np.float32]:
+    return levels_to_probability(estimate_speech_levels(wav))
 
 
 def share_of_speech(probability: NDArray[np.float32], start_s: float, end_s: float) -> float:

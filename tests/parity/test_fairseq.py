@@ -15,7 +15,7 @@ from gorggle_server.avhubert import beam_search, info
 from gorggle_server.avhubert.config import ModelConfig
 from gorggle_server.avhubert.decoder import Decoder
 from gorggle_server.avhubert.encoder import TransformerEncoder
-from gorggle_server.avhubert.tokenizer import Vocabulary, load_dictionary
+from gorggle_server.avhubert.tokenizer import Vocabulary
 from tests.parity import reference_toolkit
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "avhubert"
@@ -218,12 +218,6 @@ def test_some_searches_end_before_their_limit(fairseq: Any) -> None:
                 lengths |= {len(hypothesis.tokens) for hypothesis in of_clip}
     assert min(lengths) < 8
     assert max(lengths) == 15
-
-
-def test_a_dictionary_file_yields_the_same_tokens(fairseq: Any) -> None:
-    theirs = fairseq.data.Dictionary.load(str(GOLDEN / "dict.wrd.txt"))
-    with (GOLDEN / "dict.wrd.txt").open(encoding="utf-8") as lines:
-        assert load_dictionary(lines) == theirs.symbols
 
 
 def test_units_are_spelled_the_same(fairseq: Any) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import itertools
 import time
-from concurrent.futures import CancelledError, Future, wait
+from concurrent.futures import CancelledError, Future
 
 import numpy as np
 import pytest
@@ -104,10 +104,7 @@ class BackendConformance:
 
     def test_a_cancelled_window_disturbs_no_other(self, backend: InferenceBackend) -> None:
         key = (25, Modality.AUDIO_VISUAL, 0, 0)
-        futures = [
-            backend.submit(MODEL, make_window(25), OPTIONS[0], stream=stream, utterance=stream)
-            for stream in range(6)
-        ]
+        futures = [backend.submit(MODEL, make_window(25), OPTIONS[0], stream=stream) for stream in range(6)]
         futures[0].cancel()
         time.sleep(0.03)  # by now some are being read
         futures[3].cancel()
@@ -115,24 +112,6 @@ class BackendConformance:
         assert kept
         for future in kept:
             assert_same(future.result(60), alone()[key])
-
-    def test_a_newer_request_supersedes_interim_ones_of_the_same_utterance(
-        self, backend: InferenceBackend
-    ) -> None:
-        interim = [
-            backend.submit(MODEL, make_window(40), OPTIONS[0], interim=True, stream=1, utterance="u")
-            for _ in range(3)
-        ]
-        other = backend.submit(MODEL, make_window(40), OPTIONS[0], interim=True, stream=2, utterance="u")
-        final = backend.submit(MODEL, make_window(40), OPTIONS[0], stream=1, utterance="u")
-        later = backend.submit(MODEL, make_window(40), OPTIONS[0], interim=True, stream=1, utterance="u")
-        wait([*interim, other, final, later], 60)
-        assert_same(other.result(0), final.result(0))
-        assert_same(later.result(0), final.result(0))
-        for future in interim:
-            # Done in time, or given up: never lost.
-            if not future.cancelled():
-                assert_same(future.result(0), final.result(0))
 
     def test_an_unknown_model_is_refused_at_once(self, backend: InferenceBackend) -> None:
         with pytest.raises(NotFoundError, match=MODEL):

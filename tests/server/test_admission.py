@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gorggle_server.admission.controller import AdmissionController, ResourceLimit
+from gorggle_server.admission.controller import AdmissionController, Resource, ResourceLimit
 from gorggle_server.admission.cpu_accounting import CpuTimer
 from gorggle_server.errors import OverloadedError
 
@@ -56,7 +56,7 @@ def test_measurements_replace_the_estimate(clock: Clock) -> None:
     with contextlib.ExitStack() as places:
         assert admit_streams(admission, places) == 2
         run(admission, clock, 0.02)
-        assert 0.04 <= admission.expected_device_load < 0.16
+        assert 0.04 <= admission.get_expected_load(Resource.DEVICE) < 0.16
         assert 10 < 2 + admit_streams(admission, places) <= 40
 
 
@@ -79,7 +79,7 @@ def test_a_released_slot_can_be_acquired(clock: Clock) -> None:
         with admission.admit_stream("c"):
             assert admission.live_streams == 2
     assert admission.live_streams == 0
-    assert admission.expected_device_load == 0
+    assert admission.get_expected_load(Resource.DEVICE) == 0
 
 
 def test_the_first_stream_is_served_however_slow_the_device(clock: Clock) -> None:
@@ -109,9 +109,9 @@ def test_streams_are_limited_by_cpu_time_while_the_device_is_idle(clock: Clock) 
         for _ in range(600):
             clock.now_s += 0.1
             for use in uses:
-                use._finished_s += 0.03  # each keeps 30 % of a CPU busy
+                use._finished_processes_s += 0.03  # each keeps 30 % of a CPU busy
             admission.record_device_time("unknown", 0.0)
-        assert admission.expected_cpu_load == pytest.approx(1.2, abs=0.1)
+        assert admission.get_expected_load(Resource.CPU) == pytest.approx(1.2, abs=0.1)
         places.enter_context(admission.admit_stream("fifth"))
         with pytest.raises(OverloadedError, match="CPU time"), admission.admit_stream("sixth"):
             pass
@@ -123,7 +123,7 @@ def test_a_model_on_the_cpu_takes_cpu_time(clock: Clock) -> None:
     )
     with admission.admit_stream(0):
         run(admission, clock, 0.4, seconds=300)
-        assert admission.expected_cpu_load == pytest.approx(0.8, abs=0.05)
+        assert admission.get_expected_load(Resource.CPU) == pytest.approx(0.8, abs=0.05)
 
 
 def test_the_learnt_cost_survives_an_idle_hour(clock: Clock) -> None:
@@ -142,8 +142,8 @@ def test_a_stream_that_has_left_is_charged_for_all_that_it_took(clock: Clock) ->
     with admission.admit_stream("stays"):
         with admission.admit_stream("leaves") as use:
             clock.now_s += 6.0
-            use._finished_s = 0.5
-        assert admission.expected_cpu_load > 0
+            use._finished_processes_s = 0.5
+        assert admission.get_expected_load(Resource.CPU) > 0
 
 
 def test_the_first_seconds_of_streams_are_not_measured(clock: Clock) -> None:
@@ -194,10 +194,12 @@ def test_gil_time_is_counted_separately_from_decoder_time(clock: Clock) -> None:
         for _ in range(600):
             clock.now_s += 0.1
             for use in uses:
-                use._finished_s += 0.05  # half a CPU each, of which its own thread takes two fifths
-                use._finished_thread_s += 0.019
+                use._finished_processes_s += (
+                    0.031  # half a CPU each, of which its own thread takes two fifths
+                )
+                use._finished_threads_s += 0.019
             admission.record_device_time("unknown", 0.0)
-        assert admission.expected_cpu_load == pytest.approx(2.5, abs=0.2)
+        assert admission.get_expected_load(Resource.CPU) == pytest.approx(2.5, abs=0.2)
         places.enter_context(admission.admit_stream("sixth"))
         with (
             pytest.raises(OverloadedError, match="CPU time of one Python process"),

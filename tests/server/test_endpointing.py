@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from gorggle_server.streaming.endpointing import Endpointer, EndpointingOptions, FrameSpan
 from gorggle_server.types import EndpointingConfig
 
-OPTIONS = EndpointingOptions()
+OPTIONS = EndpointingOptions.from_config(EndpointingConfig())
 curves = st.lists(st.floats(0, 1), max_size=700)
 
 
@@ -108,9 +109,9 @@ def test_endpoint_silence_and_threshold_are_configurable() -> None:
 
 
 def test_the_defaults_in_seconds_are_those_in_frames() -> None:
-    assert EndpointingOptions.from_config(EndpointingConfig()) == EndpointingOptions()
+    assert EndpointingOptions(0.5, 0.35, 5, 11, 500) == OPTIONS
 
 
 @pytest.mark.parametrize(("asked", "live"), [(11, 9), (25, 23), (5, 4), (3, 3)])
 def test_the_live_endpoint_silence_compensates_for_smoothing(asked: int, live: int) -> None:
-    assert EndpointingOptions(endpoint_silence_frames=asked).for_live_audio().endpoint_silence_frames == live
+    assert replace(OPTIONS, endpoint_silence_frames=asked).for_live_audio().endpoint_silence_frames == live

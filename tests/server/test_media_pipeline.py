@@ -42,7 +42,7 @@ def test_frames_are_skipped_only_with_audio_and_without_live_input(
     pipe.write(data)
     pipe.close()
     options = RecognitionOptions(model="", modality=modality, live=live)
-    perceived = media_pipeline.create_media_pipeline(pipe, options, ServerSettings(), 3600.0)
+    perceived = media_pipeline.ContainerPipeline(pipe, options, ServerSettings(), 3600.0)
     for number, events in enumerate(perceived.steps()):
         list(events)
         if number == 8:
@@ -56,7 +56,7 @@ def test_the_scene_of_a_file_is_looked_at_every_ten_frames_only() -> None:
     pipe = BytePipe(len(data) + 1)
     pipe.write(data)
     pipe.close()
-    perceived = media_pipeline.create_media_pipeline(
+    perceived = media_pipeline.ContainerPipeline(
         pipe, RecognitionOptions(model="", modality=Modality.AUDIO_VISUAL), ServerSettings(), 3600.0
     )
     looks = sum(1 for _ in perceived.steps())

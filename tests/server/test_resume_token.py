@@ -16,10 +16,10 @@ from gorggle_server.streaming.endpointing import EndpointingOptions, FrameSpan
 from gorggle_server.streaming.noise_gate import AudioVadGate
 from gorggle_server.streaming.resume_token import MAX_TOKEN_BYTES, REPLAY_MARGIN_FRAMES, ResumeToken
 from gorggle_server.streaming.stream_buffer import StreamBuffer
-from gorggle_server.types import ChannelCheckpoint, StreamCheckpoint
+from gorggle_server.types import ChannelCheckpoint, EndpointingConfig, StreamCheckpoint
 from gorggle_server.vision.lip_activity import CropVoiceActivityDetector
 
-OPTIONS = EndpointingOptions(max_frames=60)
+OPTIONS = EndpointingOptions.from_config(EndpointingConfig(max_utterance_s=2.4))
 
 STATE = StreamCheckpoint(
     final_end=400,

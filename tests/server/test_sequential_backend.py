@@ -29,8 +29,6 @@ class SequentialBackend:
         *,
         interim: bool = False,
         stream: Hashable = None,
-        utterance: Hashable = None,
-        deadline: float | None = None,
     ) -> Future[list[Hypothesis]]:
         if model not in self._recognizers:
             raise NotFoundError(f"model {model!r} does not exist; available: {', '.join(self._recognizers)}")

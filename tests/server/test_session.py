@@ -99,7 +99,7 @@ class EchoBackend:
         self.windows: list[InferenceInput] = []
 
     def submit(
-        self, model: str, window: InferenceInput, options: DecodingOptions, *, interim: bool = False
+        self, window: InferenceInput, options: DecodingOptions, *, interim: bool = False
     ) -> Future[list[Hypothesis]]:
         self.windows.append(window)
         text = f"{'interim ' if interim else ''}{window.modality.name.lower()}"
@@ -111,7 +111,7 @@ class EchoBackend:
 def run_session(perception: ScriptedPipeline, **options: object) -> tuple[list[Event], EchoBackend]:
     events: list[Event] = []
     backend = EchoBackend()
-    RecognitionSession(perception, RecognitionOptions("m", **options), backend, events.append).run()  # type: ignore[arg-type]
+    RecognitionSession(perception, RecognitionOptions("m", **options), backend.submit, events.append).run()  # type: ignore[arg-type]
     return events, backend
 
 
@@ -278,7 +278,7 @@ def test_a_session_that_is_stopped_gives_up_its_windows() -> None:
     backend = StuckBackend()
     events: list[Event] = []
     session = RecognitionSession(
-        ScriptedPipeline(200, TALK, {}), RecognitionOptions("m"), backend, events.append
+        ScriptedPipeline(200, TALK, {}), RecognitionOptions("m"), backend.submit, events.append
     )
     thread = threading.Thread(target=session.run, daemon=True)
     thread.start()
@@ -306,13 +306,7 @@ class WordBackend:
         self._misread = misread or {}
 
     def submit(
-        self,
-        model: str,
-        window: InferenceInput,
-        options: DecodingOptions,
-        *,
-        interim: bool = False,
-        **_: object,
+        self, window: InferenceInput, options: DecodingOptions, *, interim: bool = False
     ) -> Future[list[Hypothesis]]:
         self.calls += 1
         self.searches.append(options)
@@ -337,7 +331,7 @@ def run_live(
 ) -> tuple[list[Event], list[Segment]]:
     events: list[Event] = []
     asked = RecognitionOptions("m", interim_results=True, **options)  # type: ignore[arg-type]
-    RecognitionSession(perception, asked, backend, events.append).run()
+    RecognitionSession(perception, asked, backend.submit, events.append).run()
     return events, filter_events(events, Segment)
 
 
@@ -418,7 +412,9 @@ def test_a_live_utterance_is_decoded_speculatively_during_its_pause() -> None:
     backend = WordBackend()
     events: list[Event] = []
     options = RecognitionOptions("m", live=True)
-    RecognitionSession(ScriptedPipeline(200, TALK, {1: TALK}, step=2), options, backend, events.append).run()
+    RecognitionSession(
+        ScriptedPipeline(200, TALK, {1: TALK}, step=2), options, backend.submit, events.append
+    ).run()
     assert [segment.best.text for segment in filter_events(events, Segment)] == [
         segment.best.text for segment in filter_events(run_backend(WordBackend()), Segment)
     ]
@@ -428,7 +424,7 @@ def test_a_live_utterance_is_decoded_speculatively_during_its_pause() -> None:
 def run_backend(backend: WordBackend) -> list[Event]:
     events: list[Event] = []
     RecognitionSession(
-        ScriptedPipeline(200, TALK, {1: TALK}), RecognitionOptions("m"), backend, events.append
+        ScriptedPipeline(200, TALK, {1: TALK}), RecognitionOptions("m"), backend.submit, events.append
     ).run()
     return events
 
@@ -456,7 +452,7 @@ def test_final_segments_are_not_decoded_again_after_a_resume() -> None:
     RecognitionSession(
         ScriptedPipeline(200, TALK, {7: TALK}),
         RecognitionOptions("m", activity_events=True),
-        backend,
+        backend.submit,
         again.append,
         resume_state=ResumeState(before),
     ).run()

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from gorggle_server.vision.face_detector import BoundingBox
 from gorggle_server.vision.face_tracker import TrackedFace
 from gorggle_server.vision.frame_skipping import AnalyzedFrame
+from gorggle_server.vision.mouth_cropper import MAX_ABSENCE_FRAMES
 from gorggle_server.vision.mouth_tracker import (
     FACE_BOX_INTERVAL_FRAMES,
-    MAX_ABSENCE_FRAMES,
     FrameResult,
     MouthTracker,
     MouthUpdate,
@@ -113,7 +113,7 @@ def test_landmarks_that_put_a_face_beyond_all_bounds_tell_no_place() -> None:
     landmarks = finder().predict_landmarks(speaking(0), BoundingBox(200, 100, 400, 300))
     frame = AnalyzedFrame(0, speaking(0), [])
     for side, is_reported in ((200.0, True), (1e9, False), (float("nan"), False)):
-        face = TrackedFace(1, BoundingBox.from_centre((300.0, 200.0), side), landmarks, 1.0)
+        face = TrackedFace(1, BoundingBox.from_centre((300.0, 200.0), side), landmarks)
         assert (_MouthTrack(1, 0, previews=False).update(frame, face).box is not None) == is_reported
 
 

@@ -94,11 +94,7 @@ def _extract_vocabulary(task_state: object) -> tuple[list[str], bytes | None]:
 def _extract_config(root: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
     """Return the encoder's fields, the decoder's fields (in old checkpoints under ``args``) and the modalities."""
     configuration = _unwrap_fields(root.get("cfg"))
-    decoder = (
-        _unwrap_fields((configuration or {}).get("model"))
-        if configuration
-        else _unwrap_fields(root.get("args"))
-    )
+    decoder = _unwrap_fields(configuration.get("model") if configuration else root.get("args"))
     if not decoder:
         raise ModelFormatError(
             "the checkpoint has neither cfg.model nor args, which contain the model's dimensions"

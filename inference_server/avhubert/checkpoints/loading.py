@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from gorggle_server.avhubert.checkpoints import fairseq_checkpoint, safetensors_file, torch_archive
 from gorggle_server.avhubert.checkpoints.model_card import validate_card
-from gorggle_server.avhubert.checkpoints.stored_model import COUNTERS, LazyTensor, StoredModel
+from gorggle_server.avhubert.checkpoints.stored_model import (
+    COUNTERS,
+    StoredModel,
+    find_problems,
+    validate_weights,
+)
 from gorggle_server.avhubert.config import ModelConfig
 from gorggle_server.avhubert.model import Model
 from gorggle_server.avhubert.network import AVHubertNetwork
@@ -70,7 +73,8 @@ def convert(
     to_dtype = None if dtype is None else _parse_dtype(dtype)
     added = validate_card(card or {})
     with _open_model(pt_path) as stored:
-        state = {name: unread.read() for name, unread in stored.validate().weights.items()}
+        validate_weights(stored.config, stored.tokens, stored.weights)
+        state = {name: unread.read() for name, unread in stored.weights.items()}
         merged = {**stored.card, **added}
         safetensors_file.write_model(
             Path(out_path), state, stored.config, stored.tokens, stored.sentencepiece_model, merged, to_dtype
@@ -103,7 +107,7 @@ def info(path: str | Path) -> dict[str, Any]:
             "modalities": list(stored.config.modalities),
             "config": stored.config.to_dict(),
             "card": stored.card,
-            "problems": stored.find_problems(),
+            "problems": find_problems(stored.config, stored.tokens, stored.weights),
         }
 
 
@@ -124,31 +128,11 @@ def save_model(
     card = validate_card(card)
     Vocabulary(tokens, sentencepiece_bytes)
     state = network.state_dict()
-    unread: dict[str, LazyTensor] = {
-        name: _InMemoryTensor(tensor) for name, tensor in state.items() if not name.endswith(COUNTERS)
-    }
-    StoredModel(config, tokens, sentencepiece_bytes, dict(card), unread, "memory").validate()
+    weights = {name: tensor for name, tensor in state.items() if not name.endswith(COUNTERS)}
+    validate_weights(config, tokens, weights)
     safetensors_file.write_model(
         Path(path), state, config, tokens, sentencepiece_bytes, card, _parse_dtype(dtype)
     )
-
-
-@dataclass(frozen=True)
-class _InMemoryTensor:
-    """A ``LazyTensor`` that is already in memory."""
-
-    value: Tensor
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.value.shape)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.value.dtype
-
-    def read(self) -> Tensor:
-        return self.value
 
 
 @contextmanager

@@ -45,52 +45,13 @@ class StoredModel:
     weights: Mapping[str, LazyTensor]
     layout: str
 
-    def find_problems(self) -> list[str]:
-        """List missing and unexpected weights and those of the wrong shape or dtype; empty for a complete model."""
-        expected = get_weight_shapes(self.config)
-        missing = sorted(set(expected) - set(self.weights))
-        unexpected = sorted(set(self.weights) - set(expected))
-        problems = [
-            f"{text} {_format_names(names)}"
-            for text, names in (("missing", missing), ("unexpected", unexpected))
-            if names
-        ]
-        for name in sorted(set(expected) & set(self.weights)):
-            found = self.weights[name]
-            if found.shape != expected[name]:
-                problems.append(f"{name} has shape {found.shape}; expected {expected[name]}")
-            elif not found.dtype.is_floating_point:
-                problems.append(f"{name} has type {found.dtype}; expected a floating-point type")
-        if len(self.tokens) != self.config.vocabulary_size:
-            problems.append(
-                f"the dictionary has {len(self.tokens)} tokens; expected {self.config.vocabulary_size}"
-            )
-        return problems
-
-    def validate(self) -> StoredModel:
-        """Return self if the model is complete.
-
-        Raises:
-            ModelFormatError: with the missing, unexpected and mismatched weights.
-        """
-        problems = self.find_problems()
-        if problems:
-            shown = "; ".join(problems[:_NAMES_IN_MESSAGES])
-            more = (
-                f"; and {len(problems) - _NAMES_IN_MESSAGES} more"
-                if len(problems) > _NAMES_IN_MESSAGES
-                else ""
-            )
-            raise ModelFormatError(f"the checkpoint's weights do not match its configuration: {shown}{more}")
-        return self
-
     def build_network(self, device: torch.device, dtype: torch.dtype) -> AVHubertNetwork:
         """Build the network and load its weights.
 
         Raises:
             ModelFormatError: the file is damaged, or its weights do not match its configuration.
         """
-        self.validate()
+        validate_weights(self.config, self.tokens, self.weights)
         network = build_meta_network(self.config)
         weights = {name: unread.read().to(device, dtype) for name, unread in self.weights.items()}
         network.load_state_dict(weights, strict=False, assign=True)
@@ -98,6 +59,40 @@ class StoredModel:
             if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):  # noqa: SLF001  torch has no public name for it
                 module.num_batches_tracked = torch.zeros((), dtype=torch.long, device=device)
         return network
+
+
+def find_problems(
+    config: ModelConfig, tokens: list[str], weights: Mapping[str, LazyTensor | Tensor]
+) -> list[str]:
+    """List missing and unexpected weights and those of the wrong shape or dtype; empty for a complete model."""
+    expected = get_weight_shapes(config)
+    missing = sorted(set(expected) - set(weights))
+    unexpected = sorted(set(weights) - set(expected))
+    problems = [
+        f"{text} {_format_names(names)}"
+        for text, names in (("missing", missing), ("unexpected", unexpected))
+        if names
+    ]
+    for name in sorted(set(expected) & set(weights)):
+        found = weights[name]
+        if tuple(found.shape) != expected[name]:
+            problems.append(f"{name} has shape {tuple(found.shape)}; expected {expected[name]}")
+        elif not found.dtype.is_floating_point:
+            problems.append(f"{name} has type {found.dtype}; expected a floating-point type")
+    if len(tokens) != config.vocabulary_size:
+        problems.append(f"the dictionary has {len(tokens)} tokens; expected {config.vocabulary_size}")
+    return problems
+
+
+def validate_weights(
+    config: ModelConfig, tokens: list[str], weights: Mapping[str, LazyTensor | Tensor]
+) -> None:
+    """Raise ModelFormatError with the missing, unexpected and mismatched weights, if there are any."""
+    problems = find_problems(config, tokens, weights)
+    if problems:
+        more = len(problems) - _NAMES_IN_MESSAGES
+        shown = "; ".join(problems[:_NAMES_IN_MESSAGES]) + (f"; and {more} more" if more > 0 else "")
+        raise ModelFormatError(f"the checkpoint's weights do not match its configuration: {shown}")
 
 
 def build_meta_network(config: ModelConfig) -> AVHubertNetwork:

@@ -14,13 +14,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import grpc
-from google.protobuf import any_pb2, duration_pb2
+from google.protobuf import any_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 
 from gorggle_server import errors
 from gorggle_server.grpc_server.interceptors.base import CallInterceptor, Context
+from gorggle_server.grpc_server.response_encoding import encode_duration
 from gorggle_server.logging_setup import request_id
 
 _log = logging.getLogger(__name__)
@@ -44,18 +45,12 @@ STATUS_BY_ERROR: tuple[tuple[type[errors.GorggleError], grpc.StatusCode, str], .
     (errors.NotFoundError, grpc.StatusCode.NOT_FOUND, "NOT_FOUND"),
     (errors.OverloadedError, grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"),
     (errors.IdleError, grpc.StatusCode.DEADLINE_EXCEEDED, "IDLE"),
-    (errors.DeadlineError, grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE"),
     (errors.NotReadyError, grpc.StatusCode.UNAVAILABLE, "NOT_READY"),
     (errors.SupersededError, grpc.StatusCode.ABORTED, "SUPERSEDED"),
     (errors.DataLossError, grpc.StatusCode.DATA_LOSS, "DATA_LOSS"),
     # A broken model is a fault of the server: its text is logged, not sent.
     (errors.ModelFormatError, grpc.StatusCode.INTERNAL, "INTERNAL"),
 )
-
-
-def get_status_code(error: Exception) -> grpc.StatusCode:
-    """Return the status that an error ends a call with; INTERNAL for unexpected errors."""
-    return _classify(error)[0]
 
 
 def _classify(error: Exception) -> tuple[grpc.StatusCode, str]:
@@ -113,9 +108,7 @@ def _encode_status(code: grpc.StatusCode, reason: str, text: str, error: Excepti
         violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=text)
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
     if isinstance(error, errors.OverloadedError):
-        delay = duration_pb2.Duration()
-        delay.FromNanoseconds(int(error.retry_after_s * 1e9))
-        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+        details.append(error_details_pb2.RetryInfo(retry_delay=encode_duration(error.retry_after_s)))
     status = status_pb2.Status(code=code.value[0], message=text)
     for detail in details:
         packed = any_pb2.Any()

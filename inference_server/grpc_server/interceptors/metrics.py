@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import grpc
@@ -24,23 +24,26 @@ class CallMetricsInterceptor(CallInterceptor):
     @asynccontextmanager
     async def wrap_call(self, details: grpc.HandlerCallDetails, context: Context) -> AsyncIterator[None]:
         """Measure the call. Only registered methods reach interceptors, so unknown method names create no metric series."""
-        began, code = time.monotonic(), grpc.StatusCode.OK
-        try:
+        began, method = time.monotonic(), details.method.rpartition("/")[2]
+        with report_status(
+            context, lambda code: self._metrics.observe_request(method, code.name, time.monotonic() - began)
+        ):
             yield
-        except (asyncio.CancelledError, GeneratorExit):
-            code = grpc.StatusCode.CANCELLED
-            raise
-        except aio.AbortError:
-            code = get_call_status(context)
-            raise
-        finally:
-            method = details.method.rpartition("/")[2]
-            self._metrics.observe_request(method, code.name, time.monotonic() - began)
 
 
-def get_call_status(context: Context) -> grpc.StatusCode:
-    """Return the status that a call ended with; grpc.aio reports its number."""
-    number: Any = context.code()
-    return next(
-        (code for code in grpc.StatusCode if number in (code, code.value[0])), grpc.StatusCode.UNKNOWN
-    )
+@contextmanager
+def report_status(context: Context, report: Callable[[grpc.StatusCode], None]) -> Iterator[None]:
+    """Call ``report`` with the status that a call ends with inside the block."""
+    code = grpc.StatusCode.OK
+    try:
+        yield
+    except (asyncio.CancelledError, GeneratorExit):
+        code = grpc.StatusCode.CANCELLED
+        raise
+    except aio.AbortError:
+        number: Any = context.code()  # grpc.aio reports the number
+        known = (code for code in grpc.StatusCode if number in (code, code.value[0]))
+        code = next(known, grpc.StatusCode.UNKNOWN)
+        raise
+    finally:
+        report(code)

@@ -7,17 +7,15 @@ Everything but the endpoint is set by the standard OTEL_… variables.
 
 from __future__ import annotations
 
-import asyncio
+import functools
 import time
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
-from grpc import aio
 from opentelemetry import trace
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
@@ -26,10 +24,10 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from gorggle_server import logging_setup
 from gorggle_server.grpc_server.interceptors.base import CallInterceptor, Context
-from gorggle_server.grpc_server.interceptors.metrics import get_call_status
+from gorggle_server.grpc_server.interceptors.metrics import report_status
 from gorggle_server.grpc_server.stream_observer import current_trace
 from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput
-from gorggle_server.inference.scheduler import InferenceBackend
+from gorggle_server.inference.scheduler import SubmitFunction
 from gorggle_server.observability.stage_timer import PipelineStage, StageTimer
 from gorggle_server.timebase import FRAME_RATE_HZ
 from gorggle_server.types import Hypothesis
@@ -58,11 +56,6 @@ class Tracing:
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self.tracer = self._provider.get_tracer("gorggle", version)
 
-    @classmethod
-    def to_otlp_endpoint(cls, version: str, endpoint: str) -> Tracing:
-        """Export by OTLP over HTTP to an endpoint such as http://127.0.0.1:4318/v1/traces."""
-        return cls(version, OTLPSpanExporter(endpoint=endpoint))
-
     def create_interceptor(self) -> TracingInterceptor:
         """Return the interceptor that traces calls."""
         return TracingInterceptor(self)
@@ -90,9 +83,18 @@ class CallTrace:
                 span.set_attribute("gorggle.frames_with_faces", timer.frames_with_faces)
             span.end(activity.last_ns)
 
-    def wrap_backend(self, backend: InferenceBackend) -> InferenceBackend:
-        """Return a backend that traces the requests of this call."""
-        return TracedBackend(backend, self)
+    def wrap_submit(self, submit: SubmitFunction) -> SubmitFunction:
+        """Return a function that traces the requests of this call."""
+
+        def traced(
+            window: InferenceInput, options: DecodingOptions, *, interim: bool = False
+        ) -> Future[list[Hypothesis]]:
+            submitted_ns = time.time_ns()
+            result = submit(window, options, interim=interim)
+            result.add_done_callback(lambda done: self.record_utterance(window, interim, submitted_ns, done))
+            return result
+
+        return traced
 
     def set_attributes(self, **attributes: float | str) -> None:
         """Add attributes to the call's span."""
@@ -129,34 +131,6 @@ class CallTrace:
         inference.end(now_ns)
 
 
-class TracedBackend:
-    """Traces the requests of one call."""
-
-    def __init__(self, backend: InferenceBackend, call: CallTrace) -> None:
-        self._backend, self._call = backend, call
-
-    def submit(
-        self,
-        model: str,
-        window: InferenceInput,
-        options: DecodingOptions,
-        *,
-        interim: bool = False,
-        stream: Hashable = None,
-        utterance: Hashable = None,
-        deadline: float | None = None,
-    ) -> Future[list[Hypothesis]]:
-        """Queue a window; see ``InferenceBackend``."""
-        submitted_ns = time.time_ns()
-        result = self._backend.submit(
-            model, window, options, interim=interim, stream=stream, utterance=utterance, deadline=deadline
-        )
-        result.add_done_callback(
-            lambda done: self._call.record_utterance(window, interim, submitted_ns, done)
-        )
-        return result
-
-
 class TracingInterceptor(CallInterceptor):
     """Opens a span around each call, as part of the caller's trace if there is one."""
 
@@ -180,17 +154,8 @@ class TracingInterceptor(CallInterceptor):
         )
         current_trace.set(CallTrace(self._tracer, span))
         logging_setup.trace_id.set(trace.format_trace_id(span.get_span_context().trace_id))
-        code = grpc.StatusCode.OK
-        try:
+        with report_status(context, functools.partial(_end_span, span)):
             yield
-        except (asyncio.CancelledError, GeneratorExit):
-            code = grpc.StatusCode.CANCELLED
-            raise
-        except aio.AbortError:
-            code = get_call_status(context)
-            raise
-        finally:
-            _end_span(span, code)
 
 
 def _end_span(span: Span, code: grpc.StatusCode) -> None:

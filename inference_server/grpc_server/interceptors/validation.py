@@ -12,7 +12,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from gorggle_server.errors import InvalidRequestError
-from gorggle_server.grpc_server.interceptors.base import Context, HandlerInterceptor
+from gorggle_server.grpc_server.interceptors.base import Context, Handler, HandlerInterceptor
 
 Deserializer = Callable[[bytes], Any]
 
@@ -33,18 +33,14 @@ class RequestValidationInterceptor(HandlerInterceptor):
 
         return parsed
 
-    def _wrap_unary(
-        self, handler: Callable[..., Any], details: grpc.HandlerCallDetails
-    ) -> Callable[..., Any]:
-        return super()._wrap_unary(_wrap_handler(handler, details.method), details)
+    def _wrap_unary(self, handler: Handler, details: grpc.HandlerCallDetails) -> Handler:
+        return _wrap_handler(handler, details.method)
 
-    def _wrap_streaming(
-        self, handler: Callable[..., Any], details: grpc.HandlerCallDetails
-    ) -> Callable[..., Any]:
-        return super()._wrap_streaming(_wrap_handler(handler, details.method), details)
+    def _wrap_streaming(self, handler: Handler, details: grpc.HandlerCallDetails) -> Handler:
+        return _wrap_handler(handler, details.method)
 
 
-def _wrap_handler(behaviour: Callable[..., Any], method: str) -> Callable[..., Any]:
+def _wrap_handler(behaviour: Handler, method: str) -> Handler:
     """Return the handler with its requests checked: one, or an iterator of them."""
 
     def checked(request: Any) -> Any:
