@@ -28,9 +28,9 @@ from infrastructure.messaging import Queue, Topic
 from infrastructure.naming import Names
 from infrastructure.packaging import build
 from infrastructure.packaging.package import Packages
+from infrastructure.pipeline import Pipeline
 from infrastructure.resource_references import ResourceReferences
 from infrastructure.secrets import Credentials
-from infrastructure.state_machine import Pipeline
 from infrastructure.storage import Bucket, BucketSpec, Table
 from infrastructure.website import Website
 

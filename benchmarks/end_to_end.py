@@ -40,7 +40,7 @@ from gorggle_server.avhubert.audio_features import audio_features
 from gorggle_server.avhubert.tokenizer import RESERVED_TOKENS, WORD_START, Vocabulary
 from gorggle_server.inference.recognizer import InferenceInput, Recognizer
 from gorggle_server.observability.stage_timer import PipelineStage, StageTimer
-from gorggle_server.types import Modality
+from gorggle_server.recognition_options import Modality
 from training.clips import demo_scene, write_clip
 
 FRAME_RATE_HZ, SAMPLE_RATE_HZ = 25, 16_000

@@ -32,10 +32,10 @@ from benchmarks.command import DEMO, make_parser
 from benchmarks.server_process import ServerProcess
 from gorggle_server.media.byte_pipe import BytePipe
 from gorggle_server.observability.stage_timer import StageTimer
+from gorggle_server.recognition_options import Modality, RecognitionOptions
 from gorggle_server.settings import ServerSettings
 from gorggle_server.streaming.endpointing import FrameSpan
 from gorggle_server.streaming.media_pipeline import ContainerPipeline
-from gorggle_server.types import Modality, RecognitionOptions
 from tests.clips import read_clip
 
 MAX_REFUSAL_S = 0.1

@@ -10,8 +10,8 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from gorggle_server.timebase import MOUTH_CROP_SIZE_PX
-from gorggle_server.types import (
+from gorggle_server.input_format import MOUTH_CROP_SIZE_PX
+from gorggle_server.recognition_options import (
     DECODER_MEMORY_BYTES,
     DECODER_TIMEOUT_S,
     EndpointingConfig,

@@ -13,7 +13,7 @@ from infrastructure.gpu_fleet import GpuFleet
 from infrastructure.http_api import Api
 from infrastructure.lambda_function import LambdaFunction
 from infrastructure.messaging import Queue, Topic
-from infrastructure.state_machine import Pipeline
+from infrastructure.pipeline import Pipeline
 
 DEFAULT_PERIOD_S = 300
 # A starting fleet has no server at first. After this time it is late; jobs fail after fleetStartTimeoutS. Not every minute

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gorggle_server.timebase import MOUTH_CROP_SIZE_PX
+from gorggle_server.input_format import MOUTH_CROP_SIZE_PX
 from training import face_appearance, head_rendering
 from training.camera_simulation import (
     CameraEffects,

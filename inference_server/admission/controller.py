@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from gorggle_server.admission.cpu_accounting import CpuTimer
+from gorggle_server.admission.retry_delay import CAPACITY_RETRY_DELAY_S
 from gorggle_server.errors import OverloadedError
 
 # Time constant of the measurements: speech and silence of many streams average out over it.
@@ -24,7 +25,6 @@ _WARMUP_S = 120.0
 _STARTUP_GRACE_S = 5.0
 # Reading a process's CPU time takes some microseconds, and the device thread calls this for every utterance.
 _SAMPLING_INTERVAL_S = 0.5
-RETRY_AFTER_S = 5.0
 
 
 class Resource(Enum):
@@ -189,9 +189,9 @@ class _UsageAccount:
         if self._capacity and expected > self._capacity:
             raise OverloadedError(
                 f"{streams} live streams are served; one more would take {expected:.0%} of {resource.value}, more than the "
-                f"limit of {self._capacity:.0%}: try again in {RETRY_AFTER_S:g} s, or on another "
+                f"limit of {self._capacity:.0%}: try again in {CAPACITY_RETRY_DELAY_S:g} s, or on another "
                 "server",
-                RETRY_AFTER_S,
+                CAPACITY_RETRY_DELAY_S,
             )
 
     def _cost_per_stream(self) -> float:

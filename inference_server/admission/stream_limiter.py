@@ -6,9 +6,8 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 
+from gorggle_server.admission.retry_delay import STREAM_SLOT_RETRY_DELAY_S
 from gorggle_server.errors import NotReadyError, OverloadedError
-
-RETRY_AFTER_S = 2.0
 
 
 class StreamLimiter:
@@ -48,13 +47,14 @@ class StreamLimiter:
             raise NotReadyError("the server is shutting down: send the request to another one")
         if self.active_streams >= self._max_streams:
             raise OverloadedError(
-                f"all {self._max_streams} streams are in use: try again in {RETRY_AFTER_S:g} s", RETRY_AFTER_S
+                f"all {self._max_streams} streams are in use: try again in {STREAM_SLOT_RETRY_DELAY_S:g} s",
+                STREAM_SLOT_RETRY_DELAY_S,
             )
         limit = self._max_streams_per_caller
         if limit and self._active_by_caller[caller] >= limit:
             raise OverloadedError(
-                f"{caller} has {limit} streams already, the limit of one client: try again in {RETRY_AFTER_S:g} s",
-                RETRY_AFTER_S,
+                f"{caller} has {limit} streams already, the limit of one client: try again in {STREAM_SLOT_RETRY_DELAY_S:g} s",
+                STREAM_SLOT_RETRY_DELAY_S,
             )
         self.active_streams += 1
         self._active_by_caller[caller] += 1

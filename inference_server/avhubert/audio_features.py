@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gorggle_server.timebase import SAMPLE_RATE_HZ
+from gorggle_server.input_format import SAMPLE_RATE_HZ
 from gorggle_server.waveform import validate_waveform
 
 if TYPE_CHECKING:

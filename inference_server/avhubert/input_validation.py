@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gorggle_server.errors import InvalidRequestError
-from gorggle_server.timebase import MODEL_INPUT_SIZE_PX
+from gorggle_server.input_format import MODEL_INPUT_SIZE_PX
 
 Array: TypeAlias = Tensor | NDArray[np.generic]
 

@@ -15,7 +15,7 @@ from gorggle_server.avhubert.input_validation import Array
 from gorggle_server.avhubert.network import AVHubertNetwork
 from gorggle_server.avhubert.tokenizer import Vocabulary
 from gorggle_server.errors import InvalidRequestError, ModelFormatError
-from gorggle_server.types import Word
+from gorggle_server.events import Word
 
 
 class Model:

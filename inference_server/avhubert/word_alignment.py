@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from gorggle_server.avhubert.tokenizer import RESERVED_TOKENS, WORD_START, detokenize
 from gorggle_server.errors import InvalidRequestError, ModelFormatError
-from gorggle_server.timebase import FRAME_S
-from gorggle_server.types import Word
+from gorggle_server.events import Word
+from gorggle_server.input_format import FRAME_S
 
 FloatArray = NDArray[np.float64]
 

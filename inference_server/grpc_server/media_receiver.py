@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from gorggle.v1 import lip_reading_pb2
 from gorggle_server.errors import DataLossError, IdleError, InvalidRequestError
+from gorggle_server.events import Event, Progress, StreamWarning, WarningKind
 from gorggle_server.grpc_server import request_decoding
 from gorggle_server.grpc_server.frame_muxer import FrameMuxer
 from gorggle_server.grpc_server.pcm_resampler import PcmResampler
+from gorggle_server.input_format import FRAME_RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
 from gorggle_server.media.byte_pipe import BytePipe
+from gorggle_server.recognition_options import RecognitionOptions
 from gorggle_server.streaming.crop_input import AudioChunk, MouthCropChunk, PreprocessedInput
 from gorggle_server.streaming.interim_results import PartialTranscript
 from gorggle_server.streaming.queues import InputQueue
 from gorggle_server.streaming.resume_token import REPLAY_MARGIN_FRAMES, ResumeToken
 from gorggle_server.streaming.session import ResumeState
-from gorggle_server.timebase import FRAME_RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
-from gorggle_server.types import Event, Progress, RecognitionOptions, StreamWarning, WarningKind
 
 if TYPE_CHECKING:
     from gorggle_server.settings import ServerSettings

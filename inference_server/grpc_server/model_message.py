@@ -6,7 +6,7 @@ from typing import Any
 
 from gorggle.v1 import config_pb2, model_pb2
 from gorggle_server.inference.model_registry import ServedModel
-from gorggle_server.timebase import FRAME_RATE_HZ, MOUTH_CROP_SIZE_PX, SAMPLE_RATE_HZ
+from gorggle_server.input_format import FRAME_RATE_HZ, MOUTH_CROP_SIZE_PX, SAMPLE_RATE_HZ
 
 _MODALITIES = {
     "audio-visual": config_pb2.MODALITY_AUDIO_VISUAL,

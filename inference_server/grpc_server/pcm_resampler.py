@@ -8,9 +8,9 @@ import av
 import numpy as np
 
 from gorggle_server.grpc_server.request_decoding import PcmAudio
+from gorggle_server.input_format import SAMPLE_RATE_HZ
 from gorggle_server.media.audio_resampler import AudioResampler, AudioSamples
 from gorggle_server.streaming.crop_input import AudioChunk
-from gorggle_server.timebase import SAMPLE_RATE_HZ
 
 
 class PcmResampler:

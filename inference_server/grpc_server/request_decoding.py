@@ -15,11 +15,11 @@ from google.protobuf.duration_pb2 import Duration
 from gorggle.v1 import config_pb2, media_pb2
 from gorggle_server.errors import InvalidRequestError
 from gorggle_server.grpc_server.frame_muxer import VideoFrame
+from gorggle_server.input_format import MOUTH_CROP_SIZE_PX, SAMPLE_RATE_HZ
+from gorggle_server.recognition_options import EndpointingConfig, Modality, RecognitionOptions
 from gorggle_server.streaming.crop_input import MouthCropChunk
 from gorggle_server.streaming.interim_results import PartialTranscript
 from gorggle_server.streaming.resume_token import ResumeToken
-from gorggle_server.timebase import MOUTH_CROP_SIZE_PX, SAMPLE_RATE_HZ
-from gorggle_server.types import EndpointingConfig, Modality, RecognitionOptions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from google.protobuf.duration_pb2 import Duration
 
 from gorggle.v1 import config_pb2, lip_reading_pb2, media_pb2, transcript_pb2
-from gorggle_server.types import (
+from gorggle_server.events import (
     Activity,
     ActivityKind,
     Draining,
@@ -18,15 +18,14 @@ from gorggle_server.types import (
     Heartbeat,
     Hypothesis,
     MediaInfo,
-    Modality,
     Progress,
-    RecognitionOptions,
     Segment,
     StreamWarning,
     Transcript,
     WarningKind,
     Word,
 )
+from gorggle_server.recognition_options import Modality, RecognitionOptions
 
 _MODALITIES = {
     Modality.AUDIO_VISUAL: config_pb2.MODALITY_AUDIO_VISUAL,

@@ -18,6 +18,7 @@ from gorggle_server.admission.controller import AdmissionController
 from gorggle_server.admission.cpu_accounting import CpuTimer
 from gorggle_server.admission.stream_limiter import StreamLimiter
 from gorggle_server.errors import IdleError, InvalidRequestError, NotReadyError
+from gorggle_server.events import Event, Finished, MediaInfo, Progress, Transcript
 from gorggle_server.grpc_server import request_decoding, response_encoding
 from gorggle_server.grpc_server.clip_source import open_clip
 from gorggle_server.grpc_server.interceptors.auth import caller
@@ -29,13 +30,13 @@ from gorggle_server.grpc_server.session_registry import ActiveCall, SessionRegis
 from gorggle_server.grpc_server.stream_runner import Stream, StreamExecutor
 from gorggle_server.inference.model_registry import ModelRegistry
 from gorggle_server.inference.scheduler import InferenceBackend
+from gorggle_server.input_format import frames_to_seconds
 from gorggle_server.logging_setup import request_id
 from gorggle_server.memory import trim_memory
 from gorggle_server.observability.metrics import ServerMetrics
+from gorggle_server.recognition_options import RecognitionOptions
 from gorggle_server.settings import ServerSettings
 from gorggle_server.streaming.resume_token import ResumeToken
-from gorggle_server.timebase import frames_to_seconds
-from gorggle_server.types import Event, Finished, MediaInfo, Progress, RecognitionOptions, Transcript
 
 if TYPE_CHECKING:
     from gorggle_server.sandbox.pool import DecoderPool

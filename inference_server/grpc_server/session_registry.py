@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gorggle_server.errors import NotReadyError, SupersededError
+from gorggle_server.events import Draining, Event
 from gorggle_server.streaming.queues import EventQueue
-from gorggle_server.types import Draining, Event
 
 _log = logging.getLogger(__name__)
 

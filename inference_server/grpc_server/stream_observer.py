@@ -6,11 +6,11 @@ import contextvars
 import time
 from typing import TYPE_CHECKING
 
+from gorggle_server.events import Event, Finished
 from gorggle_server.grpc_server.media_receiver import MediaQueue
 from gorggle_server.inference.scheduler import SubmitFunction
 from gorggle_server.observability.metrics import ServerMetrics
 from gorggle_server.observability.stage_timer import StageTimer
-from gorggle_server.types import Event, Finished
 
 if TYPE_CHECKING:
     from gorggle_server.grpc_server.interceptors.tracing import CallTrace

@@ -10,18 +10,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gorggle_server.admission.cpu_accounting import CpuTimer
+from gorggle_server.events import Event, Heartbeat
 from gorggle_server.grpc_server.media_receiver import MediaQueue
 from gorggle_server.grpc_server.stream_observer import StreamObserver
 from gorggle_server.inference.scheduler import InferenceBackend
+from gorggle_server.input_format import frames_to_seconds
 from gorggle_server.logging_setup import request_id
 from gorggle_server.media.byte_pipe import BytePipe
 from gorggle_server.observability.metrics import ServerMetrics
+from gorggle_server.recognition_options import RecognitionOptions
 from gorggle_server.settings import ServerSettings
 from gorggle_server.streaming.media_pipeline import ContainerPipeline, MediaPipeline, PreprocessedPipeline
 from gorggle_server.streaming.queues import ClientDisconnectedError, EventQueue
 from gorggle_server.streaming.session import RecognitionSession, ResumeState
-from gorggle_server.timebase import frames_to_seconds
-from gorggle_server.types import Event, Heartbeat, RecognitionOptions
 
 if TYPE_CHECKING:
     from gorggle_server.sandbox.pool import DecoderPool

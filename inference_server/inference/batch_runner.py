@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import torch
 
 from gorggle_server.errors import ModelFormatError
+from gorggle_server.events import Hypothesis
 from gorggle_server.inference.recognizer import DecodingBatch, Recognizer, is_out_of_memory
 from gorggle_server.inference.request_queue import InferenceRequest
-from gorggle_server.types import Hypothesis
 
 _log = logging.getLogger(__name__)
 

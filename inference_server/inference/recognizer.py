@@ -12,8 +12,14 @@ import numpy as np
 import torch
 
 from gorggle_server.errors import ModelFormatError
-from gorggle_server.timebase import FRAME_RATE_HZ, MODEL_INPUT_SIZE_PX, MOUTH_CROP_SIZE_PX, frames_to_seconds
-from gorggle_server.types import Hypothesis, Modality, RecognitionOptions
+from gorggle_server.events import Hypothesis
+from gorggle_server.input_format import (
+    FRAME_RATE_HZ,
+    MODEL_INPUT_SIZE_PX,
+    MOUTH_CROP_SIZE_PX,
+    frames_to_seconds,
+)
+from gorggle_server.recognition_options import Modality, RecognitionOptions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,8 +9,8 @@ from collections.abc import Hashable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from gorggle_server.events import Hypothesis
 from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput
-from gorggle_server.types import Hypothesis
 
 
 class PendingResult(Future[list[Hypothesis]]):

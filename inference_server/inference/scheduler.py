@@ -14,12 +14,12 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry
 
 from gorggle_server.errors import GorggleError, NotFoundError, NotReadyError
+from gorggle_server.events import Hypothesis
 from gorggle_server.inference.batch_runner import BatchRunner, Outcome
 from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput, Recognizer
 from gorggle_server.inference.request_queue import FairQueue, InferenceRequest
 from gorggle_server.inference.scheduler_metrics import SchedulerMetrics
-from gorggle_server.timebase import frames_to_seconds
-from gorggle_server.types import Hypothesis
+from gorggle_server.input_format import frames_to_seconds
 
 
 class InferenceBackend(Protocol):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import av
 import numpy as np
 
-from gorggle_server.timebase import FRAME_S, SAMPLE_RATE_HZ
+from gorggle_server.input_format import FRAME_S, SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

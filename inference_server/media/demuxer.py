@@ -10,6 +10,7 @@ import av
 from av.stream import Disposition
 
 from gorggle_server.errors import InvalidMediaError, OutOfRangeError
+from gorggle_server.events import MediaInfo
 from gorggle_server.media import formats
 from gorggle_server.media.audio_resampler import AudioSamples
 from gorggle_server.media.input_source import Reader, Source, open_container
@@ -22,7 +23,7 @@ from gorggle_server.media.packet_decoders import (
     to_seconds,
 )
 from gorggle_server.media.video_conversion import get_clockwise_rotation
-from gorggle_server.types import MediaInfo, MediaLimits
+from gorggle_server.recognition_options import MediaLimits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

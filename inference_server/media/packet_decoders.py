@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import av
 
 from gorggle_server.errors import InvalidMediaError
+from gorggle_server.input_format import SAMPLE_RATE_HZ
 from gorggle_server.media.audio_resampler import AudioResampler, AudioSamples
 from gorggle_server.media.video_conversion import to_grayscale
-from gorggle_server.timebase import SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

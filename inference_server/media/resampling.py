@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gorggle_server.errors import OutOfRangeError
+from gorggle_server.input_format import FRAME_S, SAMPLE_RATE_HZ
 from gorggle_server.media.audio_resampler import AudioSamples
 from gorggle_server.media.demuxer import Decoded, MediaEnd, StreamInfo
 from gorggle_server.media.packet_decoders import VideoFrame
 from gorggle_server.media.timestamps import MAX_GAP_S, TimestampNormalizer
 from gorggle_server.media.video_conversion import fit_to_shape
-from gorggle_server.timebase import FRAME_S, SAMPLE_RATE_HZ
-from gorggle_server.types import MediaLimits
+from gorggle_server.recognition_options import MediaLimits
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gorggle_server.timebase import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
+from gorggle_server.input_format import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
 from gorggle_server.waveform import validate_waveform
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from prometheus_client import (
 
 from gorggle_server.admission.controller import AdmissionController, Resource
 from gorggle_server.errors import GorggleError
+from gorggle_server.events import Event, Finished, Segment
 from gorggle_server.inference.scheduler_metrics import DURATION_BUCKETS_S, SchedulerMetrics
 from gorggle_server.observability.stream_metrics import StreamMetrics
-from gorggle_server.types import Event, Finished, Segment
 
 # Calls last from milliseconds (a refusal) to hours (a stream).
 _CALL_BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3600)

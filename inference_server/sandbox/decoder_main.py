@@ -19,12 +19,12 @@ import cv2
 import numpy as np
 
 from gorggle_server.errors import InvalidMediaError, OutOfRangeError
+from gorggle_server.input_format import SAMPLE_RATE_HZ
 from gorggle_server.media.demuxer import StreamInfo, decode
 from gorggle_server.media.resampling import EndOfStream, Waveform, resample
+from gorggle_server.recognition_options import MediaLimits
 from gorggle_server.sandbox import hardening, protocol
 from gorggle_server.sandbox.protocol import DecodeJob, FailureCode, Header, MessageType
-from gorggle_server.timebase import SAMPLE_RATE_HZ
-from gorggle_server.types import MediaLimits
 from gorggle_server.vision.face_detector import FINE_SIDE_PX, BoundingBox, FaceDetector
 from gorggle_server.vision.frame_stage import track_frames
 from gorggle_server.vision.mouth_cropper import load_mean_face

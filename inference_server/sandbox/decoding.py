@@ -15,6 +15,7 @@ import numpy as np
 from gorggle_server.errors import InvalidMediaError, NotReadyError, OutOfRangeError, PreconditionError
 from gorggle_server.media.byte_pipe import BytePipe
 from gorggle_server.media.resampling import EndOfStream
+from gorggle_server.recognition_options import MediaLimits, RecognitionOptions
 from gorggle_server.sandbox.decoder_main import create_probe_clip
 from gorggle_server.sandbox.decoder_process import DecoderTimeoutError
 from gorggle_server.sandbox.hardening import SandboxFeatures
@@ -29,7 +30,6 @@ from gorggle_server.sandbox.protocol import (
     decode_text,
 )
 from gorggle_server.sandbox.protocol_validation import ProtocolValidator
-from gorggle_server.types import MediaLimits, RecognitionOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator

@@ -8,6 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from gorggle_server.errors import NotFoundError, NotReadyError
+from gorggle_server.recognition_options import DECODER_MEMORY_BYTES, DECODER_TIMEOUT_S
 from gorggle_server.sandbox.decoder_process import (
     PYTHON,
     DecoderProcess,
@@ -17,7 +18,6 @@ from gorggle_server.sandbox.decoder_process import (
 )
 from gorggle_server.sandbox.fork_client import ForkServer, ForkServerExitedError, can_fork
 from gorggle_server.sandbox.protocol import DecodeJob, DecoderError
-from gorggle_server.types import DECODER_MEMORY_BYTES, DECODER_TIMEOUT_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

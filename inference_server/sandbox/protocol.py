@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gorggle_server.input_format import MOUTH_CROP_SIZE_PX
 from gorggle_server.media.demuxer import StreamInfo
-from gorggle_server.timebase import MOUTH_CROP_SIZE_PX
-from gorggle_server.types import MediaLimits, RecognitionOptions
+from gorggle_server.recognition_options import MediaLimits, RecognitionOptions
 from gorggle_server.vision.mouth_cropper import MAX_ABSENCE_FRAMES, SMOOTHING_FRAMES
 
 if TYPE_CHECKING:

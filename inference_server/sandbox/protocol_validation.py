@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
+from gorggle_server.input_format import FRAME_RATE_HZ, MOUTH_CROP_SIZE_PX, SAMPLE_RATE_HZ
 from gorggle_server.media.demuxer import StreamInfo
 from gorggle_server.media.formats import AUDIO_CODECS, CONTAINERS, VIDEO_CODECS
 from gorggle_server.media.resampling import MAX_CHUNK_SAMPLES, ROUNDING_S, EndOfStream, Waveform
@@ -36,7 +37,6 @@ from gorggle_server.sandbox.protocol import (
     MessageType,
     MouthFlag,
 )
-from gorggle_server.timebase import FRAME_RATE_HZ, MOUTH_CROP_SIZE_PX, SAMPLE_RATE_HZ
 from gorggle_server.vision.mouth_cropper import MAX_ABSENCE_FRAMES, MouthCrop
 from gorggle_server.vision.mouth_tracker import (
     MAX_NORMALIZED_OFFSET,

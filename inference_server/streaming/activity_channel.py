@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from numpy import float32
 from numpy.typing import NDArray
 
+from gorggle_server.events import ChannelCheckpoint, Hypothesis
 from gorggle_server.streaming.endpointing import Endpointer, EndpointingOptions, FrameSpan
 from gorggle_server.streaming.interim_text import StableTextTracker
 from gorggle_server.streaming.stream_buffer import FaceTrack
-from gorggle_server.types import ChannelCheckpoint, Hypothesis
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gorggle_server.timebase import FRAME_RATE_HZ, SAMPLE_RATE_HZ
+from gorggle_server.input_format import FRAME_RATE_HZ, SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
     import numpy as np

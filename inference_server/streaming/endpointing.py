@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from gorggle_server.timebase import FRAME_RATE_HZ
-from gorggle_server.types import EndpointingConfig
+from gorggle_server.input_format import FRAME_RATE_HZ
+from gorggle_server.recognition_options import EndpointingConfig
 
 # Hysteresis against flickering at weak endings: speech continues down to this share of the begin threshold.
 END_THRESHOLD_RATIO = 0.7

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 
+from gorggle_server.events import Event
 from gorggle_server.streaming.stream_buffer import FaceTrack
-from gorggle_server.types import Event
 
 AUDIO_ONLY_SPEAKER = "voice"
 

@@ -9,8 +9,11 @@ from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 
 from gorggle_server.errors import NotReadyError
+from gorggle_server.events import FaceBox, Hypothesis, Segment
 from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput
 from gorggle_server.inference.scheduler import SubmitFunction
+from gorggle_server.input_format import FRAME_RATE_HZ, frames_to_seconds
+from gorggle_server.recognition_options import Modality, RecognitionOptions
 from gorggle_server.streaming.active_speaker import SpeakerTurn
 from gorggle_server.streaming.activity_channel import ActivityChannel, EndedSpan, OpenUtterance
 from gorggle_server.streaming.event_emitter import EventEmitter
@@ -19,8 +22,6 @@ from gorggle_server.streaming.segment_builder import (
     shift_span,
     to_media_time,
 )
-from gorggle_server.timebase import FRAME_RATE_HZ, frames_to_seconds
-from gorggle_server.types import FaceBox, Hypothesis, Modality, RecognitionOptions, Segment
 
 # Utterances that may be pending before the session blocks.
 MAX_PENDING = 2

@@ -8,8 +8,11 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 
+from gorggle_server.events import FaceBox, Hypothesis
 from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput
 from gorggle_server.inference.scheduler import SubmitFunction
+from gorggle_server.input_format import frames_to_seconds
+from gorggle_server.recognition_options import Modality, RecognitionOptions
 from gorggle_server.streaming.active_speaker import SpeakerTurn
 from gorggle_server.streaming.activity_channel import ActivityChannel, OpenUtterance, SpeculativeResult
 from gorggle_server.streaming.endpointing import FrameSpan
@@ -27,8 +30,6 @@ from gorggle_server.streaming.segment_builder import (
     to_media_time,
 )
 from gorggle_server.streaming.stream_buffer import FaceTrack
-from gorggle_server.timebase import frames_to_seconds
-from gorggle_server.types import FaceBox, Hypothesis, Modality, RecognitionOptions
 
 # Silence after the speech that is included in a speculative decoding: short, to start it early; the rest holds no
 # words.

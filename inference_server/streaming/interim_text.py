@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from gorggle_server.timebase import FRAME_RATE_HZ
-from gorggle_server.types import Hypothesis, Word
+from gorggle_server.events import Hypothesis, Word
+from gorggle_server.input_format import FRAME_RATE_HZ
 
 # A word becomes stable when two successive hypotheses agree on it and on all words before it, and it ended this long
 # before the end of the decoded span: the last phonemes change with what follows.

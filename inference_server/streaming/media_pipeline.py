@@ -14,24 +14,17 @@ import numpy as np
 
 from gorggle_server.admission.cpu_accounting import CpuTimer
 from gorggle_server.errors import InvalidMediaError, InvalidRequestError, NoFaceError, OutOfRangeError
+from gorggle_server.events import Event, FaceBox, StreamWarning, WarningKind
+from gorggle_server.input_format import FRAME_RATE_HZ, SAMPLE_RATE_HZ, frames_to_samples, frames_to_seconds
 from gorggle_server.media.byte_pipe import BytePipe
 from gorggle_server.media.demuxer import StreamInfo, decode
 from gorggle_server.media.resampling import EndOfStream, Waveform, resample
 from gorggle_server.media.vad import SpeechLevelEstimator, levels_to_probability
 from gorggle_server.observability.stage_timer import PipelineStage, StageTimer
+from gorggle_server.recognition_options import MediaLimits, Modality, RecognitionOptions
 from gorggle_server.streaming.crop_input import AudioChunk, CropResampler, MouthCropChunk, PreprocessedInput
 from gorggle_server.streaming.queues import InputQueue
 from gorggle_server.streaming.stream_buffer import FaceTrack, StreamBuffer
-from gorggle_server.timebase import FRAME_RATE_HZ, SAMPLE_RATE_HZ, frames_to_samples, frames_to_seconds
-from gorggle_server.types import (
-    Event,
-    FaceBox,
-    MediaLimits,
-    Modality,
-    RecognitionOptions,
-    StreamWarning,
-    WarningKind,
-)
 from gorggle_server.vision.face_detector import FaceDetector
 from gorggle_server.vision.frame_stage import PipelineItem, track_frames
 from gorggle_server.vision.lip_activity import CropVoiceActivityDetector

@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from gorggle_server.input_format import FRAME_RATE_HZ, frames_to_samples
 from gorggle_server.streaming.endpointing import FrameSpan
 from gorggle_server.streaming.stream_buffer import StreamBuffer
-from gorggle_server.timebase import FRAME_RATE_HZ, frames_to_samples
 from gorggle_server.vision.rolling_quantile import RollingQuantile
 
 WINDOW_FRAMES = 5 * FRAME_RATE_HZ

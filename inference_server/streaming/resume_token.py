@@ -15,8 +15,8 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from gorggle_server.errors import InvalidRequestError
-from gorggle_server.timebase import SAMPLE_RATE_HZ
-from gorggle_server.types import StreamCheckpoint
+from gorggle_server.events import StreamCheckpoint
+from gorggle_server.input_format import SAMPLE_RATE_HZ
 
 # The longest memories are the noise gate's audio levels and lip activity, 5 s each (``noise_gate``), preceded by the
 # background noise estimate, 2.5 s (``media.vad``).

@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from gorggle_server.events import Hypothesis, Segment, Word
+from gorggle_server.input_format import frames_to_seconds
 from gorggle_server.streaming.endpointing import FrameSpan
-from gorggle_server.timebase import frames_to_seconds
-from gorggle_server.types import Hypothesis, Segment, Word
 
 
 def to_media_time(hypothesis: Hypothesis, span: FrameSpan) -> Hypothesis:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gorggle_server.events import StreamCheckpoint
+from gorggle_server.recognition_options import RecognitionOptions
 from gorggle_server.streaming.active_speaker import SpeakerTurn, assign_turns
 from gorggle_server.streaming.activity_channel import ActivityChannel, EndedSpan
 from gorggle_server.streaming.endpointing import EndpointingOptions, FrameSpan
 from gorggle_server.streaming.media_pipeline import MediaPipeline
 from gorggle_server.streaming.noise_gate import AudioVadGate
 from gorggle_server.streaming.stream_buffer import FaceTrack
-from gorggle_server.types import RecognitionOptions, StreamCheckpoint
 from gorggle_server.vision.lip_activity import audio_visual_correlation
 
 # Minimum duration of lip movement without speech in the audio that is decoded anyway: noise may mask the voice.

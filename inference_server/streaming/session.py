@@ -16,8 +16,21 @@ import numpy as np
 
 from gorggle_server.avhubert.audio_features import audio_features
 from gorggle_server.errors import NoFaceError
+from gorggle_server.events import (
+    Activity,
+    ActivityKind,
+    ChannelCheckpoint,
+    Event,
+    Finished,
+    Progress,
+    StreamCheckpoint,
+    StreamWarning,
+    WarningKind,
+)
 from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput
 from gorggle_server.inference.scheduler import SubmitFunction
+from gorggle_server.input_format import FRAME_RATE_HZ, frames_to_seconds
+from gorggle_server.recognition_options import Modality, RecognitionOptions
 from gorggle_server.streaming.active_speaker import SpeakerTurn
 from gorggle_server.streaming.activity_channel import ActivityChannel, EndedSpan
 from gorggle_server.streaming.endpointing import FrameSpan
@@ -28,20 +41,6 @@ from gorggle_server.streaming.media_pipeline import MediaPipeline
 from gorggle_server.streaming.segment_builder import find_earliest
 from gorggle_server.streaming.segmenter import UtteranceSegmenter
 from gorggle_server.streaming.stream_buffer import FaceTrack
-from gorggle_server.timebase import FRAME_RATE_HZ, frames_to_seconds
-from gorggle_server.types import (
-    Activity,
-    ActivityKind,
-    ChannelCheckpoint,
-    Event,
-    Finished,
-    Modality,
-    Progress,
-    RecognitionOptions,
-    StreamCheckpoint,
-    StreamWarning,
-    WarningKind,
-)
 
 _log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gorggle_server.events import FaceBox
+from gorggle_server.input_format import MOUTH_CROP_SIZE_PX, frames_to_samples, frames_to_seconds
 from gorggle_server.streaming.endpointing import FrameSpan
-from gorggle_server.timebase import MOUTH_CROP_SIZE_PX, frames_to_samples, frames_to_seconds
-from gorggle_server.types import FaceBox
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gorggle_server.types import RecognitionOptions
+from gorggle_server.recognition_options import RecognitionOptions
 from gorggle_server.vision.face_detector import (
     COARSE_SIDE_PX,
     FINE_SIDE_PX,

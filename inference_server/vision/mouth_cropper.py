@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from gorggle_server.errors import InvalidRequestError, NoFaceError
-from gorggle_server.timebase import MOUTH_CROP_SIZE_PX
+from gorggle_server.input_format import MOUTH_CROP_SIZE_PX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

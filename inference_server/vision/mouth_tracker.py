@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from gorggle_server.types import RecognitionOptions
+from gorggle_server.recognition_options import RecognitionOptions
 from gorggle_server.vision.face_tracker import FaceTracker
 from gorggle_server.vision.frame_skipping import FrameSkipper
 from gorggle_server.vision.lip_activity import VisualVoiceActivityDetector

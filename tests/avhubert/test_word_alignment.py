@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from gorggle_server.avhubert.word_alignment import align_words
 from gorggle_server.errors import InvalidRequestError, ModelFormatError
-from gorggle_server.timebase import FRAME_S
-from gorggle_server.types import Word
+from gorggle_server.events import Word
+from gorggle_server.input_format import FRAME_S
 
 UNIT_TEXTS = ["▁", "▁go", "▁now", "a", "in", "▁b", "<unk>", "'s"]
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from gorggle import AudioChunk, MouthCrops
 from gorggle_server.media.byte_pipe import BytePipe
+from gorggle_server.recognition_options import RecognitionOptions
 from gorggle_server.settings import ServerSettings
 from gorggle_server.streaming.media_pipeline import ContainerPipeline
-from gorggle_server.types import RecognitionOptions
 
 
 @functools.cache

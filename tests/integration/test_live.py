@@ -13,9 +13,9 @@ import pytest
 
 from gorggle import AsyncClient, AudioChunk, Client, Segment, StreamWarning
 from gorggle.v1 import config_pb2, lip_reading_pb2, lip_reading_pb2_grpc, media_pb2
+from gorggle_server.events import WarningKind
 from gorggle_server.grpc_server import media_receiver
 from gorggle_server.grpc_server.media_receiver import CLEAR_LAG_S, WARN_LAG_S, _BackpressureMonitor
-from gorggle_server.types import WarningKind
 from tests import clips
 from tests.integration.conftest import DEMO, RunningServer, running_server
 from tests.integration.crop_stream import create_chunks

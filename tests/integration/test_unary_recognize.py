@@ -16,7 +16,7 @@ from gorggle import Client, Finished, Segment, StreamWarning
 from gorggle.v1 import lip_reading_pb2
 from gorggle_server.media.demuxer import decode
 from gorggle_server.media.resampling import GrayFrame, Waveform, resample
-from gorggle_server.types import MediaLimits
+from gorggle_server.recognition_options import MediaLimits
 from gorggle_server.vision.face_detector import FaceDetector
 from gorggle_server.vision.face_tracker import FaceTracker
 from gorggle_server.vision.mouth_cropper import crop_mouths, load_mean_face

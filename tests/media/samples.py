@@ -12,10 +12,10 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from gorggle_server.input_format import SAMPLE_RATE_HZ
 from gorggle_server.media.demuxer import decode
 from gorggle_server.media.resampling import EndOfStream, GrayFrame, Waveform, resample
-from gorggle_server.timebase import SAMPLE_RATE_HZ
-from gorggle_server.types import MediaLimits
+from gorggle_server.recognition_options import MediaLimits
 
 CODE_BITS = 8
 BURSTS_S = (0.5, 1.3)

@@ -13,7 +13,7 @@ from gorggle_server.media import input_source
 from gorggle_server.media.audio_resampler import AudioSamples
 from gorggle_server.media.demuxer import MediaEnd, StreamInfo, decode
 from gorggle_server.media.packet_decoders import VideoFrame
-from gorggle_server.types import MediaLimits
+from gorggle_server.recognition_options import MediaLimits
 from tests.media.samples import BURSTS_S, LIMITS, Pieces, Seen, clip, numbered_image, onsets_s
 
 INDEX_FIRST = (("movflags", "+faststart"),)

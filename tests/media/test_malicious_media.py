@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gorggle_server.errors import InvalidMediaError, OutOfRangeError
 from gorggle_server.media.demuxer import decode
 from gorggle_server.media.resampling import EndOfStream, resample
-from gorggle_server.types import MediaLimits
+from gorggle_server.recognition_options import MediaLimits
 from tests.media.samples import Pieces, clip
 
 LIMITS = MediaLimits(max_duration_s=600.0, max_spooled_bytes=2**20, max_frame_pixels=1280 * 720)

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gorggle_server.errors import OutOfRangeError
+from gorggle_server.input_format import SAMPLE_RATE_HZ
 from gorggle_server.media.audio_resampler import AudioSamples
 from gorggle_server.media.demuxer import Decoded, MediaEnd, StreamInfo
 from gorggle_server.media.packet_decoders import VideoFrame
@@ -28,8 +29,7 @@ from gorggle_server.media.resampling import (
     resample,
 )
 from gorggle_server.media.timestamps import MAX_GAP_S, TimestampNormalizer
-from gorggle_server.timebase import SAMPLE_RATE_HZ
-from gorggle_server.types import MediaLimits
+from gorggle_server.recognition_options import MediaLimits
 from tests.media.samples import BURSTS_S, LIMITS, Seen, clip, onsets_s
 
 

@@ -21,10 +21,10 @@ from gorggle_server.errors import InvalidMediaError, OutOfRangeError
 from gorggle_server.media.byte_pipe import BytePipe
 from gorggle_server.media.demuxer import StreamInfo, decode
 from gorggle_server.media.resampling import EndOfStream, Waveform, resample
+from gorggle_server.recognition_options import MediaLimits
 from gorggle_server.sandbox.decoding import decode_in_sandbox
 from gorggle_server.sandbox.pool import DecoderPool
 from gorggle_server.sandbox.protocol import DecoderError
-from gorggle_server.types import MediaLimits
 from gorggle_server.vision.frame_stage import PipelineItem, track_frames
 from gorggle_server.vision.mouth_tracker import FrameResult
 from tests.media.samples import LIMITS, clip

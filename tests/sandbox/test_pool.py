@@ -187,7 +187,7 @@ def test_a_decoder_ends_when_its_server_is_killed(is_at_work: bool) -> None:
     server = f"""
 import time
 from gorggle_server.sandbox.pool import DecoderPool
-from gorggle_server.types import MediaLimits
+from gorggle_server.recognition_options import MediaLimits
 from gorggle_server.sandbox.protocol import DecodeJob
 pool = DecoderPool()
 job = DecodeJob(MediaLimits(), video=True, audio=True, memory_bytes=2**30, cpu_s=60)

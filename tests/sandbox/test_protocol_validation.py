@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from gorggle_server.errors import InvalidMediaError, OutOfRangeError
 from gorggle_server.media.demuxer import StreamInfo
 from gorggle_server.media.resampling import EndOfStream, Waveform
+from gorggle_server.recognition_options import MediaLimits
 from gorggle_server.sandbox import protocol
 from gorggle_server.sandbox.decoding import _DecoderClient
 from gorggle_server.sandbox.protocol import (
@@ -29,7 +30,6 @@ from gorggle_server.sandbox.protocol import (
     decode_text,
 )
 from gorggle_server.sandbox.protocol_validation import ProtocolValidator, parse_header
-from gorggle_server.types import MediaLimits
 from gorggle_server.vision.mouth_cropper import MouthCrop
 from gorggle_server.vision.mouth_tracker import FrameResult, MouthUpdate, NormalizedBox
 from tests.sandbox.helpers import piped

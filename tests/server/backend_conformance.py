@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 from gorggle_server.avhubert import Model
 from gorggle_server.errors import NotFoundError
+from gorggle_server.events import Hypothesis
 from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput, Recognizer
 from gorggle_server.inference.scheduler import InferenceBackend
-from gorggle_server.types import Hypothesis, Modality
+from gorggle_server.recognition_options import Modality
 from tests.avhubert import golden
 
 MODEL = "golden"

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gorggle_server.recognition_options import EndpointingConfig
 from gorggle_server.streaming.endpointing import Endpointer, EndpointingOptions, FrameSpan
-from gorggle_server.types import EndpointingConfig
 
 OPTIONS = EndpointingOptions.from_config(EndpointingConfig())
 curves = st.lists(st.floats(0, 1), max_size=700)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from gorggle_server.events import Hypothesis, Word
 from gorggle_server.streaming.interim_text import MIN_FIRST_FRAMES, InterimRateLimiter, StableTextTracker
-from gorggle_server.types import Hypothesis, Word
 
 
 def make_hypothesis(text: str, first_s: float = 0.0) -> Hypothesis:

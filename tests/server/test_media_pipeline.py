@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from gorggle_server.media.byte_pipe import BytePipe
+from gorggle_server.recognition_options import Modality, RecognitionOptions
 from gorggle_server.settings import ServerSettings
 from gorggle_server.streaming import media_pipeline
-from gorggle_server.types import Modality, RecognitionOptions
 from gorggle_server.vision import frame_stage
 from gorggle_server.vision.face_detector import FaceDetector
 from gorggle_server.vision.mouth_tracker import MouthTracker

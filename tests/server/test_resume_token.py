@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gorggle_server.errors import InvalidRequestError
+from gorggle_server.events import ChannelCheckpoint, StreamCheckpoint
 from gorggle_server.media.vad import SpeechLevelEstimator, levels_to_probability
+from gorggle_server.recognition_options import EndpointingConfig
 from gorggle_server.streaming.activity_channel import ActivityChannel, EndedSpan
 from gorggle_server.streaming.endpointing import EndpointingOptions, FrameSpan
 from gorggle_server.streaming.noise_gate import AudioVadGate
 from gorggle_server.streaming.resume_token import MAX_TOKEN_BYTES, REPLAY_MARGIN_FRAMES, ResumeToken
 from gorggle_server.streaming.stream_buffer import StreamBuffer
-from gorggle_server.types import ChannelCheckpoint, EndpointingConfig, StreamCheckpoint
 from gorggle_server.vision.lip_activity import CropVoiceActivityDetector
 
 OPTIONS = EndpointingOptions.from_config(EndpointingConfig(max_utterance_s=2.4))

@@ -13,10 +13,11 @@ import torch
 from prometheus_client import CollectorRegistry
 
 from gorggle_server.errors import ModelFormatError, NotFoundError, NotReadyError
+from gorggle_server.events import Hypothesis
 from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput
 from gorggle_server.inference.scheduler import DeviceScheduler
 from gorggle_server.inference.scheduler_metrics import SchedulerMetrics
-from gorggle_server.types import Hypothesis, Modality
+from gorggle_server.recognition_options import Modality
 from tests.server import backend_conformance
 from tests.server.backend_conformance import BackendConformance, make_window
 

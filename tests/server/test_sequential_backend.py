@@ -8,9 +8,9 @@ from concurrent.futures import Future
 import pytest
 
 from gorggle_server.errors import NotFoundError
+from gorggle_server.events import Hypothesis
 from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput, Recognizer
 from gorggle_server.inference.scheduler import InferenceBackend
-from gorggle_server.types import Hypothesis
 from tests.server import backend_conformance
 from tests.server.backend_conformance import BackendConformance
 

@@ -11,25 +11,24 @@ import numpy as np
 import pytest
 
 from gorggle_server.errors import NoFaceError
-from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput
-from gorggle_server.streaming.interim_text import InterimRateLimiter
-from gorggle_server.streaming.session import RecognitionSession, ResumeState
-from gorggle_server.streaming.stream_buffer import FaceTrack, StreamBuffer
-from gorggle_server.timebase import frames_to_samples, frames_to_seconds
-from gorggle_server.types import (
+from gorggle_server.events import (
     Activity,
     Event,
     FaceBox,
     Finished,
     Hypothesis,
-    Modality,
     Progress,
-    RecognitionOptions,
     Segment,
     StreamWarning,
     WarningKind,
     Word,
 )
+from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput
+from gorggle_server.input_format import frames_to_samples, frames_to_seconds
+from gorggle_server.recognition_options import Modality, RecognitionOptions
+from gorggle_server.streaming.interim_text import InterimRateLimiter
+from gorggle_server.streaming.session import RecognitionSession, ResumeState
+from gorggle_server.streaming.stream_buffer import FaceTrack, StreamBuffer
 
 CROP = np.full((96, 96), 128, np.uint8)
 NOISE = np.random.default_rng(0).integers(-3000, 3000, frames_to_samples(2000)).astype(np.int16)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from gorggle_server.input_format import frames_to_samples
 from gorggle_server.streaming.endpointing import FrameSpan
 from gorggle_server.streaming.stream_buffer import StreamBuffer
-from gorggle_server.timebase import frames_to_samples
 
 
 def make_crop(number: int) -> np.ndarray:

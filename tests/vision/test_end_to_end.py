@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gorggle_server.media.demuxer import decode
 from gorggle_server.media.resampling import GrayFrame, resample
-from gorggle_server.types import MediaLimits
+from gorggle_server.recognition_options import MediaLimits
 from gorggle_server.vision.face_tracker import FaceTracker
 from gorggle_server.vision.mouth_cropper import MouthCropper, crop_mouths, load_mean_face
 from tests.media.samples import Pieces

@@ -23,14 +23,14 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from gorggle_server import logging_setup
+from gorggle_server.events import Hypothesis
 from gorggle_server.grpc_server.interceptors.base import CallInterceptor, Context
 from gorggle_server.grpc_server.interceptors.metrics import report_status
 from gorggle_server.grpc_server.stream_observer import current_trace
 from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput
 from gorggle_server.inference.scheduler import SubmitFunction
+from gorggle_server.input_format import FRAME_RATE_HZ
 from gorggle_server.observability.stage_timer import PipelineStage, StageTimer
-from gorggle_server.timebase import FRAME_RATE_HZ
-from gorggle_server.types import Hypothesis
 
 # Load balancers call these every few seconds.
 _UNTRACED_SERVICES = ("/grpc.health.", "/grpc.reflection.", "/grpc.channelz.")

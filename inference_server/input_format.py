@@ -1,4 +1,4 @@
-"""Frame rate, sample rate and crop sizes of the whole server: one definition each. Standard library only."""
+"""Frame rate, sample rate and mouth crop sizes of the models' input. The standard library only: everything imports this."""
 
 from __future__ import annotations
 
