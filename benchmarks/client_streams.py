@@ -13,10 +13,10 @@ from typing import Any
 import grpc
 
 from gorggle.v1 import config_pb2, lip_reading_pb2, lip_reading_pb2_grpc, media_pb2
+from gorggle_server.input_format import FRAME_RATE_HZ, SAMPLE_RATE_HZ
 
 Request = lip_reading_pb2.StreamingRecognizeRequest
 Stub = lip_reading_pb2_grpc.LipReadingStub
-FRAME_RATE_HZ, SAMPLE_RATE_HZ = 25, 16_000
 CHUNK_S = 0.2
 
 

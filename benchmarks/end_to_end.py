@@ -39,11 +39,11 @@ from gorggle_server.avhubert import Model, load_model
 from gorggle_server.avhubert.audio_features import audio_features
 from gorggle_server.avhubert.tokenizer import RESERVED_TOKENS, WORD_START, Vocabulary
 from gorggle_server.inference.recognizer import InferenceInput, Recognizer
+from gorggle_server.input_format import FRAME_RATE_HZ, SAMPLE_RATE_HZ
 from gorggle_server.observability.stage_timer import PipelineStage, StageTimer
 from gorggle_server.recognition_options import Modality
 from training.clips import demo_scene, write_clip
 
-FRAME_RATE_HZ, SAMPLE_RATE_HZ = 25, 16_000
 REFERENCE_INTERVAL_FRAMES = 10
 VISION_STAGE, OTHER_STAGE = "face tracking, crops, lip activity", "other"
 
@@ -176,8 +176,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 "" if rows[-1]["ratio"] is None else f", {rows[-1]['ratio']:.1f} x the reference's modules"
             )
             print(f"{name}: {rows[-1]['ours_s']:.2f} s for {options.seconds:g} s{ratio}", flush=True)
-        sound_s = hardware.min_time_s(lambda: audio_features(waveform), 3)
-    measured = {"machine": tried_on, "clip_s": options.seconds, "audio_features_s": sound_s, "rows": rows}
+        audio_s = hardware.min_time_s(lambda: audio_features(waveform), 3)
+    measured = {"machine": tried_on, "clip_s": options.seconds, "audio_features_s": audio_s, "rows": rows}
     options.out.write_text(json.dumps(measured, indent=1))
 
 

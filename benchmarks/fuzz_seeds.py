@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from benchmarks.command import DEMO
 from gorggle.v1 import config_pb2, lip_reading_pb2, media_pb2, model_pb2, server_pb2
+from gorggle_server.input_format import SAMPLE_RATE_HZ
 from tests.clips import read_clip, remux, transcode
 
 SMALL = (160, 120)
@@ -107,7 +108,7 @@ def make_preprocessed_calls() -> list[Call]:
         pixels=b"".join(crop.tobytes() for crop in grey_crops),
         offsets=[Duration(nanos=40_000_000 * number) for number in range(len(grey_crops))],
     )
-    pcm = media_pb2.Pcm(samples=waveform[: rate_hz // 2 : rate_hz // 16_000].astype("<i2").tobytes())
+    pcm = media_pb2.Pcm(samples=waveform[: rate_hz // 2 : rate_hz // SAMPLE_RATE_HZ].astype("<i2").tobytes())
     config = Request(config=config_pb2.StreamingConfig(recognition=_RECOGNITION))
     calls = []
     for parts in ({"mouth_crops": crops, "pcm": pcm}, {"mouth_crops": crops}, {"pcm": pcm}):

@@ -30,6 +30,7 @@ from benchmarks.client_streams import (
 )
 from benchmarks.command import DEMO, make_parser
 from benchmarks.server_process import ServerProcess
+from gorggle_server.input_format import SAMPLE_RATE_HZ
 from gorggle_server.media.byte_pipe import BytePipe
 from gorggle_server.observability.stage_timer import StageTimer
 from gorggle_server.recognition_options import Modality, RecognitionOptions
@@ -54,7 +55,7 @@ def load_chunks(kind: str) -> tuple[list[MediaChunk], float]:
     if kind == "video":
         return split_file(DEMO.read_bytes(), duration_s), duration_s
     crops = extract_mouth_crops(DEMO.read_bytes(), Modality.AUDIO_VISUAL)
-    samples = waveform[:: rate_hz // 16_000].astype("<i2").tobytes()
+    samples = waveform[:: rate_hz // SAMPLE_RATE_HZ].astype("<i2").tobytes()
     return split_crops(crops.tobytes(), samples, len(crops)), len(crops) / 25
 
 

@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from gorggle_server.input_format import FRAME_RATE_HZ
 from training.clips import DEMO_VOICE, demo_scene, photo_scene
 from training.photo_animation import Photograph
 from training.sentences import DEMO_SENTENCES
 
 SIZE_PX = (1280, 720)
-FRAME_RATE_HZ = 25
 
 Frame = NDArray[np.uint8]
 

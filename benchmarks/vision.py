@@ -30,8 +30,8 @@ from skimage import transform
 
 from benchmarks import hardware
 from benchmarks.command import make_parser
-from benchmarks.synthetic_video import FRAME_RATE_HZ, SIZE_PX, Frame, add_camera_shake, clips
-from gorggle_server.input_format import MOUTH_CROP_SIZE_PX
+from benchmarks.synthetic_video import SIZE_PX, Frame, add_camera_shake, clips
+from gorggle_server.input_format import FRAME_RATE_HZ, MOUTH_CROP_SIZE_PX
 from gorggle_server.vision.face_detector import COARSE_SIDE_PX, BoundingBox, FaceDetector, find_landmark_model
 from gorggle_server.vision.face_tracker import FaceTracker
 from gorggle_server.vision.frame_skipping import AnalyzedFrame, FrameSkipper

@@ -14,7 +14,8 @@ import numpy as np
 from av.error import FFmpegError
 from av.stream import Disposition
 
-from gorggle_evaluation.noise import SAMPLE_RATE_HZ, Int16Array
+from gorggle.arrays import SAMPLE_RATE_HZ
+from gorggle_evaluation.noise import Int16Array
 
 # Timestamps jitter by rounding; a larger distance than a video frame is a gap.
 MAX_JITTER_S = 0.04

@@ -9,11 +9,12 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from gorggle.arrays import SAMPLE_RATE_HZ
+
 Int16Array = NDArray[np.int16]
 FloatArray = NDArray[np.float64]
 
 INT16_MAX = 32767
-SAMPLE_RATE_HZ = 16_000
 
 # Active speech level, after ITU-T P.56: margin below the mean level of active speech.
 ACTIVITY_MARGIN_DB = 15.9

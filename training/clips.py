@@ -21,18 +21,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from gorggle_server.input_format import FRAME_RATE_HZ, SAMPLE_RATE_HZ
 from training.face_rendering import Speaker, demo_speaker, render_frames
 from training.photo_animation import Photograph, render_photo_frames
 from training.sentences import DEMO_SENTENCES, DEMO_SPEAKER_SEED
-from training.speech_synthesis import (
-    SAMPLE_RATE_HZ,
-    TimedPhoneme,
-    TimedWord,
-    Voice,
-    join_speech,
-    synthesize,
-)
-from training.visemes import FRAME_RATE_HZ, ArticulationStyle, mouth_motion
+from training.speech_synthesis import TimedPhoneme, TimedWord, Voice, join_speech, synthesize
+from training.visemes import ArticulationStyle, mouth_motion
 
 Int16Array = NDArray[np.int16]
 UInt8Array = NDArray[np.uint8]

@@ -22,7 +22,8 @@ import espeakng_loader  # type: ignore[import-untyped]
 import numpy as np
 from numpy.typing import NDArray
 
-SAMPLE_RATE_HZ = 16_000
+from gorggle_server.input_format import SAMPLE_RATE_HZ
+
 ESPEAK_SAMPLE_RATE_HZ = 22_050
 # 22,050 : 16,000 in lowest terms.
 _ESPEAK_BLOCK, _BLOCK = 441, 320

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from gorggle_server.input_format import FRAME_RATE_HZ, SAMPLE_RATE_HZ
 from training.face_rendering import Speaker, render_crops
 from training.sentences import FIRST_SPEAKER_SEED, Corpus, Sentence, Split, random_sentence, random_span
-from training.speech_synthesis import SAMPLE_RATE_HZ, Speech, TimedWord, Voice, join_speech, synthesize
-from training.visemes import FRAME_RATE_HZ, mouth_motion
+from training.speech_synthesis import Speech, TimedWord, Voice, join_speech, synthesize
+from training.visemes import mouth_motion
 
 SAMPLES_PER_FRAME = SAMPLE_RATE_HZ // FRAME_RATE_HZ
 

@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from gorggle_server.input_format import FRAME_RATE_HZ
 from training.speech_synthesis import TimedPhoneme
 
-FRAME_RATE_HZ = 25
 # The trajectory is computed at a higher rate and averaged over the shutter time.
 _STEPS_PER_FRAME = 8
 _STEP_RATE_HZ = FRAME_RATE_HZ * _STEPS_PER_FRAME

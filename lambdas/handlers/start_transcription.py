@@ -12,6 +12,7 @@ from gorggle_lambdas.common.errors import AwsUnavailableError, SourceFailedError
 from gorggle_lambdas.common.observability import task
 from gorggle_lambdas.common.settings import load_settings
 from gorggle_lambdas.common.task_events import JobEvent, compute_deadline
+from gorggle_lambdas.media.formats import SAMPLE_RATE_HZ
 
 RAISES = (SourceFailedError, AwsUnavailableError)
 
@@ -49,7 +50,7 @@ def build_request(job: JobEvent, name: str, settings: Settings) -> dict[str, Any
         "TranscriptionJobName": name,
         "Media": {"MediaFileUri": f"s3://{settings.results_bucket}/{job.work_key('audio.wav')}"},
         "MediaFormat": "wav",
-        "MediaSampleRateHertz": 16_000,
+        "MediaSampleRateHertz": SAMPLE_RATE_HZ,
         "OutputBucketName": settings.results_bucket,
         "OutputKey": job.work_key("audio/transcription.json"),
         "Settings": {

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# Of the audio that is extracted from a video.
+SAMPLE_RATE_HZ = 16_000
+
 
 @dataclass(frozen=True)
 class Container:

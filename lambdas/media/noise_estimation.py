@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gorggle_lambdas.fusion.types import NoiseSpan
-from gorggle_lambdas.media.wav_writer import SAMPLE_RATE_HZ, Samples
+from gorggle_lambdas.media.formats import SAMPLE_RATE_HZ
+from gorggle_lambdas.media.wav_writer import Samples
 
 FRAME_S = 0.02
 FRAME_SAMPLES = round(FRAME_S * SAMPLE_RATE_HZ)

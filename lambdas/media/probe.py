@@ -10,7 +10,8 @@ import av
 
 from gorggle_lambdas.common.errors import InvalidMediaError
 from gorggle_lambdas.media.container import find_audio_stream, find_video_stream, get_start_s, open_media
-from gorggle_lambdas.media.wav_writer import SAMPLE_RATE_HZ, WaveformWriter
+from gorggle_lambdas.media.formats import SAMPLE_RATE_HZ
+from gorggle_lambdas.media.wav_writer import WaveformWriter
 
 MAX_STREAMS = 64
 # A file with a greater fraction of undecodable packets is rejected as damaged.

@@ -10,7 +10,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-SAMPLE_RATE_HZ = 16_000
+from gorggle_lambdas.media.formats import SAMPLE_RATE_HZ
+
 BYTES_PER_SAMPLE = 2
 # Size of the WAV header written here.
 WAV_HEADER_BYTES = 44

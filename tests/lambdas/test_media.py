@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from gorggle_lambdas.common.errors import InvalidMediaError, ObjectNotFoundError
 from gorggle_lambdas.media import s3_file
 from gorggle_lambdas.media.clip_extraction import extract_clip
+from gorggle_lambdas.media.formats import SAMPLE_RATE_HZ
 from gorggle_lambdas.media.noise_estimation import (
     FRAME_S,
     compute_frame_powers,
@@ -25,7 +26,7 @@ from gorggle_lambdas.media.noise_estimation import (
 )
 from gorggle_lambdas.media.probe import Probe, probe
 from gorggle_lambdas.media.s3_file import S3File
-from gorggle_lambdas.media.wav_writer import SAMPLE_RATE_HZ, compute_byte_range, read_waveform
+from gorggle_lambdas.media.wav_writer import compute_byte_range, read_waveform
 from gorggle_lambdas.media.window_planning import MAX_LEAD_S, OVERLAP_S, plan_windows
 from tests.clips import remux, transcode
 from tests.lambdas.moto_environment import Cloud

@@ -7,9 +7,9 @@ import multiprocessing
 import numpy as np
 import pytest
 
+from gorggle_server.input_format import SAMPLE_RATE_HZ
 from training.speech_synthesis import (
     LANGUAGES,
-    SAMPLE_RATE_HZ,
     VARIANTS,
     Speech,
     TimedPhoneme,

@@ -39,7 +39,7 @@ class LipReadingStub:
     UNAUTHENTICATED     UNAUTHENTICATED: missing or unknown bearer token
     RESOURCE_EXHAUSTED  OVERLOADED: all streams are in use; google.rpc.RetryInfo has the delay
     UNAVAILABLE         NOT_READY: the server is loading its models or shutting down; retry
-    DEADLINE_EXCEEDED   IDLE: the client sent nothing for too long; DEADLINE: the result was not ready in time
+    DEADLINE_EXCEEDED   IDLE: the client sent nothing for too long
     ABORTED             SUPERSEDED: another call resumed the session
     DATA_LOSS           DATA_LOSS: requests are missing that neither side has any more
     INTERNAL            INTERNAL: a fault of the server
@@ -96,7 +96,7 @@ class LipReadingServicer:
     UNAUTHENTICATED     UNAUTHENTICATED: missing or unknown bearer token
     RESOURCE_EXHAUSTED  OVERLOADED: all streams are in use; google.rpc.RetryInfo has the delay
     UNAVAILABLE         NOT_READY: the server is loading its models or shutting down; retry
-    DEADLINE_EXCEEDED   IDLE: the client sent nothing for too long; DEADLINE: the result was not ready in time
+    DEADLINE_EXCEEDED   IDLE: the client sent nothing for too long
     ABORTED             SUPERSEDED: another call resumed the session
     DATA_LOSS           DATA_LOSS: requests are missing that neither side has any more
     INTERNAL            INTERNAL: a fault of the server
@@ -193,7 +193,7 @@ class LipReading:
     UNAUTHENTICATED     UNAUTHENTICATED: missing or unknown bearer token
     RESOURCE_EXHAUSTED  OVERLOADED: all streams are in use; google.rpc.RetryInfo has the delay
     UNAVAILABLE         NOT_READY: the server is loading its models or shutting down; retry
-    DEADLINE_EXCEEDED   IDLE: the client sent nothing for too long; DEADLINE: the result was not ready in time
+    DEADLINE_EXCEEDED   IDLE: the client sent nothing for too long
     ABORTED             SUPERSEDED: another call resumed the session
     DATA_LOSS           DATA_LOSS: requests are missing that neither side has any more
     INTERNAL            INTERNAL: a fault of the server

@@ -40,7 +40,7 @@ class LipReadingStub:
       UNAUTHENTICATED     UNAUTHENTICATED: missing or unknown bearer token
       RESOURCE_EXHAUSTED  OVERLOADED: all streams are in use; google.rpc.RetryInfo has the delay
       UNAVAILABLE         NOT_READY: the server is loading its models or shutting down; retry
-      DEADLINE_EXCEEDED   IDLE: the client sent nothing for too long; DEADLINE: the result was not ready in time
+      DEADLINE_EXCEEDED   IDLE: the client sent nothing for too long
       ABORTED             SUPERSEDED: another call resumed the session
       DATA_LOSS           DATA_LOSS: requests are missing that neither side has any more
       INTERNAL            INTERNAL: a fault of the server
@@ -83,7 +83,7 @@ class LipReadingAsyncStub(LipReadingStub):
       UNAUTHENTICATED     UNAUTHENTICATED: missing or unknown bearer token
       RESOURCE_EXHAUSTED  OVERLOADED: all streams are in use; google.rpc.RetryInfo has the delay
       UNAVAILABLE         NOT_READY: the server is loading its models or shutting down; retry
-      DEADLINE_EXCEEDED   IDLE: the client sent nothing for too long; DEADLINE: the result was not ready in time
+      DEADLINE_EXCEEDED   IDLE: the client sent nothing for too long
       ABORTED             SUPERSEDED: another call resumed the session
       DATA_LOSS           DATA_LOSS: requests are missing that neither side has any more
       INTERNAL            INTERNAL: a fault of the server
@@ -122,7 +122,7 @@ class LipReadingServicer(metaclass=_abc_1.ABCMeta):
       UNAUTHENTICATED     UNAUTHENTICATED: missing or unknown bearer token
       RESOURCE_EXHAUSTED  OVERLOADED: all streams are in use; google.rpc.RetryInfo has the delay
       UNAVAILABLE         NOT_READY: the server is loading its models or shutting down; retry
-      DEADLINE_EXCEEDED   IDLE: the client sent nothing for too long; DEADLINE: the result was not ready in time
+      DEADLINE_EXCEEDED   IDLE: the client sent nothing for too long
       ABORTED             SUPERSEDED: another call resumed the session
       DATA_LOSS           DATA_LOSS: requests are missing that neither side has any more
       INTERNAL            INTERNAL: a fault of the server
