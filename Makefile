@@ -6,8 +6,8 @@ STAMP := $(VENV)/.installed
 PARITY := .build/parity
 BENCH_THREADS ?= 2
 RUN := runs/gorggle-mini-1
-# Test processes in parallel: one for each CPU.
-WORKERS ?= logical
+# Test processes in parallel: one more than there are CPUs, because some tests wait for other processes.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)) + 1)')
 
 .PHONY: help setup demo bench test drills lint format protos web layers train parity fuzz soak load clean
 
@@ -30,7 +30,7 @@ demo: setup  ## transcribe a video with a real server and compare the result wit
 # (https://github.com/python/cpython/issues/106905).
 PYTEST = PYTHONNODEBUGRANGES=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-test: setup  ## run the tests, one process for each CPU (WORKERS=0: in one process)
+test: setup  ## run the tests in parallel (WORKERS=0: in one process)
 	$(PYTEST) -m "not drill"
 
 drills: setup  ## run the tests that take long: a two-hour video, a short fuzzing run, other instruction sets

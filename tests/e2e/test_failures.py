@@ -509,6 +509,7 @@ def test_running_jobs_do_not_exceed_the_limit(pipeline: Pipeline) -> None:
             max_running, sum(job["state"] == "running" and job["job_id"] in job_ids for job in listed)
         )
         assert time.monotonic() < end, pipeline.describe_failures()
+        time.sleep(0.1)
     assert max_running == 2
     assert [pipeline.job(job_id)["state"] for job_id in job_ids] == ["done"] * 4
     assert pipeline.call("GET", "/health", token=None).json()["running_jobs"] == 0
