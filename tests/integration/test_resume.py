@@ -123,7 +123,7 @@ def expected(server: RunningServer) -> Transcript:
 @pytest.fixture(scope="module")
 def expected_of_pieces(server: RunningServer) -> Transcript:
     with Client(server.address) as client:
-        transcript = client.transcribe(create_chunks(DEMO, 2)).transcript()
+        transcript = client.transcribe(create_chunks(DEMO, 3)).transcript()
     assert len(transcript.segments) >= 6
     return transcript
 
@@ -270,7 +270,7 @@ def test_crops_and_audio_continue_from_the_last_acknowledged_request(
     with proxy_to(server.address) as proxy:
         accident = Accident(proxy.cut, late)
         # The pace keeps what is sent close to what was acknowledged.
-        source = live_async(create_chunks(DEMO, 2), 0.01) if is_async else live(create_chunks(DEMO, 2), 0.01)
+        source = live_async(create_chunks(DEMO, 3), 0.01) if is_async else live(create_chunks(DEMO, 3), 0.01)
         options = {"replay_buffer_bytes": 4 * 2**20}
         transcript = read([proxy.address], source, is_async=is_async, after_each=accident, **options)
     assert accident.interruptions
@@ -289,7 +289,7 @@ def test_repeated_disconnections_of_crops_and_audio_change_nothing(
                 cuts.append(received_s)
                 proxy.cut()
 
-        source = live(create_chunks(DEMO, 2), 0.005)
+        source = live(create_chunks(DEMO, 3), 0.005)
         transcript = read([proxy.address], source, is_async=False, after_each=after_each)
     assert len(cuts) >= 4
     same(transcript, expected_of_pieces)
