@@ -201,7 +201,7 @@ def test_the_first_segment_comes_before_all_was_sent(stub, messages: Messages) -
         if response.HasField("segment"):
             segments += 1
             first_came.set()
-    assert segments >= 4
+    assert segments >= 3
 
 
 def test_two_faces_side_by_side_are_two_speakers(client: Client) -> None:
@@ -247,6 +247,6 @@ def test_a_talking_photograph_is_detected_and_tracked(
 
 
 def test_a_longer_endpoint_silence_gives_longer_segments(client: Client, expected) -> None:
-    assert len(expected) == 5
+    assert len(expected) == 3
     together = list(client.transcribe(DEMO, endpoint_silence_s=2.0, modality="audio"))
     assert len(together) == 1
