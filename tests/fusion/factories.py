@@ -1,4 +1,4 @@
-"""Synthetic speech: words, windows of them, and documents of AWS services."""
+"""Factories of synthetic words, segments and windows, and of Amazon Transcribe results."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def word(text: str, start_s: float, end_s: float, confidence: float = 0.9) -> Wo
     return Word(text, start_s, end_s, confidence)
 
 
-def spoken(text: str, start_s: float = 0.0, each_s: float = 0.4, confidence: float = 0.9) -> list[Word]:
-    """Return the words of a sentence, one after another."""
+def make_words(text: str, start_s: float = 0.0, each_s: float = 0.4, confidence: float = 0.9) -> list[Word]:
+    """Return the words of a text, consecutive and of equal duration."""
     return [
-        Word(said, start_s + at * each_s, start_s + (at + 1) * each_s, confidence)
-        for at, said in enumerate(text.split())
+        Word(token, start_s + index * each_s, start_s + (index + 1) * each_s, confidence)
+        for index, token in enumerate(text.split())
     ]
 
 
@@ -81,32 +81,32 @@ def texts(words: Iterable[Any]) -> list[str]:
 def sentences(
     draw: st.DrawFn, min_words: int = 0, max_words: int = 30, min_s: float = 0.17, max_s: float = 0.6
 ) -> list[Word]:
-    """Words of one speaker in order; a word is not repeated within 0.4 s."""
+    """Draw consecutive words of one speaker; no word repeats one of the three before it."""
     count = draw(st.integers(min_words, max_words))
-    shake = random.Random(draw(st.integers(0, 2**32)))
+    rng = random.Random(draw(st.integers(0, 2**32)))
     words: list[Word] = []
-    at_s = shake.uniform(0, 2)
+    time_s = rng.uniform(0, 2)
     for _ in range(count):
         choices = [text for text in VOCABULARY if not any(w.text == text for w in words[-3:])]
-        length_s = shake.uniform(min_s, max_s)
-        words.append(Word(shake.choice(choices), at_s, at_s + length_s, shake.uniform(0.05, 0.99)))
-        at_s += length_s + (shake.choice([0.0, 0.02, 0.5, 2.0]))
+        duration_s = rng.uniform(min_s, max_s)
+        words.append(Word(rng.choice(choices), time_s, time_s + duration_s, rng.uniform(0.05, 0.99)))
+        time_s += duration_s + (rng.choice([0.0, 0.02, 0.5, 2.0]))
     return words
 
 
-def jittered(words: Iterable[Word], shake: random.Random, max_s: float) -> list[Word]:
+def add_jitter(words: Iterable[Word], rng: random.Random, max_s: float) -> list[Word]:
     """Return the words with both ends moved by up to ``max_s``."""
     moved = []
     for w in words:
-        start_s, end_s = (max(0.0, t + shake.uniform(-max_s, max_s)) for t in (w.start_s, w.end_s))
+        start_s, end_s = (max(0.0, t + rng.uniform(-max_s, max_s)) for t in (w.start_s, w.end_s))
         moved.append(replace(w, start_s=min(start_s, end_s), end_s=max(start_s, end_s)))
     return moved
 
 
-def transcribe_result(
+def build_transcribe_result(
     words: Sequence[tuple[str, float, float, float, str]], *, speaker_in_items: bool = True
 ) -> dict[str, Any]:
-    """Return a result of Amazon Transcribe; texts that are punctuation become punctuation items."""
+    """Return a result of Amazon Transcribe; punctuation becomes items of that type."""
     items: list[dict[str, Any]] = []
     labels = []
     for text, start_s, end_s, confidence, speaker in words:
@@ -115,8 +115,8 @@ def transcribe_result(
             continue
         times = {"start_time": f"{start_s:.2f}", "end_time": f"{end_s:.2f}"}
         label = {"speaker_label": speaker} if speaker and speaker_in_items else {}
-        said = [{"confidence": str(confidence), "content": text}]
-        items.append({**times, **label, "alternatives": said, "type": "pronunciation"})
+        alternatives = [{"confidence": str(confidence), "content": text}]
+        items.append({**times, **label, "alternatives": alternatives, "type": "pronunciation"})
         labels.append({**times, "speaker_label": speaker})
     results: dict[str, Any] = {"transcripts": [{"transcript": ""}], "items": items}
     if any(label["speaker_label"] for label in labels):

@@ -20,19 +20,19 @@ from gorggle_lambdas.fusion.confidence import (
 from gorggle_lambdas.fusion.text_normalization import edit_distance, join_words, normalize
 from gorggle_lambdas.fusion.types import NoiseSpan
 
-shares = st.floats(0, 1)
-open_shares = st.floats(0.001, 0.999)
-unhurried = settings(deadline=None)
+probabilities = st.floats(0, 1)
+open_probabilities = st.floats(0.001, 0.999)
+property_test = settings(deadline=None)
 
 
-@unhurried
-@given(shares)
-def test_the_default_calibration_changes_nothing(stated: float) -> None:
+@property_test
+@given(probabilities)
+def test_the_default_calibration_is_the_identity(stated: float) -> None:
     assert Calibration().probability(stated) == pytest.approx(stated, abs=2e-4)
 
 
-@unhurried
-@given(shares, shares, st.floats(0.1, 4), st.floats(-3, 3))
+@property_test
+@given(probabilities, probabilities, st.floats(0.1, 4), st.floats(-3, 3))
 def test_calibration_is_monotonic_and_in_range(one: float, other: float, slope: float, offset: float) -> None:
     calibration = Calibration(slope, offset)
     low, high = sorted((one, other))
@@ -40,30 +40,30 @@ def test_calibration_is_monotonic_and_in_range(one: float, other: float, slope: 
 
 
 def test_a_known_calibration_is_recovered() -> None:
-    """An overconfident source: far fewer words are correct than it states."""
+    """The simulated source is overconfident: fewer words are correct than its confidences state."""
     true = Calibration(0.6, -0.5)
-    shake = random.Random(1)
-    stated = [shake.uniform(0.02, 0.98) for _ in range(4000)]
-    right = [shake.random() < true.probability(confidence) for confidence in stated]
-    found = fit_calibration(stated, right)
-    assert found.slope == pytest.approx(true.slope, abs=0.08)
-    assert found.offset == pytest.approx(true.offset, abs=0.08)
+    rng = random.Random(1)
+    stated = [rng.uniform(0.02, 0.98) for _ in range(4000)]
+    is_correct = [rng.random() < true.probability(confidence) for confidence in stated]
+    fitted = fit_calibration(stated, is_correct)
+    assert fitted.slope == pytest.approx(true.slope, abs=0.08)
+    assert fitted.offset == pytest.approx(true.offset, abs=0.08)
 
 
 def test_a_fit_to_separable_words_is_finite() -> None:
-    found = fit_calibration([0.1, 0.2, 0.8, 0.9], [False, False, True, True])
-    assert 1 < found.slope < 50
-    assert math.isfinite(found.offset)
+    fitted = fit_calibration([0.1, 0.2, 0.8, 0.9], [False, False, True, True])
+    assert 1 < fitted.slope < 50
+    assert math.isfinite(fitted.offset)
 
 
-@pytest.mark.parametrize("right", [[], [True], [False, False]])
-def test_a_fit_requires_correct_and_incorrect_words(right: list[bool]) -> None:
+@pytest.mark.parametrize("is_correct", [[], [True], [False, False]])
+def test_a_fit_requires_correct_and_incorrect_words(is_correct: list[bool]) -> None:
     with pytest.raises(ValueError, match="needs correct and incorrect ones"):
-        fit_calibration([0.5] * len(right), right)
+        fit_calibration([0.5] * len(is_correct), is_correct)
 
 
-@unhurried
-@given(open_shares, open_shares)
+@property_test
+@given(open_probabilities, open_probabilities)
 def test_agreement_raises_and_conflict_lowers_confidence(one: float, other: float) -> None:
     assert max(one, other) <= noisy_or(one, other) <= 1
     assert 0 < winner_probability(one, other) <= one + 1e-12
@@ -71,10 +71,10 @@ def test_agreement_raises_and_conflict_lowers_confidence(one: float, other: floa
 
 
 def test_the_noise_weight_matches_the_embedded_model() -> None:
-    hearing = NoiseWeighting()
-    assert hearing.compute_weight(None) == 1
+    weighting = NoiseWeighting()
+    assert weighting.compute_weight(None) == 1
     for snr_db, accuracy in ((10, 0.94), (0, 0.77), (-10, 0.45)):
-        assert hearing.compute_weight(snr_db) == pytest.approx(accuracy, abs=0.04)
+        assert weighting.compute_weight(snr_db) == pytest.approx(accuracy, abs=0.04)
 
 
 def test_noise_applies_where_it_was_measured() -> None:
@@ -97,7 +97,7 @@ def test_words_are_compared_independent_of_spelling(one: str, other: str) -> Non
     assert edit_distance(one, other) == 0
 
 
-@unhurried
+@property_test
 @given(st.text(max_size=8), st.text(max_size=8))
 def test_edit_distance_is_normalized_and_symmetric(one: str, other: str) -> None:
     assert 0 <= edit_distance(one, other) <= 1

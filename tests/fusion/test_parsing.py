@@ -25,7 +25,7 @@ from gorggle_lambdas.fusion import (
     parse_transcribe_result,
 )
 from gorggle_lambdas.fusion.types import FaceBox, NoiseSpan, Word
-from tests.fusion.factories import texts, transcribe_result
+from tests.fusion.factories import build_transcribe_result, texts
 
 LIPS: dict[str, Any] = {
     "start": 10.0,
@@ -48,17 +48,17 @@ LIPS: dict[str, Any] = {
 }
 
 
-def changed(path: str, value: Any) -> dict[str, Any]:
-    """A copy of ``LIPS`` with one place changed: "segments.0.words.1.text"."""
+def replace_field(path: str, value: Any) -> dict[str, Any]:
+    """Return a copy of ``LIPS`` with the value at a path such as "segments.0.words.1.text" replaced or deleted."""
     document = copy.deepcopy(LIPS)
-    *way, last = [int(part) if part.isdigit() else part for part in path.split(".")]
-    place: Any = document
-    for step in way:
-        place = place[step]
+    *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
+    node: Any = document
+    for step in parents:
+        node = node[step]
     if value is KeyError:
-        del place[last]
+        del node[last]
     else:
-        place[last] = value
+        node[last] = value
     return document
 
 
@@ -71,8 +71,10 @@ def test_a_lip_reading_window_is_parsed() -> None:
 
 
 def test_the_sdk_transcript_is_parsed() -> None:
-    said = SdkSegment(1.0, 2.0, "hello", 0.9, speaker="voice", words=(SdkWord("hello", 1.0, 2.0, 0.9),))
-    document = json.loads(Transcript("a.mp4", 5.0, "m", (said,)).to_json())
+    sdk_segment = SdkSegment(
+        1.0, 2.0, "hello", 0.9, speaker="voice", words=(SdkWord("hello", 1.0, 2.0, 0.9),)
+    )
+    document = json.loads(Transcript("a.mp4", 5.0, "m", (sdk_segment,)).to_json())
     window = parse_audio_window({**document, "start": 0, "end": 5.0})
     [segment] = window.segments
     assert (segment.speaker, segment.origin, texts(segment.words)) == ("", "audio", ["hello"])
@@ -102,12 +104,12 @@ def test_the_sdk_transcript_is_parsed() -> None:
 )
 def test_an_invalid_field_is_named(path: str, value: Any, message: str) -> None:
     with pytest.raises(FusionInputError, match=message):
-        parse_lip_window(changed(path, value))
+        parse_lip_window(replace_field(path, value))
 
 
 @pytest.mark.parametrize("document", [None, [], "x", 5])
 @pytest.mark.parametrize(
-    "read",
+    "parse",
     [
         parse_lip_window,
         parse_audio_window,
@@ -117,9 +119,9 @@ def test_an_invalid_field_is_named(path: str, value: Any, message: str) -> None:
         parse_transcribe_language,
     ],
 )
-def test_a_document_that_is_not_an_object_is_rejected(read: Any, document: Any) -> None:
+def test_a_document_that_is_not_an_object_is_rejected(parse: Any, document: Any) -> None:
     with pytest.raises(FusionInputError, match="expected a JSON object"):
-        read(document)
+        parse(document)
 
 
 json_values = st.recursive(
@@ -137,20 +139,20 @@ json_values = st.recursive(
 def test_any_value_is_parsed_or_rejected(path: str, value: Any) -> None:
     message = "the lip reading"
     try:
-        parse_lip_window(changed(path, value))
+        parse_lip_window(replace_field(path, value))
     except FusionInputError as error:
         message = str(error)
     assert message.startswith("the lip reading")
 
 
 def test_lone_surrogates_are_replaced() -> None:
-    [segment] = parse_lip_window(changed("segments.0.words.0.text", "a\ud800b")).segments
+    [segment] = parse_lip_window(replace_field("segments.0.words.0.text", "a\ud800b")).segments
     assert segment.words[0].text == "a\ufffdb"
 
 
 def test_an_audio_window_with_another_modality_is_rejected() -> None:
     with pytest.raises(FusionInputError, match="another modality; expected audio"):
-        parse_audio_window(changed("segments.0.modality", "av"))
+        parse_audio_window(replace_field("segments.0.modality", "av"))
 
 
 def test_noise_spans_must_not_overlap() -> None:
@@ -169,7 +171,7 @@ def test_media_and_model_are_parsed() -> None:
 
 # Amazon Transcribe
 
-HOLD = [
+CONVERSATION = [
     ("I've", 4.87, 5.02, 1.0, "spk_0"),
     ("been", 5.02, 5.17, 0.98, "spk_0"),
     (".", 0, 0, 0, ""),
@@ -182,7 +184,9 @@ HOLD = [
 
 @pytest.mark.parametrize("speaker_in_items", [True, False])
 def test_a_transcribe_result_is_parsed(speaker_in_items: bool) -> None:
-    window = parse_transcribe_result(transcribe_result(HOLD, speaker_in_items=speaker_in_items), 30.0)
+    window = parse_transcribe_result(
+        build_transcribe_result(CONVERSATION, speaker_in_items=speaker_in_items), 30.0
+    )
     assert (window.start_s, window.end_s) == (0.0, 30.0)
     assert [(s.speaker, texts(s.words)) for s in window.segments] == [
         ("spk_0", ["I've", "been."]),
@@ -192,18 +196,18 @@ def test_a_transcribe_result_is_parsed(speaker_in_items: bool) -> None:
 
 
 def test_transcribe_words_without_speakers_have_an_unknown_speaker() -> None:
-    window = parse_transcribe_result(transcribe_result([(*w[:4], "") for w in HOLD]), 1.0)
+    window = parse_transcribe_result(build_transcribe_result([(*w[:4], "") for w in CONVERSATION]), 1.0)
     assert [s.speaker for s in window.segments] == [""]
     assert window.end_s == 9.0
 
 
 def test_transcribe_opening_marks_belong_to_the_next_word() -> None:
-    said = [("¿", 0, 0, 0, ""), ("Qué", 0.0, 0.5, 0.9, ""), ("?", 0, 0, 0, "")]
-    assert texts(parse_transcribe_result(transcribe_result(said), 1).segments[0].words) == ["¿Qué?"]
+    words = [("¿", 0, 0, 0, ""), ("Qué", 0.0, 0.5, 0.9, ""), ("?", 0, 0, 0, "")]
+    assert texts(parse_transcribe_result(build_transcribe_result(words), 1).segments[0].words) == ["¿Qué?"]
 
 
 def test_transcribe_alternatives_and_redactions_are_parsed() -> None:
-    document = transcribe_result([("two", 0, 1, 0.6, "")])
+    document = build_transcribe_result([("two", 0, 1, 0.6, "")])
     document["results"]["items"][0]["alternatives"] += [{"content": "to", "confidence": "0.3"}]
     document["results"]["items"] += [
         {
@@ -221,7 +225,7 @@ def test_transcribe_alternatives_and_redactions_are_parsed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("changes", "message"),
     [
         ({"status": "FAILED"}, "status is 'FAILED'; expected COMPLETED"),
         ({"results": {}}, "items is missing"),
@@ -239,13 +243,13 @@ def test_transcribe_alternatives_and_redactions_are_parsed() -> None:
         ),
     ],
 )
-def test_an_invalid_transcribe_result_is_rejected(change: dict[str, Any], message: str) -> None:
+def test_an_invalid_transcribe_result_is_rejected(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(FusionInputError, match=message):
-        parse_transcribe_result({**transcribe_result(HOLD), **change}, 1)
+        parse_transcribe_result({**build_transcribe_result(CONVERSATION), **changes}, 1)
 
 
 def test_an_empty_transcription_has_no_segments() -> None:
-    assert parse_transcribe_result(transcribe_result([]), 9.0).segments == ()
+    assert parse_transcribe_result(build_transcribe_result([]), 9.0).segments == ()
 
 
 # Amazon Rekognition
@@ -261,15 +265,15 @@ def page(*faces: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 def test_rekognition_detections_are_linked_to_tracks() -> None:
-    """Two faces whose boxes never meet; one is missing for two samples, and for good after four seconds."""
-    seen = [detection(t, 0.1 + t / 1e5) for t in range(0, 3000, 500)]
-    other = [detection(t, 0.7) for t in (0, 500, 1500, 6000)]
-    tracks = parse_rekognition_tracks([page(*other, NextToken="x"), page(*seen)])
+    """Two faces with disjoint boxes: one is continuous, the other has a short gap and then a long one."""
+    continuous = [detection(t, 0.1 + t / 1e5) for t in range(0, 3000, 500)]
+    intermittent = [detection(t, 0.7) for t in (0, 500, 1500, 6000)]
+    tracks = parse_rekognition_tracks([page(*intermittent, NextToken="x"), page(*continuous)])
     assert [(t.name, len(t.boxes)) for t in tracks] == [("track-1", 6), ("track-2", 3), ("track-3", 1)]
     assert tracks[0].boxes[1].time_s == 0.5
 
 
-def test_a_face_that_jumps_is_another_track() -> None:
+def test_a_face_at_another_position_is_a_new_track() -> None:
     assert len(parse_rekognition_tracks([page(detection(0, 0.1), detection(500, 0.5))])) == 2
 
 

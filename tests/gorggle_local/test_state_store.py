@@ -1,4 +1,4 @@
-"""The folder that the local AWS keeps its state in: whole at any moment, for one process at a time."""
+"""Tests of the folder with the state of the local AWS: atomic writes, damaged files, and locking."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gorggle_local.aws.state_store import SavedState, StateFolder, StateStoreErr
 ITEM = {"job_id": {"S": "a" * 32}, "name": {"S": 'naïve\n"quoted".mp4'}}
 
 
-def kept(
+def add_object(
     folder: StateFolder, content: bytes, key: str = "uploads/x/demo.mp4", size: int = -1
 ) -> StoredObject:
     size = len(content) if size < 0 else size
@@ -20,21 +20,21 @@ def kept(
     return StoredObject("b", key, "v1", file, size, "e", "2026-01-02T03:04:05", {"content-type": "video/mp4"})
 
 
-def names(path: Path) -> set[str]:
+def list_object_files(path: Path) -> set[str]:
     return {each.name for each in (path / "objects").iterdir()}
 
 
 def test_saved_state_is_loaded(tmp_path: Path) -> None:
     folder = StateFolder(tmp_path)
-    state = SavedState([kept(folder, b"a video")], {"jobs": [ITEM], "others": []})
+    state = SavedState([add_object(folder, b"a video")], {"jobs": [ITEM], "others": []})
     assert folder.save(state)
     folder.close()
-    again = StateFolder(tmp_path)
-    assert again.load() == state
-    content = again.get_content(state.objects[0].file)
+    reopened = StateFolder(tmp_path)
+    assert reopened.load() == state
+    content = reopened.get_content(state.objects[0].file)
     assert b"".join(read_chunks(content)) == b"a video"
     assert (content.seek(2), content.read(3)) == (2, b"vid")
-    again.close()
+    reopened.close()
 
 
 def test_a_new_folder_is_empty_and_private(tmp_path: Path) -> None:
@@ -54,18 +54,18 @@ def test_unchanged_state_is_not_written(tmp_path: Path) -> None:
 
 def test_incomplete_files_of_a_killed_process_are_ignored(tmp_path: Path) -> None:
     folder = StateFolder(tmp_path)
-    whole, cut = kept(folder, b"whole"), kept(folder, b"cut", size=4)
-    lost = StoredObject(**{**whole.__dict__, "file": "0" * 32})
-    outside = StoredObject(**{**whole.__dict__, "file": "../state.json", "size_bytes": 1})
-    folder.save(SavedState([whole, cut, lost, outside]))
+    complete, truncated = add_object(folder, b"complete"), add_object(folder, b"cut", size=4)
+    missing = StoredObject(**{**complete.__dict__, "file": "0" * 32})
+    outside = StoredObject(**{**complete.__dict__, "file": "../state.json", "size_bytes": 1})
+    folder.save(SavedState([complete, truncated, missing, outside]))
     (tmp_path / "state.json.draft").write_text('{"format": 1, "obj')
     (tmp_path / "objects" / "1234.draft").write_bytes(b"half")
-    folder.add_content([b"belongs to nothing"])
+    folder.add_content([b"not referenced"])
     folder.close()
-    again = StateFolder(tmp_path)
-    assert again.load().objects == [whole]
-    assert names(tmp_path) == {whole.file}
-    again.close()
+    reopened = StateFolder(tmp_path)
+    assert reopened.load().objects == [complete]
+    assert list_object_files(tmp_path) == {complete.file}
+    reopened.close()
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_damaged_state_is_rejected_and_not_changed(tmp_path: Path, text: str) 
     with pytest.raises(StateStoreError, match=r"is damaged .*move .* away to start with an empty state"):
         folder.load()
     assert (tmp_path / "state.json").read_text() == text
-    assert names(tmp_path) == {content}
+    assert list_object_files(tmp_path) == {content}
     folder.close()
 
 

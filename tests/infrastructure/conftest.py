@@ -1,10 +1,11 @@
-"""Stacks that several tests look at, each built once."""
+"""Recorded stacks shared by the tests; each variant is built once."""
 
 from __future__ import annotations
 
 import functools
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from recording_engine import record_stack
 
-# Every setting that changes what is built, in each of its values. Settings of different concerns share a stack.
+# Together these cover every value of every setting that changes the resources. Unrelated settings share a variant.
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
     "protected": {
@@ -65,17 +66,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 @functools.cache
-def _built(variant: str) -> Any:
+def _build_stack(variant: str) -> Any:
     return record_stack(json.loads(json.dumps(VARIANTS[variant])))
 
 
 @pytest.fixture(scope="session", params=VARIANTS)
 def any_stack(request: pytest.FixtureRequest) -> Any:
-    """Every supported stack, one after the other."""
-    return _built(request.param)
+    """Recorded stack of each variant in turn."""
+    return _build_stack(request.param)
 
 
 @pytest.fixture(scope="session")
-def built() -> Any:
-    """A stack by the name of its variant."""
-    return _built
+def build_stack() -> Callable[[str], Any]:
+    """Return a function that returns the recorded stack of a variant."""
+    return _build_stack

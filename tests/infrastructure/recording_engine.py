@@ -1,7 +1,7 @@
-"""Records the whole stack: the program of ``__main__.py`` on an engine that keeps what it would have made.
+"""Runs the Pulumi program in ``__main__.py`` on a mock engine that records the resources instead of creating them.
 
-Pulumi's SDK keeps its state in the process, and takes seconds to import: one process imports it and forks for each
-stack. Whatever goes wrong in a program is raised.
+Pulumi's SDK keeps global state and takes seconds to import, so one subprocess imports it and forks for each stack.
+Errors of the program are raised in the caller.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ STACK = "test"
 
 
 def record_stack(settings: dict[str, Any]) -> Any:
-    """The stack with these settings."""
+    """Return the resources and outputs of the stack with these settings."""
     from tests.infrastructure.moto_deploy.pulumi_engine import ProgramResult, Resource
 
     worker = _worker()
@@ -32,15 +32,15 @@ def record_stack(settings: dict[str, Any]) -> Any:
     assert worker.stdout is not None
     worker.stdin.write(json.dumps(settings) + "\n")
     worker.stdin.flush()
-    found = json.loads(worker.stdout.readline())
-    if "error" in found:
-        raise RuntimeError(found["error"])
-    return ProgramResult([Resource(**each) for each in found["resources"]], found["outputs"])
+    response = json.loads(worker.stdout.readline())
+    if "error" in response:
+        raise RuntimeError(response["error"])
+    return ProgramResult([Resource(**each) for each in response["resources"]], response["outputs"])
 
 
 @functools.cache
 def _worker() -> subprocess.Popen[str]:
-    # It ends with its standard input, which ends with this process.
+    # The worker exits at the end of its standard input, that is, when this process exits.
     return subprocess.Popen(
         [sys.executable, __file__], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -55,13 +55,13 @@ def _serve() -> None:
             os.waitpid(child, 0)
             continue
         try:
-            print(json.dumps(_record(program, json.loads(line)), default=str), flush=True)
+            print(json.dumps(_record_resources(program, json.loads(line)), default=str), flush=True)
         except BaseException:
             print(json.dumps({"error": traceback.format_exc()[-3000:]}), flush=True)
         os._exit(0)
 
 
-def _record(program: Any, given: dict[str, Any]) -> dict[str, Any]:
+def _record_resources(program: Any, config: dict[str, Any]) -> dict[str, Any]:
     from infrastructure.config import StackSettings
     from infrastructure.packaging.package import Package, Packages
     from tests.infrastructure.moto_deploy import data_sources, provider_outputs, pulumi_engine
@@ -72,21 +72,21 @@ def _record(program: Any, given: dict[str, Any]) -> dict[str, Any]:
             archive.writestr("empty", "")
         return Package(path, "ab" * 32, 1)
 
-    settings = StackSettings.model_validate(given)
+    settings = StackSettings.model_validate(config)
     with tempfile.TemporaryDirectory() as folder:
         packages = Packages(
             code={kind: package(kind) for kind in ("thin", "full", "operations")},
             layers={kind: package(f"layer-{kind}") for kind in ("base", "media", "certificates")},
             server=package("server"),
         )
-        run = pulumi_engine.run_program(
+        result = pulumi_engine.run_program(
             lambda: program(settings, packages),
             provider_outputs.compute_outputs,
             data_sources.invoke,
             stack=STACK,
             config={"aws:region": provider_outputs.REGION},
         )
-    return {"resources": [dataclasses.asdict(each) for each in run.resources], "outputs": run.outputs}
+    return {"resources": [dataclasses.asdict(each) for each in result.resources], "outputs": result.outputs}
 
 
 if __name__ == "__main__":

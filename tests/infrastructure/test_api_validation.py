@@ -1,4 +1,4 @@
-"""The inputs of every stack match the AWS API's service models: names, types, enumerations, ranges, patterns."""
+"""Tests that the inputs of every stack match the AWS service models: names, types, enumerations, ranges, patterns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from tests.infrastructure.moto_deploy import api_validation
 from tests.infrastructure.moto_deploy.resource_handlers import create_calls
 
-# Each stack takes seconds to build, and minutes on a busy machine.
+# Recording a stack takes seconds, and minutes under load.
 pytestmark = pytest.mark.timeout(1200)
 
 TAGS = {"gorggle:stack": "test"}
@@ -39,14 +39,14 @@ def test_aws_accepts_every_input(any_stack: Any) -> None:
     assert not problems
 
 
-def find_problems_with(built: Any, kind: str, **inputs: Any) -> list[str]:
-    resource = copy.deepcopy(built("default").find(kind)[0])
+def find_problems_with(build_stack: Any, kind: str, **inputs: Any) -> list[str]:
+    resource = copy.deepcopy(build_stack("default").find(kind)[0])
     resource.inputs.update(inputs)
     return list(find_problems(resource))
 
 
-def test_an_unknown_lambda_runtime_is_rejected(built: Any) -> None:
-    (problem,) = find_problems_with(built, "Function", runtime="python9.99")
+def test_an_unknown_lambda_runtime_is_rejected(build_stack: Any) -> None:
+    (problem,) = find_problems_with(build_stack, "Function", runtime="python9.99")
     assert "python9.99" in problem
     assert "python3.12" in problem
 
@@ -67,30 +67,30 @@ def test_an_unknown_lambda_runtime_is_rejected(built: Any) -> None:
         ("EventSourceMapping", {"batchSize": 100_000}, "BatchSize"),
     ],
 )
-def test_an_invalid_value_is_rejected(built: Any, kind: str, inputs: dict[str, Any], word: str) -> None:
-    assert any(word in problem for problem in find_problems_with(built, kind, **inputs))
+def test_an_invalid_value_is_rejected(build_stack: Any, kind: str, inputs: dict[str, Any], word: str) -> None:
+    assert any(word in problem for problem in find_problems_with(build_stack, kind, **inputs))
 
 
-def test_an_unknown_property_is_rejected(built: Any) -> None:
+def test_an_unknown_property_is_rejected(build_stack: Any) -> None:
     with pytest.raises(api_validation.ApiShapeError, match="colour"):
-        find_problems_with(built, "Function", colour="blue")
+        find_problems_with(build_stack, "Function", colour="blue")
 
 
-def test_a_property_that_goes_into_no_call_is_rejected(built: Any) -> None:
+def test_a_property_that_no_call_uses_is_rejected(build_stack: Any) -> None:
     with pytest.raises(api_validation.ApiShapeError, match="acl"):
-        find_problems_with(built, "Bucket", acl="public-read")
+        find_problems_with(build_stack, "Bucket", acl="public-read")
 
 
-def test_a_missing_property_is_reported(built: Any) -> None:
-    resource = copy.deepcopy(built("default").find("EventSourceMapping")[0])
+def test_a_missing_property_is_reported(build_stack: Any) -> None:
+    resource = copy.deepcopy(build_stack("default").find("EventSourceMapping")[0])
     del resource.inputs["functionName"]
     assert any(
         'Missing required parameter in input: "FunctionName"' in each for each in find_problems(resource)
     )
 
 
-def test_a_resource_without_a_handler_is_rejected(built: Any) -> None:
-    resource = copy.deepcopy(built("default").find("Bucket")[0])
+def test_a_resource_without_a_handler_is_rejected(build_stack: Any) -> None:
+    resource = copy.deepcopy(build_stack("default").find("Bucket")[0])
     resource.type = "aws:braket/job:Job"
     with pytest.raises(KeyError, match="no handler"):
         list(find_problems(resource))

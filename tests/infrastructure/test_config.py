@@ -1,4 +1,4 @@
-"""The stack's settings: defaults, validation, and consistency with Pulumi.yaml, the manual and the manifest."""
+"""Tests of the stack settings: defaults, validation, and consistency with Pulumi.yaml, the manual and the manifest."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())
 
 
-def default_of(field: str) -> Any:
+def get_default(field: str) -> Any:
     info = StackSettings.model_fields[field]
     return info.get_default(call_default_factory=True)
 
 
 def test_pulumi_yaml_lists_every_setting_with_its_default_and_description() -> None:
-    listed = {name: body for name, body in PROJECT["config"].items() if ":" not in name}
-    assert set(listed) == {to_camel(field) for field in StackSettings.model_fields}
+    documented = {name: body for name, body in PROJECT["config"].items() if ":" not in name}
+    assert set(documented) == {to_camel(field) for field in StackSettings.model_fields}
     for field, info in StackSettings.model_fields.items():
-        entry = listed[to_camel(field)]
+        entry = documented[to_camel(field)]
         assert entry["description"] == info.description, field
         text = json.dumps(entry["default"])
         found = StackSettings.model_validate({to_camel(field): json.loads(text)})
-        assert getattr(found, field) == default_of(field), field
+        assert getattr(found, field) == get_default(field), field
 
 
 def test_the_manual_lists_every_setting() -> None:
@@ -49,11 +49,11 @@ def test_the_manual_lists_every_setting() -> None:
 
 
 def test_settings_of_the_functions_have_the_same_defaults() -> None:
-    wanted = function_manifest.read_manifest(ROOT / "lambdas/functions.toml").settings
-    assert wanted
-    for name, body in wanted.items():
+    manifest_settings = function_manifest.read_manifest(ROOT / "lambdas/functions.toml").settings
+    assert manifest_settings
+    for name, body in manifest_settings.items():
         assert name in StackSettings.model_fields, name
-        assert default_of(name) == body["default"], name
+        assert get_default(name) == body["default"], name
 
 
 def test_settings_are_parsed_from_pulumi_config() -> None:
@@ -80,7 +80,7 @@ def test_settings_are_parsed_from_pulumi_config() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("config", "message"),
     [
         ({"gpuInstanceTypes": ["p4d.24xlarge"]}, "one NVIDIA GPU"),
         ({"gpuInstanceTypes": []}, "at least 1"),
@@ -109,12 +109,12 @@ def test_settings_are_parsed_from_pulumi_config() -> None:
         ({"colour": "blue"}, "colour"),
     ],
 )
-def test_an_invalid_setting_is_refused(given: dict[str, Any], message: str) -> None:
+def test_an_invalid_setting_is_rejected(config: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        StackSettings.model_validate(given)
+        StackSettings.model_validate(config)
 
 
-def test_a_poll_of_the_state_machine_has_the_expected_number_of_events() -> None:
+def test_each_polling_loop_adds_events_per_poll_history_events() -> None:
     """Wait and Choice are entered and exited; a Task is also scheduled, started and completed."""
     events = {"Wait": 2, "Choice": 2, "Task": 5}
     manifest = tomllib.loads((ROOT / "lambdas/functions.toml").read_text())["state_machine"]
@@ -134,11 +134,11 @@ def find_polling_loops(node: Any) -> Iterator[list[str]]:
         states = node.get("States", {})
         for name, state in states.items():
             if state["Type"] == "Wait":
-                kinds, at = ["Wait"], state["Next"]
-                while states[at]["Type"] != "Choice":
-                    kinds.append(states[at]["Type"])
-                    at = states[at]["Next"]
-                targets = [states[at]["Default"], *(each["Next"] for each in states[at]["Choices"])]
+                kinds, current = ["Wait"], state["Next"]
+                while states[current]["Type"] != "Choice":
+                    kinds.append(states[current]["Type"])
+                    current = states[current]["Next"]
+                targets = [states[current]["Default"], *(each["Next"] for each in states[current]["Choices"])]
                 assert name in targets, f"{name} is not part of a loop"
                 yield [*kinds, "Choice"]
         for each in node.values():
@@ -146,6 +146,6 @@ def find_polling_loops(node: Any) -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize("name", ["Prod", "a", "a-stack-with-a-long-name", "dev_1", "1st"])
-def test_a_stack_name_that_is_invalid_for_buckets_is_refused(name: str) -> None:
+def test_a_stack_name_that_is_invalid_for_buckets_is_rejected(name: str) -> None:
     with pytest.raises(ValueError, match="bucket names"):
         validate_stack_name(name)

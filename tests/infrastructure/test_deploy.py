@@ -1,4 +1,4 @@
-"""The whole stack deployed to moto, and read back."""
+"""Deploys the whole stack to moto and checks the resulting resources."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from infrastructure import quota_check
 from infrastructure.config import GPU_AMI_PARAMETER
 from tests.infrastructure.moto_deploy import api_validation, deploy
 
-# Some five hundred calls to moto.
+# A deployment makes about five hundred calls to moto.
 pytestmark = pytest.mark.timeout(1200)
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +30,7 @@ ADDRESS = "127.0.0.1:50051"
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    # Functions only echo their event.
+    # Without Docker, moto's functions return their event.
     before = default_user_config["lambda"]["use_docker"]
     default_user_config["lambda"]["use_docker"] = False
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -42,7 +42,7 @@ def endpoint() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def applied(endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def deployment(endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("packages")
 
     def package(name: str) -> str:
@@ -71,10 +71,10 @@ def applied(endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str
         str(packages),
     ]
     command += ["--variables", json.dumps({"SERVER_ADDRESS": ADDRESS})]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    completed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stderr[-3000:]
+    result: dict[str, Any] = json.loads(completed.stdout)
+    return result
 
 
 def client(endpoint: str, service: str) -> Any:
@@ -84,15 +84,15 @@ def client(endpoint: str, service: str) -> Any:
     )  # fmt: skip
 
 
-def test_only_operations_that_moto_lacks_are_skipped(applied: dict[str, Any]) -> None:
-    assert set(applied["skipped_operations"]) == deploy.UNSUPPORTED_BY_MOTO
-    assert len(applied["resources"]) > 300
-    assert all(each["id"] for each in applied["resources"])
+def test_only_operations_that_moto_lacks_are_skipped(deployment: dict[str, Any]) -> None:
+    assert set(deployment["skipped_operations"]) == deploy.UNSUPPORTED_BY_MOTO
+    assert len(deployment["resources"]) > 300
+    assert all(each["id"] for each in deployment["resources"])
 
 
-def test_resources_in_environment_variables_exist(applied: dict[str, Any], endpoint: str) -> None:
+def test_resources_in_environment_variables_exist(deployment: dict[str, Any], endpoint: str) -> None:
     """Each table, bucket, topic, secret, fleet and state machine in a function's variables can be described."""
-    looks = {
+    describe = {
         "TABLE": lambda name: client(endpoint, "dynamodb").describe_table(TableName=name)["Table"],
         "BUCKET": lambda name: client(endpoint, "s3").get_bucket_encryption(Bucket=name),
         "TOPIC": lambda name: client(endpoint, "sns").get_topic_attributes(TopicArn=name),
@@ -104,43 +104,45 @@ def test_resources_in_environment_variables_exist(applied: dict[str, Any], endpo
     for function in client(endpoint, "lambda").list_functions()["Functions"]:
         variables = function["Environment"]["Variables"]
         for name, value in variables.items():
-            kind = name if name in looks else name.rpartition("_")[2]
-            if kind in looks:
-                assert looks[kind](value), (function["FunctionName"], name)
+            kind = name if name in describe else name.rpartition("_")[2]
+            if kind in describe:
+                assert describe[kind](value), (function["FunctionName"], name)
                 seen.add(kind)
-    assert seen == set(looks)
+    assert seen == set(describe)
 
 
-def test_functions_get_the_address_of_the_server(applied: dict[str, Any], endpoint: str) -> None:
-    found = client(endpoint, "lambda").get_function_configuration(FunctionName="gorggle-local-read_lips")
-    assert found["Environment"]["Variables"]["SERVER_ADDRESS"] == ADDRESS
-    assert len(found["Layers"]) == 2
-    assert found["VpcConfig"]["SubnetIds"]
+def test_functions_get_the_address_of_the_server(deployment: dict[str, Any], endpoint: str) -> None:
+    configuration = client(endpoint, "lambda").get_function_configuration(
+        FunctionName="gorggle-local-read_lips"
+    )
+    assert configuration["Environment"]["Variables"]["SERVER_ADDRESS"] == ADDRESS
+    assert len(configuration["Layers"]) == 2
+    assert configuration["VpcConfig"]["SubnetIds"]
 
 
-def test_the_state_machine_calls_existing_functions(applied: dict[str, Any], endpoint: str) -> None:
-    arn = applied["outputs"]["stateMachine"]
+def test_the_state_machine_calls_existing_functions(deployment: dict[str, Any], endpoint: str) -> None:
+    arn = deployment["outputs"]["stateMachine"]
     definition = client(endpoint, "stepfunctions").describe_state_machine(stateMachineArn=arn)["definition"]
     functions = {each["FunctionArn"] for each in client(endpoint, "lambda").list_functions()["Functions"]}
     called = {each for each in functions if each in definition}
     assert len(called) >= 13
 
 
-def test_every_function_and_the_state_machine_are_active(applied: dict[str, Any], endpoint: str) -> None:
+def test_every_function_and_the_state_machine_are_active(deployment: dict[str, Any], endpoint: str) -> None:
     caller = client(endpoint, "lambda")
     names = [each["FunctionName"] for each in caller.list_functions()["Functions"]]
     states = {caller.get_function(FunctionName=name)["Configuration"]["State"] for name in names}
     assert states == {"Active"}
     machine = client(endpoint, "stepfunctions").describe_state_machine(
-        stateMachineArn=applied["outputs"]["stateMachine"]
+        stateMachineArn=deployment["outputs"]["stateMachine"]
     )
     assert machine["status"] == "ACTIVE"
 
 
-def test_upload_events_reach_the_queue(applied: dict[str, Any], endpoint: str) -> None:
+def test_upload_events_reach_the_queue(deployment: dict[str, Any], endpoint: str) -> None:
     events = client(endpoint, "events")
     pattern = json.loads(events.describe_rule(Name="gorggle-local-uploaded")["EventPattern"])
-    assert pattern["detail"]["bucket"]["name"] == [applied["outputs"]["uploadsBucket"]]
+    assert pattern["detail"]["bucket"]["name"] == [deployment["outputs"]["uploadsBucket"]]
     (target,) = events.list_targets_by_rule(Rule="gorggle-local-uploaded")["Targets"]
     sqs = client(endpoint, "sqs")
     url = sqs.get_queue_url(QueueName="gorggle-local-uploads")["QueueUrl"]
@@ -150,7 +152,7 @@ def test_upload_events_reach_the_queue(applied: dict[str, Any], endpoint: str) -
     assert source["EventSourceArn"] == target["Arn"]
 
 
-def test_the_fleet_starts_at_zero_and_has_scaling_policies(applied: dict[str, Any], endpoint: str) -> None:
+def test_the_fleet_starts_at_zero_and_has_scaling_policies(deployment: dict[str, Any], endpoint: str) -> None:
     scaling = client(endpoint, "autoscaling")
     (group,) = scaling.describe_auto_scaling_groups()["AutoScalingGroups"]
     assert (group["MinSize"], group["MaxSize"], group["DesiredCapacity"]) == (0, 2, 0)
@@ -165,7 +167,7 @@ def test_the_fleet_starts_at_zero_and_has_scaling_policies(applied: dict[str, An
     assert (target["HealthCheckPath"], target["HealthCheckPort"]) == ("/readyz", "9464")
 
 
-def test_every_route_reaches_a_function(applied: dict[str, Any], endpoint: str) -> None:
+def test_every_route_reaches_a_function(deployment: dict[str, Any], endpoint: str) -> None:
     gateway = client(endpoint, "apigatewayv2")
     (api,) = gateway.get_apis()["Items"]
     integrations = {
@@ -177,12 +179,12 @@ def test_every_route_reaches_a_function(applied: dict[str, Any], endpoint: str) 
         assert "function:gorggle-local-" in integrations[route["Target"].partition("/")[2]]["IntegrationUri"]
 
 
-def test_the_default_security_group_has_no_rules(applied: dict[str, Any], endpoint: str) -> None:
+def test_the_default_security_group_has_no_rules(deployment: dict[str, Any], endpoint: str) -> None:
     ec2 = client(endpoint, "ec2")
     (network,) = [each for each in ec2.describe_vpcs()["Vpcs"] if each["CidrBlock"] == "10.71.0.0/16"]
-    wanted = [{"Name": "vpc-id", "Values": [network["VpcId"]]}]
+    filters = [{"Name": "vpc-id", "Values": [network["VpcId"]]}]
     groups = {
-        each["GroupName"]: each for each in ec2.describe_security_groups(Filters=wanted)["SecurityGroups"]
+        each["GroupName"]: each for each in ec2.describe_security_groups(Filters=filters)["SecurityGroups"]
     }
     assert not groups["default"]["IpPermissions"]
     assert not groups["default"]["IpPermissionsEgress"]
@@ -200,7 +202,7 @@ def test_a_resource_without_a_handler_fails_the_deployment(endpoint: str) -> Non
         deploy.LocalAccount(endpoint).create_resource(resource)
 
 
-# Workarounds for moto 5.2.5: each test fails once its workaround is not needed any more.
+# Limitations of moto 5.2.5: each test fails when moto fixes one, and its workaround can then be removed.
 
 
 @pytest.mark.parametrize("operation", sorted(deploy.UNSUPPORTED_BY_MOTO))
@@ -208,27 +210,29 @@ def test_moto_still_lacks_an_operation(operation: str, endpoint: str) -> None:
     service, _, method = operation.partition(".")
     shape = api_validation.operation(operation).input_shape
     caller = client(endpoint, service)
-    name = next(each for each, known in caller.meta.method_to_api_mapping.items() if known == method)
-    with pytest.raises(ClientError) as refused:
+    name = next(
+        each for each, operation_name in caller.meta.method_to_api_mapping.items() if operation_name == method
+    )
+    with pytest.raises(ClientError) as raised:
         getattr(caller, name)(**api_validation.sample_output(shape))
-    assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] in (404, 500, 501)
+    assert raised.value.response["ResponseMetadata"]["HTTPStatusCode"] in (404, 500, 501)
 
 
 def test_moto_still_ignores_a_bucket_policy_s_conditions(endpoint: str) -> None:
     s3 = client(endpoint, "s3")
     s3.create_bucket(Bucket="conditions")
-    refusal = {
+    deny = {
         "Sid": "TlsOnly", "Effect": "Deny", "Principal": "*", "Action": "s3:*", "Resource": "arn:aws:s3:::conditions/*",
         "Condition": {"StringEquals": {"aws:PrincipalAccount": "000000000000"}},
     }  # fmt: skip
     s3.put_bucket_policy(
-        Bucket="conditions", Policy=json.dumps({"Version": "2012-10-17", "Statement": [refusal]})
+        Bucket="conditions", Policy=json.dumps({"Version": "2012-10-17", "Statement": [deny]})
     )
     with pytest.raises(ClientError, match="403"):
         s3.put_object(Bucket="conditions", Key="a", Body=b"a")
 
 
-def test_moto_still_ignores_lifecycle_hooks_of_new_groups(applied: dict[str, Any], endpoint: str) -> None:
+def test_moto_still_ignores_lifecycle_hooks_of_new_groups(deployment: dict[str, Any], endpoint: str) -> None:
     scaling = client(endpoint, "autoscaling")
     (group,) = scaling.describe_auto_scaling_groups(AutoScalingGroupNames=["gorggle-local-gpu"])[
         "AutoScalingGroups"
@@ -248,7 +252,7 @@ def test_moto_still_ignores_lifecycle_hooks_of_new_groups(applied: dict[str, Any
 
 
 def test_moto_still_fails_on_the_first_rotation_of_an_empty_secret(
-    applied: dict[str, Any], endpoint: str
+    deployment: dict[str, Any], endpoint: str
 ) -> None:
     secrets = client(endpoint, "secretsmanager")
     secret = secrets.create_secret(Name="empty")["ARN"]
@@ -257,22 +261,22 @@ def test_moto_still_fails_on_the_first_rotation_of_an_empty_secret(
         for each in client(endpoint, "lambda").list_functions()["Functions"]
         if each["FunctionName"].endswith("rotate_token")
     ]
-    with pytest.raises(ClientError) as refused:
+    with pytest.raises(ClientError) as raised:
         secrets.rotate_secret(
             SecretId=secret, RotationLambdaARN=function, RotationRules={"AutomaticallyAfterDays": 30}
         )
-    assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 500
+    assert raised.value.response["ResponseMetadata"]["HTTPStatusCode"] == 500
 
 
-def test_moto_still_returns_no_arn_of_a_scaling_policy(applied: dict[str, Any], endpoint: str) -> None:
-    answer = client(endpoint, "autoscaling").put_scaling_policy(
+def test_moto_still_returns_no_arn_of_a_scaling_policy(deployment: dict[str, Any], endpoint: str) -> None:
+    response = client(endpoint, "autoscaling").put_scaling_policy(
         AutoScalingGroupName="gorggle-local-gpu",
         PolicyName="another",
         PolicyType="StepScaling",
         AdjustmentType="ChangeInCapacity",
         StepAdjustments=[{"MetricIntervalLowerBound": 0, "ScalingAdjustment": 1}],
     )
-    assert "PolicyARN" not in answer
+    assert "PolicyARN" not in response
     client(endpoint, "autoscaling").delete_policy(
         AutoScalingGroupName="gorggle-local-gpu", PolicyName="another"
     )
@@ -289,24 +293,26 @@ def test_moto_still_lacks_quotas_of_gpu_instances(endpoint: str) -> None:
             client(endpoint, "service-quotas").get_service_quota(ServiceCode="ec2", QuotaCode=code)
 
 
-def test_moto_still_does_not_serve_http_apis(applied: dict[str, Any], endpoint: str) -> None:
-    """``gorggle_local.aws.api_gateway`` does."""
-    host = applied["outputs"]["api"].removeprefix("https://")
-    answer = requests.get(f"{endpoint}/health", headers={"host": host}, timeout=30)
-    assert answer.status_code == 404
+def test_moto_still_does_not_serve_http_apis(deployment: dict[str, Any], endpoint: str) -> None:
+    """``gorggle_local.aws.api_gateway`` serves them instead."""
+    host = deployment["outputs"]["api"].removeprefix("https://")
+    response = requests.get(f"{endpoint}/health", headers={"host": host}, timeout=30)
+    assert response.status_code == 404
 
 
-def test_moto_still_cannot_redrive_dead_letters(applied: dict[str, Any], endpoint: str) -> None:
-    """Therefore the pipeline's test moves them itself."""
+def test_moto_still_cannot_redrive_dead_letters(deployment: dict[str, Any], endpoint: str) -> None:
+    """Therefore the pipeline test moves the messages itself."""
     arns = [
         f"arn:aws:sqs:us-east-1:123456789012:gorggle-local-{each}" for each in ("upload_failures", "uploads")
     ]
-    with pytest.raises(ClientError) as refused:
+    with pytest.raises(ClientError) as raised:
         client(endpoint, "sqs").start_message_move_task(SourceArn=arns[0], DestinationArn=arns[1])
-    assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] in (404, 500, 501)
+    assert raised.value.response["ResponseMetadata"]["HTTPStatusCode"] in (404, 500, 501)
 
 
-def test_failed_uploads_are_in_a_queue_that_sqs_can_redrive(applied: dict[str, Any], endpoint: str) -> None:
+def test_failed_uploads_are_in_a_queue_that_sqs_can_redrive(
+    deployment: dict[str, Any], endpoint: str
+) -> None:
     """SQS redrives only dead-letter queues of a queue, so the rule must use the same one."""
     sqs, events = client(endpoint, "sqs"), client(endpoint, "events")
     url = sqs.get_queue_url(QueueName="gorggle-local-upload_failures")["QueueUrl"]

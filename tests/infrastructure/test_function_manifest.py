@@ -1,4 +1,4 @@
-"""The manifest's grammar, what its names mean, and what follows from them."""
+"""Tests of the function manifest: validation, resource references, and cost estimates based on the settings."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ trigger = { kind = "state_machine" }
 """
 
 
-def parsed(text: str, folder: Path) -> function_manifest.Manifest:
+def parse_manifest(text: str, folder: Path) -> function_manifest.Manifest:
     path = folder / "functions.toml"
     path.write_text(text)
     return function_manifest.read_manifest(path)
 
 
-def test_a_function_is_named_in_the_state_machine_as_it_is_written_there(tmp_path: Path) -> None:
-    assert parsed(FUNCTION, tmp_path).functions["do_it"].name == "do_it"
+def test_a_function_has_the_name_of_its_table(tmp_path: Path) -> None:
+    assert parse_manifest(FUNCTION, tmp_path).functions["do_it"].name == "do_it"
 
 
 @pytest.mark.parametrize(
@@ -65,21 +65,21 @@ def test_a_function_is_named_in_the_state_machine_as_it_is_written_there(tmp_pat
         ("[defaults]", "[colours]\n[defaults]", "colours"),
     ],
 )
-def test_what_the_manifest_cannot_mean_is_refused(old: str, new: str, message: str, tmp_path: Path) -> None:
+def test_an_invalid_manifest_is_rejected(old: str, new: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        parsed(FUNCTION.replace(old, new), tmp_path)
+        parse_manifest(FUNCTION.replace(old, new), tmp_path)
 
 
 @pytest.fixture
 def references() -> ResourceReferences:
-    made = ResourceReferences(
+    resources = ResourceReferences(
         Names("test", "123456789012", "us-east-1"), StackSettings(nat_gateway=True), "arn:key"
     )
-    made.add("table:jobs", "arn:aws:dynamodb:us-east-1:123456789012:table/jobs", "jobs")
-    return made
+    resources.add("table:jobs", "arn:aws:dynamodb:us-east-1:123456789012:table/jobs", "jobs")
+    return resources
 
 
-def test_names_mean_values_in_environments_and_addresses_in_policies(references: ResourceReferences) -> None:
+def test_references_resolve_to_values_and_to_arns(references: ResourceReferences) -> None:
     assert references.resolve("table:jobs") == "jobs"
     assert references.resolve("setting:max_concurrent_jobs") == "10"
     assert references.resolve("setting:nat_gateway") == "true"
@@ -92,63 +92,68 @@ def test_names_mean_values_in_environments_and_addresses_in_policies(references:
 
 
 @pytest.mark.parametrize("name", ["table:songs", "bucket:songs/*", "queue:songs", "secret:songs", "nonsense"])
-def test_a_name_that_the_stack_does_not_have_is_refused(name: str, references: ResourceReferences) -> None:
+def test_an_unknown_reference_in_a_policy_is_rejected(name: str, references: ResourceReferences) -> None:
     with pytest.raises(KeyError):
         references.resolve_arns(name)
 
 
-def test_a_variable_that_names_nothing_is_refused(references: ResourceReferences) -> None:
+def test_an_unknown_reference_in_a_variable_is_rejected(references: ResourceReferences) -> None:
     with pytest.raises(KeyError, match="no such resource"):
         references.resolve("table:songs")
 
 
-def test_functions_count_with_the_prices_of_their_stack() -> None:
+def test_prices_depend_on_the_settings() -> None:
     costs = parse_prices(cost_estimate.prices_json(StackSettings(gpu_instance_types=("g5.xlarge",))))
     assert costs.gpu_per_h == pytest.approx(1.006 + 100 * 0.08 / 730, abs=1e-3)
-    own = StackSettings(prices=json.dumps({"gpu_per_h": 2, "transcribe_per_min": 0.5}))
-    given = parse_prices(cost_estimate.prices_json(own))
-    assert (given.gpu_per_h, given.transcribe_per_min) == (2, 0.5)
-    assert given.rekognition_per_min == Prices().rekognition_per_min
+    custom = StackSettings(prices=json.dumps({"gpu_per_h": 2, "transcribe_per_min": 0.5}))
+    overridden = parse_prices(cost_estimate.prices_json(custom))
+    assert (overridden.gpu_per_h, overridden.transcribe_per_min) == (2, 0.5)
+    assert overridden.rekognition_per_min == Prices().rekognition_per_min
     assert (
-        cost_estimate.estimate_outputs(own)["videoUsdPerHour"]
+        cost_estimate.estimate_outputs(custom)["videoUsdPerHour"]
         > cost_estimate.estimate_outputs(StackSettings())["videoUsdPerHour"] + 28
     )
 
 
-def test_prices_that_cannot_be_are_refused_before_anything_is_built() -> None:
+def test_an_unknown_price_is_rejected() -> None:
     with pytest.raises(PricesError, match="transcribe"):
         cost_estimate.prices_json(StackSettings(prices='{"transcribe": 1}'))
 
 
-def test_a_job_s_estimate_is_the_stack_s_own_model() -> None:
-    """What a job shows and what the stack's outputs and `gorggle cost` say are one sum."""
+def test_a_job_estimate_equals_the_cost_model() -> None:
+    """A job, the stack's outputs and `gorggle cost` show the same estimate, except for idle GPU time."""
     settings = StackSettings()
-    shape, unit = cost_estimate.to_cost_config(settings), parse_prices(cost_estimate.prices_json(settings))
-    hour = cost_model.estimate_video_hours(1.0, shape, unit)
-    job = JobEvent("0" * 32, 1, "b", "k", "v", int(shape.video_gib_per_h * 2**30), "demo.mp4", JobOptions())
-    found = cost_estimates.estimate_job_cost(
+    cost_config, prices = (
+        cost_estimate.to_cost_config(settings),
+        parse_prices(cost_estimate.prices_json(settings)),
+    )
+    hour = cost_model.estimate_video_hours(1.0, cost_config, prices)
+    job = JobEvent(
+        "0" * 32, 1, "b", "k", "v", int(cost_config.video_gib_per_h * 2**30), "demo.mp4", JobOptions()
+    )
+    job_cost = cost_estimates.estimate_job_cost(
         job,
         3600.0,
         reads_lips=True,
         audio_engine="transcribe",
         face_engine="rekognition",
-        window_duration_s=shape.window_duration_s,
-        retention_days=shape.retention_days,
+        window_duration_s=cost_config.window_duration_s,
+        retention_days=cost_config.retention_days,
         prices=cost_estimate.prices_json(settings),
     )
-    waking = hour.parts["gpu_waiting"]
-    assert found["total"] == pytest.approx(hour.total - waking, abs=1e-3)
+    gpu_idle_usd = hour.parts["gpu_waiting"]
+    assert job_cost["total"] == pytest.approx(hour.total - gpu_idle_usd, abs=1e-3)
     for name, usd in hour.parts.items():
         if name != "gpu_waiting":
-            assert found[name] == pytest.approx(usd, abs=1e-4), name
-    assert set(found) - {"currency", "total"} == set(hour.parts) - {"gpu_waiting"}
+            assert job_cost[name] == pytest.approx(usd, abs=1e-4), name
+    assert set(job_cost) - {"currency", "total"} == set(hour.parts) - {"gpu_waiting"}
 
 
-def test_what_was_measured_is_counted_like_what_was_planned() -> None:
+def test_measured_cost_equals_the_estimate_for_equal_usage() -> None:
     job = JobEvent("0" * 32, 1, "b", "k", "v", 2**30, "demo.mp4", JobOptions())
-    measured = {"windows": 10, "transcribed_s": 600.0, "face_detection_s": 600.0, "gpu_s": 150.0}
-    after = cost_estimates.compute_job_cost(job, measured, retention_days=30, prices="")
-    before = cost_estimates.estimate_job_cost(
+    usage = {"windows": 10, "transcribed_s": 600.0, "face_detection_s": 600.0, "gpu_s": 150.0}
+    measured_cost = cost_estimates.compute_job_cost(job, usage, retention_days=30, prices="")
+    estimated_cost = cost_estimates.estimate_job_cost(
         job,
         600.0,
         reads_lips=True,
@@ -158,14 +163,16 @@ def test_what_was_measured_is_counted_like_what_was_planned() -> None:
         retention_days=30,
         prices="",
     )
-    same = {"currency", "transcribe", "rekognition", "gpu", "step_functions", "s3"}
-    assert {name: after[name] for name in same} == {name: before[name] for name in same}
+    compared = {"currency", "transcribe", "rekognition", "gpu", "step_functions", "s3"}
+    assert {name: measured_cost[name] for name in compared} == {
+        name: estimated_cost[name] for name in compared
+    }
 
 
-def test_buckets_names_are_as_long_as_s3_takes() -> None:
+def test_the_longest_resource_names_are_within_aws_limits() -> None:
     longest = Names("a" * 16, "123456789012", "ap-southeast-2")
     assert len(longest.bucket("artifacts")) <= 63
-    assert len(longest.prefix) <= 32, "a load balancer's name"
+    assert len(longest.prefix) <= 32, "the limit of load balancer names"
     functions = [
         *function_manifest.read_manifest(ROOT / "lambdas/functions.toml").functions,
         *function_manifest.read_manifest(ROOT / "lambdas/operations/functions.toml").functions,

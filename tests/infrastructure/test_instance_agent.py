@@ -1,4 +1,4 @@
-"""The agent of an instance: against moto, a metadata service of our own, and a server's operations page."""
+"""Tests of the instance agent against moto, a fake metadata service and a fake server metrics page."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ gorggle_grpc_request_duration_seconds_count{method="Recognize"} 8.0
 FLEET, GROUP, SECRET = "gorggle-test-gpu", "/gorggle/test/server", "gorggle-test/server_certificate"
 
 
-class Machine:
-    """What stands around an agent: pages by path, and what was asked with which headers."""
+class FakeInstance:
+    """HTTP server that imitates the instance metadata service and the server's health and metrics pages."""
 
     def __init__(self) -> None:
         self.pages: dict[str, str] = {"/latest/meta-data/instance-id": "i-0123456789abcdef0"}
@@ -45,7 +45,7 @@ class Machine:
         class Handler(BaseHTTPRequestHandler):
             def do_PUT(self) -> None:
                 assert self.headers["X-aws-ec2-metadata-token-ttl-seconds"]
-                self.answer("the-token")
+                self.respond("the-token")
 
             def do_GET(self) -> None:
                 if (
@@ -54,11 +54,11 @@ class Machine:
                 ):
                     self.send_error(401)
                 elif self.path in outer.pages:
-                    self.answer(outer.pages[self.path])
+                    self.respond(outer.pages[self.path])
                 else:
                     self.send_error(404)
 
-            def answer(self, text: str) -> None:
+            def respond(self, text: str) -> None:
                 self.send_response(200)
                 self.end_headers()
                 self.wfile.write(text.encode())
@@ -67,16 +67,16 @@ class Machine:
                 pass
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"http://127.0.0.1:{self.server.server_port}"
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
 
 @pytest.fixture
-def machine() -> Iterator[Machine]:
-    made = Machine()
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
+def instance() -> Iterator[FakeInstance]:
+    fake = FakeInstance()
+    yield fake
+    fake.server.shutdown()
+    fake.server.server_close()
 
 
 @pytest.fixture
@@ -85,17 +85,17 @@ def clients(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clients]:
         monkeypatch.setenv(name, "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     with mock_aws():
-        made = Clients(
+        clients = Clients(
             *(boto3.client(each) for each in ("autoscaling", "cloudwatch", "logs", "secretsmanager"))
         )
-        made.logs.create_log_group(logGroupName=GROUP)
+        clients.logs.create_log_group(logGroupName=GROUP)
         value = {"ca": "CA", "certificate": "CERTIFICATE", "key": "KEY"}
-        made.secretsmanager.create_secret(Name=SECRET, SecretString=json.dumps(value))
-        yield made
+        clients.secretsmanager.create_secret(Name=SECRET, SecretString=json.dumps(value))
+        yield clients
 
 
 @pytest.fixture
-def around(machine: Machine, tmp_path: Path) -> AgentConfig:
+def config(instance: FakeInstance, tmp_path: Path) -> AgentConfig:
     return AgentConfig(
         fleet=FLEET,
         launch_hook="ready",
@@ -104,14 +104,14 @@ def around(machine: Machine, tmp_path: Path) -> AgentConfig:
         certificate_folder=tmp_path,
         metrics_namespace="Gorggle/test",
         log_group=GROUP,
-        metrics_url=machine.address,
-        imds_url=machine.address,
+        metrics_url=instance.url,
+        imds_url=instance.url,
         journal_cursor_file=tmp_path / "cursor",
     )
 
 
-class Commands:
-    """Stands before the system's commands, and keeps what was called."""
+class FakeCommands:
+    """Replacements of journalctl and systemctl on the PATH that log their calls."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.log = folder / "commands.log"
@@ -126,50 +126,55 @@ class Commands:
         self.journal = folder / "journal"
 
     @property
-    def called(self) -> list[str]:
+    def calls(self) -> list[str]:
         return self.log.read_text().splitlines() if self.log.exists() else []
 
 
 @pytest.fixture
-def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeCommands:
     folder = tmp_path / "bin"
     folder.mkdir()
-    return Commands(folder, monkeypatch)
+    return FakeCommands(folder, monkeypatch)
 
 
-class Hooks:
-    """Keeps which lifecycle actions were completed; everything else goes to moto."""
+class FakeAutoScaling:
+    """Auto Scaling client that records the completed lifecycle actions."""
 
     def __init__(self, client: Any) -> None:
         self.client, self.completed = client, list[tuple[str, str]]()
 
-    def complete_lifecycle_action(self, **given: str) -> None:
-        assert given["AutoScalingGroupName"] == FLEET
-        assert given["InstanceId"] == "i-0123456789abcdef0"
-        self.completed.append((given["LifecycleHookName"], given["LifecycleActionResult"]))
+    def complete_lifecycle_action(self, **arguments: str) -> None:
+        assert arguments["AutoScalingGroupName"] == FLEET
+        assert arguments["InstanceId"] == "i-0123456789abcdef0"
+        self.completed.append((arguments["LifecycleHookName"], arguments["LifecycleActionResult"]))
 
 
 @pytest.fixture
-def agent(around: AgentConfig, clients: Clients, commands: Commands) -> InstanceAgent:
+def agent(config: AgentConfig, clients: Clients, commands: FakeCommands) -> InstanceAgent:
     # moto has no CompleteLifecycleAction.
     return InstanceAgent(
-        around, Clients(Hooks(clients.autoscaling), clients.cloudwatch, clients.logs, clients.secretsmanager)
+        config,
+        Clients(
+            FakeAutoScaling(clients.autoscaling), clients.cloudwatch, clients.logs, clients.secretsmanager
+        ),
     )
 
 
-def test_an_instance_is_ready_when_its_server_is(agent: InstanceAgent, machine: Machine) -> None:
-    hooks = agent._clients.autoscaling
+def test_the_launch_completes_once_the_server_is_ready(agent: InstanceAgent, instance: FakeInstance) -> None:
+    autoscaling = agent._clients.autoscaling
     agent.step()
     assert not agent.is_ready
-    assert not hooks.completed
-    machine.pages["/readyz"] = "ready"
+    assert not autoscaling.completed
+    instance.pages["/readyz"] = "ready"
     agent.step()
     agent.step()
-    assert hooks.completed == [("ready", "CONTINUE")]
+    assert autoscaling.completed == [("ready", "CONTINUE")]
 
 
-def test_streams_and_loads_are_measured(agent: InstanceAgent, machine: Machine, clients: Clients) -> None:
-    machine.pages["/metrics"] = METRICS
+def test_streams_and_utilization_are_published(
+    agent: InstanceAgent, instance: FakeInstance, clients: Clients
+) -> None:
+    instance.pages["/metrics"] = METRICS
     agent.step()
     found = {
         each["MetricName"]: each
@@ -189,38 +194,49 @@ def test_streams_and_loads_are_measured(agent: InstanceAgent, machine: Machine, 
 
 
 def test_server_counters_are_reported_as_increases() -> None:
-    calls = metrics.RequestCounters()
+    counters = metrics.RequestCounters()
 
-    def measured(page: str) -> dict[str, float]:
-        return {name: value for name, value, _ in calls.compute_deltas(metrics.parse_metrics(page))}
+    def compute_deltas(page: str) -> dict[str, float]:
+        return {name: value for name, value, _ in counters.compute_deltas(metrics.parse_metrics(page))}
 
-    assert measured(METRICS) == {"Requests": 8.0, "RequestTime": 2.5}
-    assert measured(METRICS) == {"Requests": 0.0}, "nothing has happened: there is no mean"
-    grown = (
+    assert compute_deltas(METRICS) == {"Requests": 8.0, "RequestTime": 2.5}
+    assert compute_deltas(METRICS) == {"Requests": 0.0}, "no mean should be reported without new requests"
+    increased = (
         METRICS.replace("} 7.0", "} 9.0")
         .replace("} 20.0", "} 26.0")
         .replace('_count{method="Recognize"} 8.0', '_count{method="Recognize"} 10.0')
     )
-    further = "gorggle_real_time_factor_sum 3.0\ngorggle_real_time_factor_count 4.0\n"
-    assert measured(grown + further) == {"Requests": 2.0, "RequestTime": 3.0, "RealTimeFactor": 0.75}
-    again = METRICS + "process_start_time_seconds 2.0\n"
-    assert measured(again) == {"Requests": 8.0, "RequestTime": 2.5}, "it has started again"
+    real_time_factor = "gorggle_real_time_factor_sum 3.0\ngorggle_real_time_factor_count 4.0\n"
+    assert compute_deltas(increased + real_time_factor) == {
+        "Requests": 2.0,
+        "RequestTime": 3.0,
+        "RealTimeFactor": 0.75,
+    }
+    restarted = METRICS + "process_start_time_seconds 2.0\n"
+    assert compute_deltas(restarted) == {"Requests": 8.0, "RequestTime": 2.5}, (
+        "counters of a restarted server start at zero"
+    )
 
 
-def test_what_is_read_of_the_server_s_page_is_there() -> None:
+def test_the_server_publishes_every_metric_that_the_agent_reads() -> None:
     from gorggle_server.observability.metrics import ServerMetrics
 
     families = {family.name for family in ServerMetrics("0").registry.collect()}
-    read = {metrics.REQUESTS_METRIC.removesuffix("_total"), *(name for _, name, _ in metrics.MEAN_METRICS)}
-    assert read | {"gorggle_active_streams", metrics.START_TIME_METRIC} <= families
+    required = {
+        metrics.REQUESTS_METRIC.removesuffix("_total"),
+        *(name for _, name, _ in metrics.MEAN_METRICS),
+    }
+    assert required | {"gorggle_active_streams", metrics.START_TIME_METRIC} <= families
 
 
-def test_an_instance_whose_server_starts_counts_as_idle_not_as_absent() -> None:
+def test_a_starting_server_is_reported_as_zero_streams() -> None:
     (streams, *_) = metrics.build_metric_data(None, metrics.CpuUsage(), FLEET)
     assert (streams["MetricName"], streams["Value"]) == ("Streams", 0.0)
 
 
-def test_log_lines_reach_cloudwatch_once(agent: InstanceAgent, commands: Commands, clients: Clients) -> None:
+def test_log_lines_reach_cloudwatch_once(
+    agent: InstanceAgent, commands: FakeCommands, clients: Clients
+) -> None:
     now = time.time_ns() // 1000
     lines = [
         {"MESSAGE": message, "__REALTIME_TIMESTAMP": str(now + index * 1000)}
@@ -231,11 +247,11 @@ def test_log_lines_reach_cloudwatch_once(agent: InstanceAgent, commands: Command
     assert agent._log_shipper.ship() == 0
     events = clients.logs.get_log_events(logGroupName=GROUP, logStreamName=agent.instance_id)["events"]
     assert [each["message"] for each in events] == ["first", "café"]
-    assert "--cursor-file=" in commands.called[0]
-    assert "--unit=gorggle.service" in commands.called[0]
+    assert "--cursor-file=" in commands.calls[0]
+    assert "--unit=gorggle.service" in commands.calls[0]
 
 
-def test_a_batch_is_as_large_as_cloudwatch_takes() -> None:
+def test_a_log_batch_is_within_the_cloudwatch_limits() -> None:
     events = [{"timestamp": index, "message": "x" * 100_000} for index in range(20)]
     assert len(log_shipper.take_batch(events)) == 10
     assert len(log_shipper.take_batch([{"timestamp": 0, "message": "x"}] * 20_000)) == 10_000
@@ -248,26 +264,26 @@ def test_a_batch_is_as_large_as_cloudwatch_takes() -> None:
         ("/latest/meta-data/spot/instance-action", '{"action": "terminate", "time": "2026-11-21T12:00:00Z"}'),
     ],
 )
-def test_an_instance_that_ends_lets_its_server_finish_first(
-    agent: InstanceAgent, machine: Machine, commands: Commands, path: str, page: str
+def test_a_terminating_instance_stops_its_server_before_completing_the_hook(
+    agent: InstanceAgent, instance: FakeInstance, commands: FakeCommands, path: str, page: str
 ) -> None:
-    hooks = agent._clients.autoscaling
-    machine.pages["/latest/meta-data/autoscaling/target-lifecycle-state"] = "InService"
+    autoscaling = agent._clients.autoscaling
+    instance.pages["/latest/meta-data/autoscaling/target-lifecycle-state"] = "InService"
     agent.step()
     assert not agent.is_done
-    assert "systemctl stop gorggle.service" not in commands.called
-    machine.pages[path] = page
+    assert "systemctl stop gorggle.service" not in commands.calls
+    instance.pages[path] = page
     agent.step()
     assert agent._stop_process is not None
     agent._stop_process.wait()
     agent.step()
     agent.step()
     assert agent.is_done
-    assert hooks.completed == [("drain", "CONTINUE")]
-    assert commands.called.count("systemctl stop gorggle.service") == 1
+    assert autoscaling.completed == [("drain", "CONTINUE")]
+    assert commands.calls.count("systemctl stop gorggle.service") == 1
 
 
-def test_certificates_are_private_and_renewed_in_place(clients: Clients, tmp_path: Path) -> None:
+def test_certificates_are_readable_by_the_owner_only_and_renewed(clients: Clients, tmp_path: Path) -> None:
     client = clients.secretsmanager
     assert certificates.refresh(client, SECRET, tmp_path)
     assert not certificates.refresh(client, SECRET, tmp_path)
@@ -280,42 +296,42 @@ def test_certificates_are_private_and_renewed_in_place(clients: Clients, tmp_pat
     assert key.read_text() == "NEW KEY"
 
 
-def test_certificates_that_never_come_are_an_error(clients: Clients, tmp_path: Path) -> None:
+def test_waiting_for_missing_certificates_times_out(clients: Clients, tmp_path: Path) -> None:
     clients.secretsmanager.create_secret(Name="empty")
     with pytest.raises(LookupError, match="no value yet"):
         certificates.wait_for_certificates(clients.secretsmanager, "empty", tmp_path, timeout_s=0)
 
 
-def test_a_step_that_fails_does_not_keep_the_others(
-    agent: InstanceAgent, machine: Machine, clients: Clients, caplog: pytest.LogCaptureFixture
+def test_a_failed_step_does_not_prevent_the_others(
+    agent: InstanceAgent, instance: FakeInstance, clients: Clients, caplog: pytest.LogCaptureFixture
 ) -> None:
     clients.secretsmanager.delete_secret(SecretId=SECRET, ForceDeleteWithoutRecovery=True)
-    machine.pages["/readyz"] = "ready"
+    instance.pages["/readyz"] = "ready"
     agent.step()
     assert "refresh_certificates failed and will be retried" in caplog.text
     assert agent.is_ready
 
 
-def test_an_instance_without_metadata_is_an_error() -> None:
+def test_a_missing_instance_id_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="returned no instance id"):
         _ = InstanceMetadataClient("http://127.0.0.1:9").instance_id
 
 
-def test_the_agent_gets_every_setting_it_reads(around: AgentConfig) -> None:
+def test_bootstrap_writes_every_setting_that_the_agent_reads(config: AgentConfig) -> None:
     script = (Path(__file__).resolve().parents[2] / "infrastructure/instance_agent/bootstrap.sh").read_text()
-    measured = script.partition('agent.env" <<SETTINGS')[2].partition("\nSETTINGS")[0]
-    names = {line.partition("=")[0] for line in measured.splitlines() if "=" in line}
-    assert names == {each.upper() for each in around.__dataclass_fields__} | {
+    env_file = script.partition('agent.env" <<SETTINGS')[2].partition("\nSETTINGS")[0]
+    names = {line.partition("=")[0] for line in env_file.splitlines() if "=" in line}
+    assert names == {each.upper() for each in config.__dataclass_fields__} | {
         "AWS_DEFAULT_REGION",
         "PYTHONPATH",
     }
 
 
-def test_the_start_up_script_is_well_written() -> None:
+def test_the_bootstrap_script_passes_shellcheck() -> None:
     import sys
 
     script = Path(__file__).resolve().parents[2] / "infrastructure/instance_agent/bootstrap.sh"
-    done = subprocess.run(
+    result = subprocess.run(
         [Path(sys.executable).with_name("shellcheck"), script], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stdout
+    assert result.returncode == 0, result.stdout

@@ -1,7 +1,7 @@
-"""The bootstrap of an instance: the published bundle, ``bootstrap.sh``, and the server that it installs.
+"""Tests of the bootstrap of an instance: the published bundle, ``bootstrap.sh``, and the server that it installs.
 
-The machine is simulated: the AMI's Python has torch only, and commands such as ``systemctl``, ``useradd`` and ``aws`` only
-log their arguments. The test then runs the command of the systemd unit with the unit's environment.
+The instance is simulated: the AMI's Python has only torch, and commands such as ``systemctl``, ``useradd`` and ``aws`` only
+log their arguments. The tests then run the command of the systemd unit with the unit's environment.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CLIP = ROOT / "examples" / "demo.mp4"
 NAMES = Names("test", "123456789012", "us-east-1")
 # torch and its dependencies, which the AMI provides.
-IN_IMAGE = (
+AMI_PACKAGES = (
     *("torch", "torchgen", "functorch", "sympy", "mpmath", "networkx", "jinja2", "markupsafe"),
     *("filelock", "fsspec", "typing_extensions.py"),
 )
@@ -48,24 +48,24 @@ UNITS = ("gorggle.service", "gorggle-agent.service")
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Python environment with torch only."""
+    """Return the Python of an environment that has only torch, as in the AMI."""
     folder = tmp_path_factory.mktemp("image")
     venv.create(folder, with_pip=False)
     packages = folder / "lib" / f"python{MINOR}" / "site-packages"
     import torch
 
-    ours = Path(torch.__file__).parents[1]
-    for name in IN_IMAGE:
-        if (ours / name).exists():
-            (packages / name).symlink_to(ours / name)
-    for metadata in ours.glob("torch-*.dist-info"):
+    installed_packages = Path(torch.__file__).parents[1]
+    for name in AMI_PACKAGES:
+        if (installed_packages / name).exists():
+            (packages / name).symlink_to(installed_packages / name)
+    for metadata in installed_packages.glob("torch-*.dist-info"):
         (packages / metadata.name).symlink_to(metadata)
     return folder / "bin" / "python"
 
 
 @pytest.fixture(scope="module")
 def secrets() -> Iterator[str]:
-    """URL of a Secrets Manager with the server's certificates."""
+    """Yield the URL of a Secrets Manager with the server's certificates."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -79,14 +79,16 @@ def identities(secrets: str) -> tuple[certificate_authority.Identity, certificat
     import datetime as dt
 
     now = dt.datetime.now(dt.UTC)
-    ours = [certificate_authority.create_authority("Gorggle", now)]
-    server = certificate_authority.issue_identity(ours, "server.gorggle.internal", is_server=True, now=now)
+    authorities = [certificate_authority.create_authority("Gorggle", now)]
+    server = certificate_authority.issue_identity(
+        authorities, "server.gorggle.internal", is_server=True, now=now
+    )
     client = boto3.client(
         "secretsmanager", endpoint_url=secrets, region_name="us-east-1",
         aws_access_key_id="test", aws_secret_access_key="test",
     )  # fmt: skip
     client.create_secret(Name="server", SecretString=json.dumps(dataclasses.asdict(server)))
-    return server, certificate_authority.issue_identity(ours, "pipeline", is_server=False, now=now)
+    return server, certificate_authority.issue_identity(authorities, "pipeline", is_server=False, now=now)
 
 
 def free_port() -> int:
@@ -96,10 +98,10 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def started(
+def bootstrapped(
     image: Path, secrets: str, identities: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, str], list[str]]:
-    """An instance after its bootstrap: root folder, environment, and the commands that were called."""
+    """Bootstrap an instance; return its root folder, its environment and the logged commands."""
     root = tmp_path_factory.mktemp("instance")
     package = build.build_server_bundle(
         ROOT, ROOT / ".build" / "packages", (Target("x86_64", MINOR),), name=f"server-{MINOR}-{os.getpid()}"
@@ -133,21 +135,21 @@ def started(
         (commands / name).chmod(0o755)
     environment = {"PATH": f"{commands}:/usr/bin:/bin", "HOME": str(root), **variables}
     script = root / "opt/gorggle/bundle/infrastructure/instance_agent/bootstrap.sh"
-    done = subprocess.run(["bash", script], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    result = subprocess.run(["bash", script], env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-3000:]
     return root, variables, log.read_text().splitlines()
 
 
-def test_the_services_start_last(started: Any) -> None:
-    _, _, called = started
-    assert called[-2:] == [
+def test_the_services_start_last(bootstrapped: Any) -> None:
+    _, _, commands = bootstrapped
+    assert commands[-2:] == [
         "systemctl daemon-reload",
         "systemctl enable --now gorggle.service gorggle-agent.service",
     ]
 
 
-def test_the_locked_packages_and_this_project_are_installed(started: Any) -> None:
-    root, _, _ = started
+def test_the_locked_packages_are_installed_and_torch_is_the_ami_s(bootstrapped: Any) -> None:
+    root, _, _ = bootstrapped
     paths = subprocess.run(
         [root / "opt/gorggle/venv/bin/python", "-c", "import gorggle, gorggle_server, numpy, torch; print(gorggle.__file__, numpy.__file__, torch.__file__)"],
         env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=True,
@@ -157,8 +159,8 @@ def test_the_locked_packages_and_this_project_are_installed(started: Any) -> Non
     assert str(root) not in paths[2]
 
 
-def test_systemd_accepts_the_units(started: Any) -> None:
-    root, variables, _ = started
+def test_systemd_accepts_the_units(bootstrapped: Any) -> None:
+    root, variables, _ = bootstrapped
     for unit in UNITS:
         text = (root / "etc/systemd/system" / unit).read_text()
         parser = configparser.RawConfigParser(strict=False, interpolation=None)
@@ -167,33 +169,33 @@ def test_systemd_accepts_the_units(started: Any) -> None:
         assert parser["Service"]["ExecStart"].startswith(str(root))
         assert "@" not in text
         if analyze := shutil.which("systemd-analyze"):
-            done = subprocess.run(
+            result = subprocess.run(
                 [analyze, "verify", "--man=no", root / "etc/systemd/system" / unit],
                 capture_output=True,
                 text=True,
                 check=False,
             )
-            assert done.returncode == 0, done.stderr
-            assert "Unknown" not in done.stderr, done.stderr
+            assert result.returncode == 0, result.stderr
+            assert "Unknown" not in result.stderr, result.stderr
     server = (root / "etc/systemd/system/gorggle.service").read_text()
     assert f"TimeoutStopSec={int(variables['GORGGLE_DRAIN_S']) + 30}" in server
 
 
-def environment_of(root: Path, unit: str) -> dict[str, str]:
+def read_environment(root: Path, unit: str) -> dict[str, str]:
     lines = (root / "etc/gorggle" / unit).read_text().splitlines()
     return dict(line.split("=", 1) for line in lines)
 
 
-def test_the_server_transcribes_over_mutual_tls(started: Any, identities: Any) -> None:
+def test_the_server_transcribes_over_mutual_tls(bootstrapped: Any, identities: Any) -> None:
     from gorggle import Client
 
-    root, variables, _ = started
+    root, variables, _ = bootstrapped
     _, caller = identities
     environment = {
         "PATH": "/usr/bin:/bin",
         "HOME": str(root),
         "OMP_NUM_THREADS": "1",
-        **environment_of(root, "server.env"),
+        **read_environment(root, "server.env"),
     }
     command = [
         root / "opt/gorggle/venv/bin/gorggle",
@@ -216,16 +218,16 @@ def test_the_server_transcribes_over_mutual_tls(started: Any, identities: Any) -
                 server_name="server.gorggle.internal",
             ) as client:
                 assert client.server_info().capacity.max_streams == 2
-                words = " ".join(segment.text for segment in client.transcribe(CLIP))
+                text = " ".join(segment.text for segment in client.transcribe(CLIP))
         finally:
             server.stdin.close()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 server.wait(60)
-    assert len(words.split()) >= 3
+    assert len(text.split()) >= 3
 
 
 def test_a_failed_bootstrap_logs_the_reason_and_abandons_the_launch(image: Path, tmp_path: Path) -> None:
-    """Without wheels: the log group names the step, and Auto Scaling starts another instance."""
+    """Without wheels, the log group names the failed step and the lifecycle action is abandoned."""
     commands = tmp_path / "bin"
     commands.mkdir()
     log = commands / "called"
@@ -248,17 +250,17 @@ def test_a_failed_bootstrap_logs_the_reason_and_abandons_the_launch(image: Path,
         "GORGGLE_IMAGE_PYTHON": str(image),
     }
     script = bundle / "infrastructure/instance_agent/bootstrap.sh"
-    done = subprocess.run(["bash", script], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    called = log.read_text()
-    assert "installing the packages" in called
-    assert "complete-lifecycle-action" in called
-    assert "ABANDON" in called
-    assert "i-0123456789abcdef0" in called
-    assert "systemctl" not in called
+    result = subprocess.run(["bash", script], env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    logged = log.read_text()
+    assert "installing the packages" in logged
+    assert "complete-lifecycle-action" in logged
+    assert "ABANDON" in logged
+    assert "i-0123456789abcdef0" in logged
+    assert "systemctl" not in logged
 
 
-def test_user_data_fits_the_limit_of_ec2() -> None:
+def test_user_data_fits_the_ec2_limit_and_passes_shellcheck() -> None:
     text = render_user_data(
         NAMES,
         StackSettings(model_uri="s3://models-of-ours/lips/large.safetensors"),
@@ -268,11 +270,11 @@ def test_user_data_fits_the_limit_of_ec2() -> None:
         "group",
     )
     assert len(text.encode()) < 16_384
-    checked = subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True, check=False)
-    assert checked.returncode == 0, checked.stderr
-    linter = Path(sys.executable).with_name("shellcheck")
-    linted = subprocess.run([linter, "-"], input=text, text=True, capture_output=True, check=False)
-    assert linted.returncode == 0, linted.stdout
+    syntax_check = subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True, check=False)
+    assert syntax_check.returncode == 0, syntax_check.stderr
+    shellcheck = Path(sys.executable).with_name("shellcheck")
+    lint = subprocess.run([shellcheck, "-"], input=text, text=True, capture_output=True, check=False)
+    assert lint.returncode == 0, lint.stdout
 
 
 def test_the_script_requires_only_variables_that_user_data_sets() -> None:

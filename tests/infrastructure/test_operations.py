@@ -1,4 +1,4 @@
-"""The functions that operate the stack: certificates, tokens, the budget's brake, on moto's Secrets Manager."""
+"""Tests of the operations functions on moto: certificate rotation, token rotation, and the budget action."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with mock_aws():
-        made = boto3.client("secretsmanager")
+        secretsmanager = boto3.client("secretsmanager")
         for secret in (
             SERVER,
             CLIENT,
@@ -43,20 +43,20 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
             variables["AUTHORITY_SECRET"],
             variables["TOKENS_SECRET"],
         ):
-            made.create_secret(Name=secret)
-        yield made
+            secretsmanager.create_secret(Name=secret)
+        yield secretsmanager
 
 
-def rotated(client: Any, handler: Any, secret: str) -> dict[str, Any]:
+def rotate_secret(client: Any, handler: Any, secret: str) -> dict[str, Any]:
     token = str(uuid.uuid4())
     for step in STEPS:
         handler({"Step": step, "SecretId": secret, "ClientRequestToken": token}, None)
     return json.loads(client.get_secret_value(SecretId=secret, VersionStage="AWSCURRENT")["SecretString"])
 
 
-def test_server_and_client_believe_each_other_and_nobody_else(client: Any) -> None:
-    server = rotated(client, rotate_certificates.handler, SERVER)
-    caller = rotated(client, rotate_certificates.handler, CLIENT)
+def test_only_identities_of_one_authority_pass_the_tls_handshake(client: Any) -> None:
+    server = rotate_secret(client, rotate_certificates.handler, SERVER)
+    caller = rotate_secret(client, rotate_certificates.handler, CLIENT)
     assert server["ca"] == caller["ca"]
     assert handshake(server, caller) == "server.gorggle.internal"
     other = certificate_authority.issue_identity(
@@ -67,44 +67,44 @@ def test_server_and_client_believe_each_other_and_nobody_else(client: Any) -> No
         handshake(server, other_client)
 
 
-def test_a_client_s_certificate_does_not_make_a_server(client: Any) -> None:
-    caller = rotated(client, rotate_certificates.handler, CLIENT)
+def test_a_client_certificate_is_rejected_as_a_server_certificate(client: Any) -> None:
+    caller = rotate_secret(client, rotate_certificates.handler, CLIENT)
     with pytest.raises(ssl.SSLError):
         handshake(caller, caller)
 
 
 def handshake(server: dict[str, Any], caller: dict[str, Any]) -> str:
-    """Both sides of TLS in memory; the result is the name that the client believed."""
-    here = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    there = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    here.verify_mode = ssl.CERT_REQUIRED
-    for context, identity in ((here, server), (there, caller)):
+    """Run a mutual TLS handshake in memory; return the server name that the client verified."""
+    server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    client_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    server_context.verify_mode = ssl.CERT_REQUIRED
+    for context, identity in ((server_context, server), (client_context, caller)):
         context.load_verify_locations(cadata=identity["ca"])
-        load(context, identity)
-    a_in, a_out, b_in, b_out = (ssl.MemoryBIO() for _ in range(4))
-    ends = [
-        here.wrap_bio(a_in, a_out, server_side=True),
-        there.wrap_bio(b_in, b_out, server_hostname="server.gorggle.internal"),
+        load_identity(context, identity)
+    server_in, server_out, client_in, client_out = (ssl.MemoryBIO() for _ in range(4))
+    peers = [
+        server_context.wrap_bio(server_in, server_out, server_side=True),
+        client_context.wrap_bio(client_in, client_out, server_hostname="server.gorggle.internal"),
     ]
-    done = [False, False]
+    is_done = [False, False]
     for _ in range(10):
-        for index, end in enumerate(ends):
+        for index, peer in enumerate(peers):
             try:
-                end.do_handshake()
-                done[index] = True
+                peer.do_handshake()
+                is_done[index] = True
             except ssl.SSLWantReadError:
                 pass
-        b_in.write(a_out.read())
-        a_in.write(b_out.read())
-    assert all(done)
-    # With TLS 1.3 a client learns with the first bytes only that it was refused.
-    ends[0].write(b"x")
-    b_in.write(a_out.read())
-    assert ends[1].read(1) == b"x"
-    return str(ends[1].server_hostname)
+        client_in.write(server_out.read())
+        server_in.write(client_out.read())
+    assert all(is_done)
+    # In TLS 1.3 the client receives the server's rejection with the first read after its handshake.
+    peers[0].write(b"x")
+    client_in.write(server_out.read())
+    assert peers[1].read(1) == b"x"
+    return str(peers[1].server_hostname)
 
 
-def load(context: ssl.SSLContext, identity: dict[str, Any]) -> None:
+def load_identity(context: ssl.SSLContext, identity: dict[str, Any]) -> None:
     import tempfile
     from pathlib import Path
 
@@ -115,21 +115,19 @@ def load(context: ssl.SSLContext, identity: dict[str, Any]) -> None:
         context.load_cert_chain(certificate, key)
 
 
-def test_two_secrets_that_are_rotated_at_once_get_one_authority(
-    client: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Both look before either has written: the second finds that it was too late.
+def test_concurrent_rotations_share_one_authority(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The second rotation reads before the first has written, so its conditional write fails and it reads again.
     first = rotate_certificates.load_current_authorities(client, "gorggle-test/authority", NOW)
-    looks = iter([[]])
-    kept = rotate_certificates._read_authorities
+    stale_reads = iter([[]])
+    real = rotate_certificates._read_authorities
     monkeypatch.setattr(
-        rotate_certificates, "_read_authorities", lambda *args: next(looks, None) or kept(*args)
+        rotate_certificates, "_read_authorities", lambda *args: next(stale_reads, None) or real(*args)
     )
     second = rotate_certificates.load_current_authorities(client, "gorggle-test/authority", NOW)
     assert [each.pem for each in second] == [each.pem for each in first]
 
 
-def test_a_repeated_step_changes_nothing(client: Any) -> None:
+def test_rotation_steps_are_idempotent(client: Any) -> None:
     token = str(uuid.uuid4())
     event = {"SecretId": SERVER, "ClientRequestToken": token}
     for step in ("createSecret", "createSecret", "setSecret", "testSecret", "testSecret", "finishSecret"):
@@ -140,7 +138,7 @@ def test_a_repeated_step_changes_nothing(client: Any) -> None:
     assert client.get_secret_value(SecretId=SERVER)["SecretString"] == value
 
 
-def test_a_rotation_that_was_never_begun_cannot_be_finished(client: Any) -> None:
+def test_finishing_a_rotation_that_was_not_started_fails(client: Any) -> None:
     event = {"SecretId": SERVER, "ClientRequestToken": str(uuid.uuid4()), "Step": "finishSecret"}
     with pytest.raises(ValueError, match="never created"):
         rotate_certificates.handler(event, None)
@@ -158,9 +156,9 @@ def test_a_new_authority_is_trusted_before_it_signs() -> None:
         )
         is both[0]
     )
-    bearer = certificate_authority.issue_identity(both, "server", is_server=True, now=later)
-    assert len(x509.load_pem_x509_certificates(bearer.ca.encode())) == 2
-    certificate_authority.verify_identity(bearer, later)
+    identity = certificate_authority.issue_identity(both, "server", is_server=True, now=later)
+    assert len(x509.load_pem_x509_certificates(identity.ca.encode())) == 2
+    certificate_authority.verify_identity(identity, later)
 
 
 def test_an_expired_authority_is_dropped() -> None:
@@ -172,39 +170,41 @@ def test_an_expired_authority_is_dropped() -> None:
 
 
 @pytest.mark.parametrize("part", ["certificate", "key", "ca"])
-def test_a_certificate_with_a_part_of_another_is_refused(part: str) -> None:
-    made = [
+def test_a_mismatched_certificate_key_or_ca_is_rejected(part: str) -> None:
+    identities = [
         certificate_authority.issue_identity(
             [certificate_authority.create_authority("Gorggle", NOW)], "server", is_server=True, now=NOW
         )
         for _ in range(2)
     ]
-    mixed = {**made[0].__dict__, part: made[1].__dict__[part]}
+    mixed = {**identities[0].__dict__, part: identities[1].__dict__[part]}
     with pytest.raises(ValueError, match=r"does not match its key|signed by none of its"):
         certificate_authority.verify_identity(certificate_authority.Identity(**mixed), NOW)
 
 
-def test_an_old_certificate_is_refused() -> None:
-    made = certificate_authority.issue_identity(
+def test_an_expired_certificate_is_rejected() -> None:
+    identity = certificate_authority.issue_identity(
         [certificate_authority.create_authority("Gorggle", NOW)], "server", is_server=True, now=NOW
     )
     with pytest.raises(ValueError, match="is valid from"):
-        certificate_authority.verify_identity(made, NOW + certificate_authority.CERTIFICATE_LIFE)
+        certificate_authority.verify_identity(identity, NOW + certificate_authority.CERTIFICATE_LIFE)
 
 
-def test_the_operator_s_token_is_renewed_and_others_keep_theirs(client: Any) -> None:
+def test_rotating_the_operator_token_keeps_other_tokens(client: Any) -> None:
     client.put_secret_value(SecretId="gorggle-test/api_tokens", SecretString='{"camera": "00"}')
     secret = "gorggle-test/operator_token"
-    first = rotated(client, rotate_token.handler, secret)["token"]
+    first = rotate_secret(client, rotate_token.handler, secret)["token"]
     assert rotate_token.read_token_hashes(client)["operator"] == rotate_token.hash_token(first)
-    second = rotated(client, rotate_token.handler, secret)["token"]
+    second = rotate_secret(client, rotate_token.handler, secret)["token"]
     assert first != second
     assert len(second) >= 40
-    known = json.loads(client.get_secret_value(SecretId="gorggle-test/api_tokens")["SecretString"])
-    assert known == {"camera": "00", "operator": rotate_token.hash_token(second)}
+    hashes = json.loads(client.get_secret_value(SecretId="gorggle-test/api_tokens")["SecretString"])
+    assert hashes == {"camera": "00", "operator": rotate_token.hash_token(second)}
 
 
-def test_the_budget_s_message_puts_the_fleet_to_zero(client: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_budget_notification_scales_the_fleet_to_zero(
+    client: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     fleet = boto3.client("autoscaling")
     ec2 = boto3.client("ec2")
     subnet = ec2.describe_subnets()["Subnets"][0]["SubnetId"]

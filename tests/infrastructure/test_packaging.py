@@ -1,4 +1,4 @@
-"""Packages are reproducible, contain what the locks list, fit Lambda's limits, and run on the target platform."""
+"""Tests that packages are reproducible, match the locks, are within Lambda's limits, and run on the target."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from infrastructure.packaging.package import Package
 from infrastructure.packaging.wheels import Target
 from infrastructure.packaging.zip_archive import Entry
 
-# Packages are downloaded.
+# Packages are downloaded, which takes minutes.
 pytestmark = pytest.mark.timeout(1200)
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +42,7 @@ def canonicalize(requirement: str) -> str:
 
 @pytest.mark.parametrize("name", ["base", "certificates"])
 def test_a_layer_is_reproducible(name: str, tmp_path: Path) -> None:
-    """Two builds from nothing in different folders give the same bytes."""
+    """Two clean builds in different folders produce identical bytes."""
     digests = set()
     for folder in ("first", "second"):
         package = build.build_layer(name, X86, tmp_path / folder / "packages")

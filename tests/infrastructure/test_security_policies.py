@@ -1,4 +1,4 @@
-"""What must hold of every resource in every supported stack: encryption, privacy, least privilege, limits, tags."""
+"""Security and operations rules for the resources of every stack: encryption, least privilege, timeouts, alarms, tags."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from gorggle_lambdas.aws_costs import cost_model
 from infrastructure.config import StackSettings
 from infrastructure.instance_agent import metrics
 
-# Each stack takes seconds to build, and minutes on a busy machine.
+# Recording a stack takes seconds, and minutes under load.
 pytestmark = pytest.mark.timeout(1200)
 
 MAX_EXECUTION_S = 365 * 24 * 3600
-# Every statement on all resources: role, and the actions that AWS offers nothing narrower for.
-WILDCARDS = {
+# Actions that AWS cannot restrict to a resource.
+UNRESTRICTABLE_ACTIONS = {
     "xray:PutTraceSegments",
     "xray:PutTelemetryRecords",
     "xray:GetSamplingRules",
@@ -49,17 +49,18 @@ WILDCARDS = {
     "logs:DescribeResourcePolicies",
     "logs:DescribeLogGroups",
 }
-# Resources that AWS does not tag, or that are parts of one that is.
-UNTAGGED_GROUP = "aws:autoscaling/group:Group"
+# The provider's default tags do not apply to this type, so it sets its tags itself.
+AUTOSCALING_GROUP_TYPE = "aws:autoscaling/group:Group"
 
 
-def statements(policy: str) -> list[dict[str, Any]]:
+def parse_statements(policy: str) -> list[dict[str, Any]]:
     return json.loads(policy)["Statement"]
 
 
-def allowed(stack: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+def find_allowed(stack: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the name and statement of every grant of a role."""
     for policy in stack.find("RolePolicy"):
-        for statement in statements(policy.inputs["policy"]):
+        for statement in parse_statements(policy.inputs["policy"]):
             if statement["Effect"] == "Allow":
                 yield policy.name, statement
 
@@ -75,7 +76,7 @@ def test_every_bucket_is_encrypted_private_and_tls_only(any_stack: Any) -> None:
             for each in ("blockPublicAcls", "blockPublicPolicy", "ignorePublicAcls", "restrictPublicBuckets")
         )
     for policy in any_stack.find("BucketPolicy"):
-        first, *others = statements(policy.inputs["policy"])
+        first, *others = parse_statements(policy.inputs["policy"])
         assert first["Effect"] == "Deny"
         assert first["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
         assert first["Resource"] == [f"arn:aws:s3:::{policy.inputs['bucket']}{end}" for end in ("", "/*")]
@@ -85,7 +86,7 @@ def test_every_bucket_is_encrypted_private_and_tls_only(any_stack: Any) -> None:
         )
 
 
-def test_people_s_data_lies_under_the_stack_s_own_key(any_stack: Any) -> None:
+def test_user_data_is_encrypted_with_the_stack_s_key(any_stack: Any) -> None:
     (key,) = any_stack.find("Key")
     assert key.inputs["enableKeyRotation"]
     rules = {
@@ -104,8 +105,8 @@ def test_people_s_data_lies_under_the_stack_s_own_key(any_stack: Any) -> None:
         assert queue.inputs["sqsManagedSseEnabled"] is True
 
 
-def test_what_people_upload_is_deleted_in_time(built: Any) -> None:
-    stack = built("default")
+def test_uploads_results_and_records_expire(build_stack: Any) -> None:
+    stack = build_stack("default")
     for each in stack.find("BucketLifecycleConfiguration"):
         rules = {rule["id"]: rule for rule in each.inputs["rules"]}
         assert rules["unfinished-uploads"]["abortIncompleteMultipartUpload"] == {"daysAfterInitiation": 1}
@@ -118,32 +119,32 @@ def test_what_people_upload_is_deleted_in_time(built: Any) -> None:
         assert table.inputs["billingMode"] == "PAY_PER_REQUEST"
 
 
-def test_no_role_may_do_more_than_is_listed(any_stack: Any) -> None:
-    for role, statement in allowed(any_stack):
+def test_roles_have_no_unlisted_wildcard(any_stack: Any) -> None:
+    for role, statement in find_allowed(any_stack):
         assert not any("*" in action for action in statement["Action"]), role
         if "*" in statement["Resource"]:
-            assert set(statement["Action"]) <= WILDCARDS, f"{role}: {statement['Action']}"
+            assert set(statement["Action"]) <= UNRESTRICTABLE_ACTIONS, f"{role}: {statement['Action']}"
         assert all(resource for resource in statement["Resource"])
 
 
-def test_a_wildcard_cannot_be_written_without_a_reason() -> None:
+def test_a_wildcard_grant_requires_a_reason() -> None:
     from infrastructure.iam import Grant
 
     with pytest.raises(ValueError, match="needs a reason"):
         Grant(("s3:GetObject",), ["*"])
 
 
-def test_every_function_has_a_role_of_its_own(any_stack: Any) -> None:
+def test_every_function_has_a_separate_role(any_stack: Any) -> None:
     functions = any_stack.find("Function")
     roles = [each.inputs["role"] for each in functions]
     assert len(set(roles)) == len(functions) >= 20
-    named = {each.inputs["role"]: each.inputs for each in any_stack.find("RolePolicy")}
-    assert {arn.rpartition("/")[2] for arn in roles} <= set(named)
+    roles_with_policy = {each.inputs["role"] for each in any_stack.find("RolePolicy")}
+    assert {arn.rpartition("/")[2] for arn in roles} <= roles_with_policy
 
 
-def test_roles_are_taken_by_one_service_each_and_only_for_this_account(any_stack: Any) -> None:
+def test_a_role_is_assumed_by_one_service_for_this_account_only(any_stack: Any) -> None:
     for role in any_stack.find("Role"):
-        (statement,) = statements(role.inputs["assumeRolePolicy"])
+        (statement,) = parse_statements(role.inputs["assumeRolePolicy"])
         service = statement["Principal"]["Service"]
         assert isinstance(service, str)
         if service not in ("lambda.amazonaws.com", "ec2.amazonaws.com"):
@@ -152,7 +153,7 @@ def test_roles_are_taken_by_one_service_each_and_only_for_this_account(any_stack
             )
 
 
-def test_no_address_of_the_internet_may_come_in(any_stack: Any) -> None:
+def test_no_ingress_from_the_internet(any_stack: Any) -> None:
     for rule in any_stack.find("SecurityGroupIngressRule"):
         assert rule.inputs.get("cidrIpv4") in (None, "10.71.0.0/16"), rule.name
         assert rule.inputs["fromPort"] == rule.inputs["toPort"] in (443, 9464, 50051)
@@ -162,12 +163,12 @@ def test_no_address_of_the_internet_may_come_in(any_stack: Any) -> None:
         assert balancer.inputs["internal"] is True
 
 
-def test_between_functions_and_server_one_port_is_open(built: Any) -> None:
-    stack = built("default")
+def test_functions_reach_the_server_only_through_the_balancer(build_stack: Any) -> None:
+    stack = build_stack("default")
     groups = {
         each.id: each.name.removeprefix("gpu-").removesuffix("-group") for each in stack.find("SecurityGroup")
     }
-    ways = {
+    allowed_flows = {
         (
             groups[rule.inputs["referencedSecurityGroupId"]],
             groups[rule.inputs["securityGroupId"]],
@@ -176,25 +177,25 @@ def test_between_functions_and_server_one_port_is_open(built: Any) -> None:
         for rule in stack.find("SecurityGroupIngressRule")
         if "referencedSecurityGroupId" in rule.inputs
     }
-    assert ways == {
+    assert allowed_flows == {
         ("functions", "balancer", 50051),
         ("balancer", "servers", 50051),
         ("balancer", "servers", 9464),
     }
 
 
-def test_without_nat_nothing_can_reach_the_internet(built: Any) -> None:
-    closed, open_ = built("default"), built("nat")
-    assert not closed.find("NatGateway")
-    assert not closed.find("InternetGateway")
-    assert not [each for each in closed.find("Route") if "destinationCidrBlock" in each.inputs]
-    assert all("cidrIpv4" not in rule.inputs for rule in closed.find("SecurityGroupEgressRule"))
-    assert len(open_.find("NatGateway")) == 1
-    kinds = [each.inputs["vpcEndpointType"] for each in open_.find("VpcEndpoint")]
+def test_without_nat_there_is_no_route_to_the_internet(build_stack: Any) -> None:
+    private, with_nat = build_stack("default"), build_stack("nat")
+    assert not private.find("NatGateway")
+    assert not private.find("InternetGateway")
+    assert not [each for each in private.find("Route") if "destinationCidrBlock" in each.inputs]
+    assert all("cidrIpv4" not in rule.inputs for rule in private.find("SecurityGroupEgressRule"))
+    assert len(with_nat.find("NatGateway")) == 1
+    kinds = [each.inputs["vpcEndpointType"] for each in with_nat.find("VpcEndpoint")]
     assert kinds == ["Gateway", "Gateway"]
 
 
-def test_instances_are_asked_for_metadata_with_tokens_alone(any_stack: Any) -> None:
+def test_instances_require_imds_v2(any_stack: Any) -> None:
     (template,) = any_stack.find("LaunchTemplate")
     assert template.inputs["metadataOptions"] == {
         "httpEndpoint": "enabled",
@@ -206,32 +207,32 @@ def test_instances_are_asked_for_metadata_with_tokens_alone(any_stack: Any) -> N
     assert disk["ebs"]["encrypted"] == "true"
 
 
-def test_every_log_group_has_an_end(any_stack: Any) -> None:
+def test_every_log_group_has_a_retention_period(any_stack: Any) -> None:
     groups = any_stack.find("LogGroup")
     assert groups
     assert all(each.inputs["retentionInDays"] in (30, 365) for each in groups)
-    named = {each.inputs["name"] for each in groups}
+    group_names = {each.inputs["name"] for each in groups}
     for function in any_stack.find("Function"):
-        assert f"/aws/lambda/{function.inputs['name']}" in named
-        assert function.inputs["loggingConfig"]["logGroup"] in named
+        assert f"/aws/lambda/{function.inputs['name']}" in group_names
+        assert function.inputs["loggingConfig"]["logGroup"] in group_names
 
 
-def test_everything_is_tagged(built: Any) -> None:
-    stack = built("protected")
+def test_everything_is_tagged(build_stack: Any) -> None:
+    stack = build_stack("protected")
     (provider,) = [each for each in stack.resources if each.type == "pulumi:providers:aws"]
-    wanted = {"gorggle:stack": "test", "team": "speech"}
-    assert json.loads(provider.inputs["defaultTags"])["tags"] == wanted
+    expected_tags = {"gorggle:stack": "test", "team": "speech"}
+    assert json.loads(provider.inputs["defaultTags"])["tags"] == expected_tags
     assert all(provider.urn in each.provider for each in stack.aws_resources)
-    # What these launch is not made by the provider, so its default tags do not reach it.
+    # The provider's default tags do not apply to instances and volumes that the template launches.
     (template,) = stack.find("LaunchTemplate")
     assert {each["resourceType"] for each in template.inputs["tagSpecifications"]} >= {"instance", "volume"}
     for each in template.inputs["tagSpecifications"]:
-        assert wanted.items() <= each["tags"].items()
-    (group,) = [each for each in stack.find("Group") if each.type == UNTAGGED_GROUP]
-    assert wanted.items() <= {each["key"]: each["value"] for each in group.inputs["tags"]}.items()
+        assert expected_tags.items() <= each["tags"].items()
+    (group,) = [each for each in stack.find("Group") if each.type == AUTOSCALING_GROUP_TYPE]
+    assert expected_tags.items() <= {each["key"]: each["value"] for each in group.inputs["tags"]}.items()
 
 
-def test_nothing_secret_is_in_the_program_s_hands(any_stack: Any) -> None:
+def test_the_program_handles_no_secret_value(any_stack: Any) -> None:
     assert not any_stack.find("SecretVersion")
     for each in any_stack.aws_resources:
         assert not each.secrets, f"{each.name} holds a secret: {each.secrets}"
@@ -239,42 +240,42 @@ def test_nothing_secret_is_in_the_program_s_hands(any_stack: Any) -> None:
     assert "BEGIN" not in json.dumps(template.inputs)
 
 
-def test_time_limits_hold_one_another(built: Any) -> None:
-    """A function ends before its state, and its state before the execution."""
-    stack = built("default")
+def test_timeouts_increase_from_function_to_state_to_execution(build_stack: Any) -> None:
+    """A function times out before its state, and a state before the execution."""
+    stack = build_stack("default")
     (machine,) = stack.find("StateMachine")
     definition = json.loads(machine.inputs["definition"])
-    limits = {each.outputs["arn"]: each.inputs["timeout"] for each in stack.find("Function")}
-    tasks = list(_tasks(definition))
+    function_timeouts = {each.outputs["arn"]: each.inputs["timeout"] for each in stack.find("Function")}
+    tasks = list(_find_tasks(definition))
     assert len(tasks) >= 13
-    whole = definition["TimeoutSeconds"]
-    assert whole <= MAX_EXECUTION_S
+    execution_timeout_s = definition["TimeoutSeconds"]
+    assert execution_timeout_s <= MAX_EXECUTION_S
     for name, state in tasks:
-        called = (
+        function = (
             state["Parameters"]["FunctionName"] if "lambda:invoke" in state["Resource"] else state["Resource"]
         )
-        assert limits[called] <= state["TimeoutSeconds"] <= whole, name
+        assert function_timeouts[function] <= state["TimeoutSeconds"] <= execution_timeout_s, name
 
 
-def _tasks(node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+def _find_tasks(node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     if isinstance(node, dict):
         for name, state in node.get("States", {}).items():
             if state["Type"] == "Task":
                 yield name, state
         for each in node.values():
-            yield from _tasks(each)
+            yield from _find_tasks(each)
     elif isinstance(node, list):
         for each in node:
-            yield from _tasks(each)
+            yield from _find_tasks(each)
 
 
-def test_no_placeholder_is_left_in_the_state_machine(any_stack: Any) -> None:
+def test_the_state_machine_has_no_placeholder_and_logs_no_data(any_stack: Any) -> None:
     (machine,) = any_stack.find("StateMachine")
     assert "${" not in machine.inputs["definition"]
     assert machine.inputs["loggingConfiguration"]["includeExecutionData"] is False
 
 
-def test_every_alarm_tells_somebody_or_moves_the_fleet(any_stack: Any) -> None:
+def test_every_alarm_notifies_or_scales_the_fleet(any_stack: Any) -> None:
     alerts = next(
         each.outputs["arn"] for each in any_stack.find("Topic") if each.inputs["name"].endswith("-alerts")
     )
@@ -285,18 +286,19 @@ def test_every_alarm_tells_somebody_or_moves_the_fleet(any_stack: Any) -> None:
         assert alarm.inputs["alarmDescription"]
 
 
-def test_every_function_s_errors_are_watched(any_stack: Any) -> None:
-    watched = {
+def test_every_function_has_an_error_alarm(any_stack: Any) -> None:
+    functions_with_alarm = {
         each.inputs["dimensions"]["FunctionName"]
         for each in any_stack.find("MetricAlarm")
         if each.inputs.get("metricName") == "Errors"
     }
-    assert watched == {each.inputs["name"] for each in any_stack.find("Function")}
+    assert functions_with_alarm == {each.inputs["name"] for each in any_stack.find("Function")}
 
 
-def test_the_guides_alarms_are_all_there(built: Any) -> None:
+def test_every_documented_alarm_exists(build_stack: Any) -> None:
     names = {
-        each.inputs["name"].removeprefix("gorggle-test-") for each in built("default").find("MetricAlarm")
+        each.inputs["name"].removeprefix("gorggle-test-")
+        for each in build_stack("default").find("MetricAlarm")
     }
     assert names >= {
         "throttles", "ExecutionsFailed", "ExecutionsTimedOut", "dead-upload_failures", "dead-event_failures",
@@ -315,36 +317,36 @@ def test_the_guides_alarms_are_all_there(built: Any) -> None:
         ("DiskUtilization", 85, 5),
     ],
 )
-def test_what_an_instance_uses_up_is_told_of_in_time(
-    built: Any, metric: str, percent: float, minutes: int
+def test_utilization_alarms_have_the_documented_threshold_and_period(
+    build_stack: Any, metric: str, percent: float, minutes: int
 ) -> None:
     (alarm,) = (
         each.inputs
-        for each in built("default").find("MetricAlarm")
+        for each in build_stack("default").find("MetricAlarm")
         if each.inputs.get("metricName") == metric
     )
     assert (alarm["threshold"], alarm["evaluationPeriods"] * alarm["period"]) == (percent, minutes * 60)
 
 
-def test_a_fleet_that_does_not_come_is_told_of_before_jobs_give_up(built: Any) -> None:
+def test_the_fleet_alarm_fires_before_jobs_time_out(build_stack: Any) -> None:
     (alarm,) = (
         each.inputs
-        for each in built("default").find("MetricAlarm")
+        for each in build_stack("default").find("MetricAlarm")
         if each.inputs["name"].endswith("no-healthy-host")
     )
-    # By what the functions find: a balancer without targets tells nothing.
+    # The functions publish this metric, because a load balancer without targets publishes none.
     assert (alarm["namespace"], alarm["metricName"]) == ("Gorggle/test", "FleetNotReadyChecks")
     assert alarm["dimensions"] == {"service": "gorggle"}
     assert alarm["evaluationPeriods"] * alarm["period"] < StackSettings().fleet_start_timeout_s
-    # A start takes about six minutes: that alone is no alarm. Looks come at most a minute apart.
+    # A normal start takes about six minutes and must not raise the alarm. Checks are at most a minute apart.
     assert 8 < alarm["datapointsToAlarm"] < alarm["evaluationPeriods"]
 
 
-def test_every_metric_of_the_dashboard_is_one_that_somebody_gives(built: Any) -> None:
-    """Of this stack's own: what the agent measures, the functions count, and the log's filters make."""
-    stack = built("default")
+def test_every_metric_of_the_dashboard_is_published(build_stack: Any) -> None:
+    """Custom metrics are published by the instance agent, the functions or a log metric filter."""
+    stack = build_stack("default")
     (dashboard,) = stack.find("Dashboard")
-    shown = {
+    dashboard_metrics = {
         metric[1]
         for widget in json.loads(dashboard.inputs["dashboardBody"])["widgets"]
         for metric in widget["properties"].get("metrics", ())
@@ -353,13 +355,13 @@ def test_every_metric_of_the_dashboard_is_one_that_somebody_gives(built: Any) ->
     page = "gorggle_grpc_request_duration_seconds_sum 1\ngorggle_grpc_request_duration_seconds_count 1\ngorggle_real_time_factor_sum 1\n"
     page += "gorggle_real_time_factor_count 1\ngorggle_gpu_utilisation_ratio 0.5\n"
     page += "".join(f'gorggle_gpu_memory_bytes{{kind="{kind}"}} 1\n' for kind in ("free", "total"))
-    given = metrics.build_metric_data(page, metrics.CpuUsage(), "fleet", metrics.RequestCounters())
-    filtered = {each.inputs["name"] for each in stack.find("LogMetricFilter")}
-    assert shown == {each["MetricName"] for each in given} | filtered
+    agent_metrics = metrics.build_metric_data(page, metrics.CpuUsage(), "fleet", metrics.RequestCounters())
+    filter_metrics = {each.inputs["name"] for each in stack.find("LogMetricFilter")}
+    assert dashboard_metrics == {each["MetricName"] for each in agent_metrics} | filter_metrics
 
 
-def test_the_outputs_say_where_everything_is(built: Any) -> None:
-    outputs = built("default").outputs
+def test_the_outputs_contain_names_addresses_and_costs(build_stack: Any) -> None:
+    outputs = build_stack("default").outputs
     for name in ("api", "website", "uploadsBucket", "resultsBucket", "artifactsBucket", "websiteBucket"):
         assert outputs[name], name
     for name in ("jobsTable", "stateMachine", "gpuFleet", "serverAddress", "operatorToken", "alertsTopic"):
@@ -369,7 +371,7 @@ def test_the_outputs_say_where_everything_is(built: Any) -> None:
     assert outputs["videoUsdPerHour"] > 0
 
 
-def test_every_failure_ends_somewhere(any_stack: Any) -> None:
+def test_failed_events_go_to_a_dead_letter_queue(any_stack: Any) -> None:
     queues = {each.outputs["arn"]: each for each in any_stack.find("Queue")}
     uploads = next(each for each in queues.values() if each.inputs["name"].endswith("-uploads"))
     redrive = json.loads(uploads.inputs["redrivePolicy"])
@@ -381,47 +383,47 @@ def test_every_failure_ends_somewhere(any_stack: Any) -> None:
         assert config.inputs["destinationConfig"]["onFailure"]["destination"] in queues
 
 
-def test_queues_take_messages_from_their_own_rules_only(built: Any) -> None:
-    stack = built("default")
+def test_queues_accept_messages_only_from_the_stack_s_rules(build_stack: Any) -> None:
+    stack = build_stack("default")
     rules = {each.outputs["arn"] for each in stack.find("EventRule")}
-    taken = set()
+    allowed_sources = set()
     for policy in stack.find("QueuePolicy"):
-        for statement in statements(policy.inputs["policy"]):
+        for statement in parse_statements(policy.inputs["policy"]):
             if statement["Effect"] == "Allow":
-                taken |= set(statement["Condition"]["ArnEquals"]["aws:SourceArn"])
-    assert taken == rules
+                allowed_sources |= set(statement["Condition"]["ArnEquals"]["aws:SourceArn"])
+    assert allowed_sources == rules
 
 
-def test_the_api_lets_only_its_own_site_s_pages_call(built: Any) -> None:
-    (api,) = built("default").find("Api")
+def test_the_api_allows_cors_only_from_its_website(build_stack: Any) -> None:
+    (api,) = build_stack("default").find("Api")
     (origin,) = api.inputs["corsConfiguration"]["allowOrigins"]
     assert origin == "https://website-distribution-domainName"
-    assert "corsConfiguration" not in built("nat").find("Api")[0].inputs
+    assert "corsConfiguration" not in build_stack("nat").find("Api")[0].inputs
 
 
-def test_every_route_but_the_open_ones_asks_who_calls(any_stack: Any) -> None:
+def test_every_route_requires_authorization_except_public_ones(any_stack: Any) -> None:
     routes = {
         each.inputs["routeKey"]: each.inputs["authorizationType"]
         for each in any_stack.find("Route")
         if "routeKey" in each.inputs
     }
-    unguarded = {route for route, kind in routes.items() if kind == "NONE"}
-    assert unguarded == {"GET /health", "GET /openapi.json", "$default"}
+    public_routes = {route for route, kind in routes.items() if kind == "NONE"}
+    assert public_routes == {"GET /health", "GET /openapi.json", "$default"}
     assert len(routes) >= 9
     (stage,) = any_stack.find("Stage")
     assert stage.inputs["defaultRouteSettings"]["throttlingBurstLimit"] == 40
 
 
-def test_functions_are_called_by_what_the_manifest_says_and_by_nothing_else(built: Any) -> None:
-    stack = built("default")
+def test_invoke_permissions_are_restricted_to_a_source(build_stack: Any) -> None:
+    stack = build_stack("default")
     for permission in stack.find("Permission"):
         assert permission.inputs["sourceArn"], permission.name
         if permission.inputs["principal"] == "apigateway.amazonaws.com":
             assert not permission.inputs["sourceArn"].endswith("/*/*")
 
 
-def test_the_site_is_read_through_cloudfront_alone(built: Any) -> None:
-    stack = built("default")
+def test_the_website_is_served_only_through_cloudfront(build_stack: Any) -> None:
+    stack = build_stack("default")
     (distribution,) = stack.find("Distribution")
     assert distribution.inputs["defaultCacheBehavior"]["viewerProtocolPolicy"] == "redirect-to-https"
     (headers,) = stack.find("ResponseHeadersPolicy")
@@ -430,35 +432,35 @@ def test_the_site_is_read_through_cloudfront_alone(built: Any) -> None:
     assert "frame-ancestors 'none'" in policy
     assert "unsafe" not in policy
     site = next(each for each in stack.find("BucketPolicy") if "website" in each.inputs["bucket"])
-    reader = statements(site.inputs["policy"])[1]
+    reader = parse_statements(site.inputs["policy"])[1]
     assert reader["Condition"] == {"StringEquals": {"AWS:SourceArn": distribution.outputs["arn"]}}
     assert reader["Action"] == "s3:GetObject"
 
 
-def test_buckets_answer_pages_of_the_site_and_no_others(built: Any) -> None:
-    stack = built("default")
-    found = {}
+def test_buckets_allow_cors_only_from_the_website(build_stack: Any) -> None:
+    stack = build_stack("default")
+    allowed_methods = {}
     for each in stack.find("BucketCorsConfiguration"):
         role = next(role for role in ("uploads", "results") if role in each.inputs["bucket"])
         for rule in each.inputs["corsRules"]:
             assert rule["allowedOrigins"] == ["https://website-distribution-domainName"]
-            found[role, rule["id"]] = set(rule["allowedMethods"])
-    assert found == {
+            allowed_methods[role, rule["id"]] = set(rule["allowedMethods"])
+    assert allowed_methods == {
         ("uploads", "send"): {"POST"},
         ("uploads", "read"): {"GET", "HEAD"},
         ("results", "read"): {"GET", "HEAD"},
     }
-    assert not built("nat").find("BucketCorsConfiguration"), "without a site no page calls"
+    assert not build_stack("nat").find("BucketCorsConfiguration"), "a stack without a website needs no CORS"
 
 
-def test_whoever_gives_a_video_s_address_may_read_videos_and_nothing_else_of_s3(built: Any) -> None:
-    stack = built("default")
+def test_get_video_url_may_read_only_uploads(build_stack: Any) -> None:
+    stack = build_stack("default")
     uploads = {
         each.outputs["arn"] for each in stack.find("Bucket") if "uploads" in str(each.inputs.get("bucket"))
     }
     (policy,) = (each for each in stack.find("RolePolicy") if "get_video_url" in each.name)
     (statement,) = (
-        each for each in statements(policy.inputs["policy"]) if "s3:" in json.dumps(each["Action"])
+        each for each in parse_statements(policy.inputs["policy"]) if "s3:" in json.dumps(each["Action"])
     )
     assert set(statement["Action"]) == {"s3:GetObject", "s3:GetObjectVersion"}
     assert {
@@ -466,77 +468,77 @@ def test_whoever_gives_a_video_s_address_may_read_videos_and_nothing_else_of_s3(
     } == {f"{arn}/uploads/*" for arn in uploads}
 
 
-def test_a_new_page_is_seen_at_once_and_its_parts_are_kept(built: Any) -> None:
-    stack = built("default")
+def test_website_assets_are_cached_and_pages_are_not(build_stack: Any) -> None:
+    stack = build_stack("default")
     objects = {
         each.inputs["key"]: each.inputs
         for each in stack.find("BucketObjectv2")
         if "website" in each.inputs["bucket"]
     }
     assert {"index.html", "config.json"} <= set(objects)
-    for key, found in objects.items():
+    for key, website_object in objects.items():
         expected = "immutable" if key.startswith("assets/") else "no-cache"
-        assert expected in found["cacheControl"], key
+        assert expected in website_object["cacheControl"], key
     assert objects["index.html"]["contentType"] == "text/html; charset=utf-8"
-    known = json.loads(objects["config.json"]["content"])
-    assert known["auth"] == "token"
-    assert known["max_upload_bytes"] == 5 * 2**30
-    assert known["api"].startswith("https://") or known["api"]
+    config = json.loads(objects["config.json"]["content"])
+    assert config["auth"] == "token"
+    assert config["max_upload_bytes"] == 5 * 2**30
+    assert config["api"].startswith("https://") or config["api"]
 
 
-def test_what_functions_measure_is_kept_apart_by_stack_and_watched_by_its_names(built: Any) -> None:
-    stack = built("default")
+def test_function_metrics_have_the_stack_s_namespace_and_published_names(build_stack: Any) -> None:
+    stack = build_stack("default")
     names = {
         each.inputs["environment"]["variables"].get("POWERTOOLS_METRICS_NAMESPACE")
         for each in stack.find("Function")
     }
     assert names - {None} == {"Gorggle/test"}
-    (untold,) = (
+    (alarm,) = (
         each for each in stack.find("MetricAlarm") if each.inputs["name"].endswith("notification-failures")
     )
-    assert (untold.inputs["namespace"], untold.inputs["metricName"]) == (
+    assert (alarm.inputs["namespace"], alarm.inputs["metricName"]) == (
         "Gorggle/test",
         "NotificationFailures",
     )
-    assert untold.inputs["dimensions"] == {"service": "gorggle"}
-    counted = "".join(
+    assert alarm.inputs["dimensions"] == {"service": "gorggle"}
+    source = "".join(
         path.read_text() for path in (Path(__file__).resolve().parents[2] / "lambdas").rglob("*.py")
     )
     (dashboard,) = stack.find("Dashboard")
-    shown = [
+    dashboard_metrics = [
         metric[1]
         for widget in json.loads(dashboard.inputs["dashboardBody"])["widgets"]
         for metric in widget["properties"].get("metrics", ())
         if metric[2:] == ["service", "gorggle"]
     ]
-    assert len(shown) == 7
-    for name in shown:
-        assert f'"{name}"' in counted or name in ("FailedLips", "FailedAudio", "FailedFaces"), name
+    assert len(dashboard_metrics) == 7
+    for name in dashboard_metrics:
+        assert f'"{name}"' in source or name in ("FailedLips", "FailedAudio", "FailedFaces"), name
 
 
-def test_the_cost_model_counts_what_the_stack_has(built: Any) -> None:
-    stack, model = built("default"), cost_model.StackConfig()
-    looked_at = 0
+def test_the_cost_model_counts_the_stack_s_resources(build_stack: Any) -> None:
+    stack, model = build_stack("default"), cost_model.StackConfig()
+    alarm_metric_count = 0
     for alarm in stack.find("MetricAlarm"):
         queries = alarm.inputs.get("metricQueries")
-        looked_at += sum("metric" in each for each in queries) if queries else 1
-    # Half a dollar: a function more or less is no new price.
-    assert model.alarm_metrics == pytest.approx(looked_at, abs=5)
+        alarm_metric_count += sum("metric" in each for each in queries) if queries else 1
+    # Tolerance of 0.50 USD: adding a function does not require a new estimate.
+    assert model.alarm_metrics == pytest.approx(alarm_metric_count, abs=5)
     interfaces = [each for each in stack.find("VpcEndpoint") if each.inputs["vpcEndpointType"] == "Interface"]
     assert model.endpoints * model.endpoint_zone_count == len(interfaces)
     assert model.secrets == len(stack.find("Secret"))
 
 
-def test_people_of_the_user_pool_are_sent_to_its_pages_and_back(built: Any) -> None:
-    stack = built("cognito")
+def test_sign_in_redirects_to_the_user_pool_and_back(build_stack: Any) -> None:
+    stack = build_stack("cognito")
     (config,) = (each for each in stack.find("BucketObjectv2") if each.inputs["key"] == "config.json")
-    known = json.loads(config.inputs["content"])
+    website_config = json.loads(config.inputs["content"])
     (domain,) = stack.find("UserPoolDomain")
-    assert known["sign_in"] == f"https://{domain.inputs['domain']}.auth.us-east-1.amazoncognito.com"
-    assert known["client_id"]
+    assert website_config["sign_in"] == f"https://{domain.inputs['domain']}.auth.us-east-1.amazoncognito.com"
+    assert website_config["client_id"]
     (headers,) = stack.find("ResponseHeadersPolicy")
     policy = headers.inputs["securityHeadersConfig"]["contentSecurityPolicy"]["contentSecurityPolicy"]
-    assert f" {known['sign_in']};" in policy
+    assert f" {website_config['sign_in']};" in policy
     (client,) = stack.find("UserPoolClient")
     assert client.inputs["callbackUrls"] == ["https://website-distribution-domainName/"]
-    assert "amazoncognito" not in str(built("default").find("ResponseHeadersPolicy")[0].inputs)
+    assert "amazoncognito" not in str(build_stack("default").find("ResponseHeadersPolicy")[0].inputs)

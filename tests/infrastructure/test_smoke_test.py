@@ -1,4 +1,4 @@
-"""What the command that checks a stack makes of answers; that it finds a good stack good is shown end to end."""
+"""Tests of the smoke test command against a fake API; the end-to-end tests run it against a working stack."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EXAMPLES = smoke_test.EXAMPLES
 WORDS = smoke_test.reference_words(EXAMPLES / "demo.json")
 
 
-class Answers:
+class FakeApi:
     """A fake API."""
 
     def __init__(self, job: Mapping[str, Any], words: list[str], failures: list[dict[str, str]]) -> None:
@@ -38,10 +38,10 @@ class Answers:
 
 
 def run_checks(
-    monkeypatch: pytest.MonkeyPatch, job: Mapping[str, Any], words: list[str] = WORDS, why: str = ""
+    monkeypatch: pytest.MonkeyPatch, job: Mapping[str, Any], words: list[str] = WORDS, reason: str = ""
 ) -> list[str]:
     monkeypatch.setattr(smoke_test, "send_request", lambda *_: b"")
-    api: Any = Answers(job, words, [{"reason": why}])
+    api: Any = FakeApi(job, words, [{"reason": reason}])
     return list(smoke_test.verify(api, EXAMPLES / "demo.mp4", EXAMPLES / "demo.json", timeout_s=0.0))
 
 
@@ -55,7 +55,7 @@ def test_a_correct_transcript_passes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("job", "words", "said"),
+    ("job", "words", "message"),
     [
         ({"state": "running", "stage": "analyzing"}, WORDS, "still running"),
         ({"state": "failed", "failure": {"reason": "no fleet"}}, WORDS, "the job failed: no fleet"),
@@ -64,9 +64,9 @@ def test_a_correct_transcript_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_failures_are_reported(
-    monkeypatch: pytest.MonkeyPatch, job: Mapping[str, Any], words: list[str], said: str
+    monkeypatch: pytest.MonkeyPatch, job: Mapping[str, Any], words: list[str], message: str
 ) -> None:
-    with pytest.raises(VerificationError, match=said):
+    with pytest.raises(VerificationError, match=message):
         run_checks(monkeypatch, job, words, "no GPU")
 
 

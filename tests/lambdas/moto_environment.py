@@ -1,4 +1,4 @@
-"""The pipeline's tables, buckets and queues on moto in this process, and calls of the functions."""
+"""Creates the pipeline's tables, buckets and queues on in-process moto, and calls the functions."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ SERVER_NAME = "gorggle.internal"
 
 
 @dataclass
-class Context:
-    """The Lambda context."""
+class LambdaContext:
+    """Lambda context of an invocation."""
 
     function_name: str = "gorggle-test"
     memory_limit_in_mb: int = 512
@@ -50,7 +50,7 @@ class Cloud:
         """Call a function with exactly the environment in the manifest."""
         handler = importlib.import_module(f"gorggle_lambdas.handlers.{function}").handler
         with patch.dict(os.environ, self.environment(function)):
-            return handler(event, context or Context())
+            return handler(event, context or LambdaContext())
 
     def api(
         self,
@@ -76,11 +76,11 @@ class Cloud:
             **({"body": body if isinstance(body, str) else json.dumps(body)} if body is not None else {}),
             **extra,
         }
-        answer = self.call(function, event)
-        self.headers = answer["headers"]
-        text = answer.get("body")
-        is_json = text and "json" in answer["headers"].get("content-type", "")
-        return answer["statusCode"], json.loads(text) if is_json else text
+        response = self.call(function, event)
+        self.headers = response["headers"]
+        text = response.get("body")
+        is_json = text and "json" in response["headers"].get("content-type", "")
+        return response["statusCode"], json.loads(text) if is_json else text
 
     def item(self, job_id: str) -> dict[str, Any] | None:
         from gorggle_lambdas.common.job_table import JobTable
@@ -89,28 +89,30 @@ class Cloud:
 
     def put(self, key: str, content: bytes) -> str:
         """Upload a video; return its version."""
-        answer = self.client("s3").put_object(Bucket=self.stack["bucket:uploads"], Key=key, Body=content)
-        return str(answer["VersionId"])
+        response = self.client("s3").put_object(Bucket=self.stack["bucket:uploads"], Key=key, Body=content)
+        return str(response["VersionId"])
 
     def document(self, key: str) -> Any:
         """Return a JSON object in the results bucket."""
-        answer = self.client("s3").get_object(Bucket=self.stack["bucket:results"], Key=key)
-        return json.loads(answer["Body"].read())
+        response = self.client("s3").get_object(Bucket=self.stack["bucket:results"], Key=key)
+        return json.loads(response["Body"].read())
 
     def result_keys(self) -> list[str]:
-        answer = self.client("s3").list_objects_v2(Bucket=self.stack["bucket:results"])
-        return [found["Key"] for found in answer.get("Contents", [])]
+        response = self.client("s3").list_objects_v2(Bucket=self.stack["bucket:results"])
+        return [found["Key"] for found in response.get("Contents", [])]
 
     def executions(self) -> list[dict[str, Any]]:
-        answer = self.client("stepfunctions").list_executions(stateMachineArn=self.stack["state_machine"])
-        found: list[dict[str, Any]] = answer["executions"]
-        return found
+        response = self.client("stepfunctions").list_executions(stateMachineArn=self.stack["state_machine"])
+        executions: list[dict[str, Any]] = response["executions"]
+        return executions
 
 
 def create_cloud(server: Server | None = None, **settings: Any) -> Cloud:
     """Create all resources except the functions."""
     stack = Stack("", "gorggle")
-    stack.values |= {f"setting:{key}": one["default"] for key, one in MANIFEST_DOCUMENT["settings"].items()}
+    stack.values |= {
+        f"setting:{key}": setting["default"] for key, setting in MANIFEST_DOCUMENT["settings"].items()
+    }
     local_stack._create_storage(stack, MANIFEST_DOCUMENT)
     environment = server or Server("127.0.0.1:1", SERVER_NAME, "", "", "")
     local_stack._create_secrets(stack, environment, {"ada": "0" * 64})

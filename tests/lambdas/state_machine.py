@@ -1,4 +1,4 @@
-"""Linter of the state machine's definition: AWS's rules, moto's limits, and our own conventions."""
+"""Linter of the state machine definition: rules of Step Functions, limitations of moto, and project conventions."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ MAX_NAME_CHARS = 80
 State = Mapping[str, Any]
 
 
-def machines(definition: State, where: str = "") -> Iterator[tuple[str, State]]:
+def iter_machines(definition: State, where: str = "") -> Iterator[tuple[str, State]]:
     """Yield the definition, and every branch and item processor in it."""
     yield where or "the whole", definition
     for name, state in definition["States"].items():
         for index, branch in enumerate(state.get("Branches", [])):
-            yield from machines(branch, f"{where}{name}[{index}]/")
+            yield from iter_machines(branch, f"{where}{name}[{index}]/")
         if "ItemProcessor" in state:
-            yield from machines(state["ItemProcessor"], f"{where}{name}/")
+            yield from iter_machines(state["ItemProcessor"], f"{where}{name}/")
 
 
-def states(definition: State) -> Iterator[tuple[str, State]]:
+def iter_states(definition: State) -> Iterator[tuple[str, State]]:
     """Yield all states, at any depth."""
-    for _, machine in machines(definition):
+    for _, machine in iter_machines(definition):
         yield from machine["States"].items()
 
 
-def targets(state: State) -> Iterator[str]:
+def list_targets(state: State) -> Iterator[str]:
     """Yield the possible next states."""
     if "Next" in state:
         yield state["Next"]
@@ -45,46 +45,46 @@ def targets(state: State) -> Iterator[str]:
         yield catcher["Next"]
 
 
-def problems(definition: State) -> list[str]:
+def find_problems(definition: State) -> list[str]:
     """Return all problems of a definition."""
     found: list[str] = []
-    for where, machine in machines(definition):
-        found += _graph_problems(where, machine)
-    names = [name for name, _ in states(definition)]
+    for where, machine in iter_machines(definition):
+        found += _find_graph_problems(where, machine)
+    names = [name for name, _ in iter_states(definition)]
     found += [
         f"{name} is duplicated: names must be unique across branches"
         for name in {n for n in names if names.count(n) > 1}
     ]
-    for name, state in states(definition):
-        found += [f"{name}: {problem}" for problem in _state_problems(name, state)]
+    for name, state in iter_states(definition):
+        found += [f"{name}: {problem}" for problem in _find_state_problems(name, state)]
     if "TimeoutSeconds" not in definition:
         found.append("the whole has no TimeoutSeconds")
     return found
 
 
-def _graph_problems(where: str, machine: State) -> Iterator[str]:
+def _find_graph_problems(where: str, machine: State) -> Iterator[str]:
     known = machine["States"]
     if machine["StartAt"] not in known:
         yield f"{where} starts at {machine['StartAt']}, which is not a state"
         return
-    reached, waiting = set(), [machine["StartAt"]]
-    while waiting:
-        name = waiting.pop()
+    reached, pending = set(), [machine["StartAt"]]
+    while pending:
+        name = pending.pop()
         if name in reached:
             continue
         reached.add(name)
-        for target in targets(known[name]):
+        for target in list_targets(known[name]):
             if target not in known:
                 yield f"{where}: {name} continues with {target}, which is not a state"
             else:
-                waiting.append(target)
+                pending.append(target)
     for name in known.keys() - reached:
         yield f"{where}: {name} is unreachable"
     if not any(known[name].get("End") or known[name]["Type"] in _TERMINAL for name in reached):
         yield f"{where} never ends"
 
 
-def _state_problems(name: str, state: State) -> Iterator[str]:
+def _find_state_problems(name: str, state: State) -> Iterator[str]:
     kind = state["Type"]
     if len(name) > MAX_NAME_CHARS:
         yield f"its name has {len(name)} characters; at most {MAX_NAME_CHARS}"
@@ -99,12 +99,12 @@ def _state_problems(name: str, state: State) -> Iterator[str]:
         if unsupported in state:
             yield f"{unsupported} is not supported by moto"
     if kind == "Task":
-        yield from _task_problems(state)
+        yield from _find_task_problems(state)
     if kind in ("Map", "Parallel") and not _catches_all(state):
         yield "expected a Catch of States.ALL"
 
 
-def _task_problems(state: State) -> Iterator[str]:
+def _find_task_problems(state: State) -> Iterator[str]:
     if "TimeoutSeconds" not in state:
         yield "expected TimeoutSeconds: a task without it has no time limit"
     if state.get("HeartbeatSeconds") and "waitForTaskToken" not in state["Resource"]:
@@ -126,7 +126,7 @@ def _catches_all(state: State) -> bool:
     return any("States.ALL" in catcher["ErrorEquals"] for catcher in state.get("Catch", []))
 
 
-def named_errors(state: State) -> set[str]:
+def list_named_errors(state: State) -> set[str]:
     """Return the errors that a state names, except those of Step Functions and Lambda."""
     rules = [*state.get("Retry", []), *state.get("Catch", [])]
     return {name for rule in rules for name in rule["ErrorEquals"] if not _RESERVED.fullmatch(name)}

@@ -30,7 +30,7 @@ from gorggle_local.aws import api_gateway
 from gorggle_local.aws.pipeline import Server, Stack, deploy
 from tests.e2e.pipeline import local_aws
 from tests.lambdas.moto_environment import MANIFEST_DOCUMENT, SERVER_NAME, Cloud, create_cloud
-from tests.lambdas.test_corrections import result
+from tests.lambdas.test_corrections import build_result
 
 TOKEN, JOB_ID = "a-token", "ab" * 16
 SCHEMA = schemathesis.openapi.from_dict(dict(openapi.load_openapi()))
@@ -48,8 +48,8 @@ CHECKS = [
     checks.response_schema_conformance,
 ]
 # These modify the seeded job.
-CHANGING = ("deleteJob", "saveCorrections")
-FEW = settings(
+MODIFYING_OPERATIONS = ("deleteJob", "saveCorrections")
+GENERATION_SETTINGS = settings(
     max_examples=3,
     deadline=None,
     database=None,
@@ -74,8 +74,8 @@ class Api:
 
     def seed(self) -> None:
         """Create a finished job of the caller."""
-        read = result("the first words", "and the second ones")
-        for extension, text in render_formats(read).items():
+        document = build_result("the first words", "and the second ones")
+        for extension, text in render_formats(document).items():
             self.stack.client("s3").put_object(
                 Bucket=self.stack["bucket:results"],
                 Key=s3_objects.result_key(JOB_ID, "1", extension),
@@ -111,9 +111,9 @@ class Handlers:
     def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud
         self._functions = {
-            one["trigger"]["route"]: (name, one["trigger"]["authorized"])
-            for name, one in MANIFEST_DOCUMENT["functions"].items()
-            if one["trigger"]["kind"] == "route"
+            function["trigger"]["route"]: (name, function["trigger"]["authorized"])
+            for name, function in MANIFEST_DOCUMENT["functions"].items()
+            if function["trigger"]["kind"] == "route"
         }
 
     def handle(
@@ -121,9 +121,9 @@ class Handlers:
     ) -> tuple[int, dict[str, str], bytes]:
         address = api_gateway.urlsplit(target)
         for route in sorted(self._functions, key=lambda each: (each == "$default", each.count("{"))):
-            wanted, _, pattern = route.partition(" ")
+            route_method, _, pattern = route.partition(" ")
             match = re.fullmatch(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", pattern), address.path)
-            if route == "$default" or (match and wanted == method):
+            if route == "$default" or (match and route_method == method):
                 break
         variables = (
             {name: api_gateway.unquote(value) for name, value in match.groupdict().items()} if match else {}
@@ -136,7 +136,7 @@ class Handlers:
 
 
 @contextlib.contextmanager
-def the_functions() -> Iterator[Api]:
+def in_process_api() -> Iterator[Api]:
     with mock_aws():
         cloud = create_cloud()
         server = api_gateway.create_server(0, Handlers(cloud), lambda _path, _body: None)  # type: ignore[arg-type]
@@ -147,7 +147,7 @@ def the_functions() -> Iterator[Api]:
 
 
 @contextlib.contextmanager
-def the_local_api() -> Iterator[Api]:
+def local_api() -> Iterator[Api]:
     with local_aws() as addresses:
         stack = deploy(
             addresses["endpoint_url"],
@@ -157,7 +157,7 @@ def the_local_api() -> Iterator[Api]:
         yield Api(addresses["api_url"], stack)
 
 
-@pytest.fixture(scope="module", params=[the_functions, the_local_api], ids=lambda each: each.__name__)
+@pytest.fixture(scope="module", params=[in_process_api, local_api], ids=lambda each: each.__name__)
 def api(request: pytest.FixtureRequest) -> Iterator[Api]:
     with request.param() as running:
         running.seed()
@@ -165,8 +165,8 @@ def api(request: pytest.FixtureRequest) -> Iterator[Api]:
         running.session.close()
 
 
-def modes(path: str, method: str) -> list[GenerationMode]:
-    """Return valid and, if there is any input, invalid requests."""
+def list_generation_modes(path: str, method: str) -> list[GenerationMode]:
+    """Return the modes for valid and, if the operation has inputs, invalid requests."""
     item = openapi.load_openapi()["paths"][path]
     has_input = "parameters" in item or {"parameters", "requestBody"} & set(item[method.lower()])
     return list(GenerationMode) if has_input else [GenerationMode.POSITIVE]
@@ -176,32 +176,32 @@ def modes(path: str, method: str) -> list[GenerationMode]:
     ("operation", "mode"),
     [
         pytest.param(name, mode, id=f"{name}-{mode.value}")
-        for name, place in OPERATIONS.items()
-        for mode in modes(*place)
+        for name, endpoint in OPERATIONS.items()
+        for mode in list_generation_modes(*endpoint)
     ],
 )
 def test_every_response_matches_the_document(api: Api, operation: str, mode: GenerationMode) -> None:
     path, method = OPERATIONS[operation]
-    known = {"job_id": JOB_ID} if "{job_id}" in path and mode is GenerationMode.POSITIVE else {}
-    seen = []
+    path_parameters = {"job_id": JOB_ID} if "{job_id}" in path and mode is GenerationMode.POSITIVE else {}
+    status_codes = []
 
-    @FEW
-    @given(case=SCHEMA[path][method].as_strategy(generation_mode=mode, path_parameters=known))
-    def answered(case: Any) -> None:
-        if operation in CHANGING:
+    @GENERATION_SETTINGS
+    @given(case=SCHEMA[path][method].as_strategy(generation_mode=mode, path_parameters=path_parameters))
+    def check_response(case: Any) -> None:
+        if operation in MODIFYING_OPERATIONS:
             api.seed()
         response = case.call(base_url=api.url, session=api.session, headers=AUTHORIZED, allow_redirects=False)
-        seen.append(response.status_code)
+        status_codes.append(response.status_code)
         # Unknown query parameters are ignored, as is customary; unknown body fields are not.
         strict = [checks.negative_data_rejection] if method in ("POST", "PUT") else []
         case.validate_response(response, checks=[*CHECKS, *strict])
 
-    answered()
-    if operation in CHANGING:
+    check_response()
+    if operation in MODIFYING_OPERATIONS:
         api.seed()
-    assert seen, "requests were made"
-    if known and operation in ("getJob", "getResult", "deleteJob"):
-        assert min(seen) < 400, "the job is there"
+    assert status_codes, "no request was generated"
+    if path_parameters and operation in ("getJob", "getResult", "deleteJob"):
+        assert min(status_codes) < 400, "no request found the seeded job"
 
 
 @pytest.mark.parametrize(
@@ -223,14 +223,14 @@ def test_every_response_matches_the_document(api: Api, operation: str, mode: Gen
 def test_every_error_is_problem_details(
     api: Api, method: str, path: str, body: bytes | None, status: int
 ) -> None:
-    answer = api.call(method, path, data=body)
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    problem = answer.json()
+    response = api.call(method, path, data=body)
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
     assert problem["status"] == status
     assert {"type", "title", "detail", "instance"} <= set(problem)
     if status == 405:
-        assert "GET" in answer.headers["allow"]
+        assert "GET" in response.headers["allow"]
 
 
 def test_a_missing_or_wrong_token_is_rejected(api: Api) -> None:
@@ -238,11 +238,11 @@ def test_a_missing_or_wrong_token_is_rejected(api: Api) -> None:
         if openapi.load_openapi()["paths"][path][method.lower()].get("security") == []:
             continue
         for headers in ({}, {"authorization": "Bearer wrong"}):
-            answer = api.call(method, path.replace("{job_id}", JOB_ID), headers=headers, json={})
-            assert answer.status_code in (401, 403), (method, path)
-            assert JOB_ID not in answer.text.replace(path, "")
+            response = api.call(method, path.replace("{job_id}", JOB_ID), headers=headers, json={})
+            assert response.status_code in (401, 403), (method, path)
+            assert JOB_ID not in response.text.replace(path, "")
 
 
 def test_the_openapi_document_requires_no_token(api: Api) -> None:
-    described = api.call("GET", "/openapi.json", headers={})
-    assert described.json() == json.loads(json.dumps(openapi.load_openapi()))
+    response = api.call("GET", "/openapi.json", headers={})
+    assert response.json() == json.loads(json.dumps(openapi.load_openapi()))

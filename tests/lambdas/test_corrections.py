@@ -1,4 +1,4 @@
-"""Tests of corrections: unchanged words keep their times, new ones share those they replace."""
+"""Tests of corrections, result versions and API tokens."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def word(text: str, start_s: float, end_s: float) -> dict[str, Any]:
     }
 
 
-def result(*texts: str) -> dict[str, Any]:
+def build_result(*texts: str) -> dict[str, Any]:
     segments = []
     for number, text in enumerate(texts, 1):
         words = [
@@ -81,7 +81,7 @@ def correct(document: dict[str, Any], **corrections: Any) -> dict[str, Any]:
 
 
 def test_unchanged_words_keep_their_times_and_sources() -> None:
-    before = result("bin blue at f two now")
+    before = build_result("bin blue at f two now")
     after = correct(before, segments=[{"id": "segment-1", "text": "bin green at f two now please"}])
     words = after["segments"][0]["words"]
     assert [entry["text"] for entry in words] == ["bin", "green", "at", "f", "two", "now", "please"]
@@ -89,11 +89,11 @@ def test_unchanged_words_keep_their_times_and_sources() -> None:
     assert (words[1]["start_s"], words[1]["end_s"], words[1]["source"]) == (11, 11.8, "correction")
     assert words[5]["end_s"] <= words[6]["start_s"]
     assert after["segments"][0]["text"] == "bin green at f two now please"
-    assert before == result("bin blue at f two now")
+    assert before == build_result("bin blue at f two now")
 
 
 def test_a_word_replacing_two_has_the_time_of_both() -> None:
-    after = correct(result("going to sleep"), segments=[{"id": "segment-1", "text": "gonna sleep"}])
+    after = correct(build_result("going to sleep"), segments=[{"id": "segment-1", "text": "gonna sleep"}])
     assert (after["segments"][0]["words"][0]["start_s"], after["segments"][0]["words"][0]["end_s"]) == (
         10,
         11.8,
@@ -102,7 +102,7 @@ def test_a_word_replacing_two_has_the_time_of_both() -> None:
 
 def test_segments_are_deleted_and_reassigned_and_people_named() -> None:
     after = correct(
-        result("entry two", "three"),
+        build_result("entry two", "three"),
         segments=[{"id": "segment-1", "person": "person-2"}, {"id": "segment-2", "delete": True}],
         names={"person-2": " Anna  Smith "},
     )
@@ -112,7 +112,7 @@ def test_segments_are_deleted_and_reassigned_and_people_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("corrections", "said"),
+    ("corrections", "message"),
     [
         ({"segments": [{"id": "segment-9", "text": "x"}]}, "segment-9"),
         ({"segments": [{"id": "segment-1", "text": " "}]}, "delete"),
@@ -127,9 +127,9 @@ def test_segments_are_deleted_and_reassigned_and_people_named() -> None:
         ({"colour": 1}, "colour"),
     ],
 )
-def test_an_invalid_correction_names_the_error(corrections: dict[str, Any], said: str) -> None:
-    with pytest.raises(CorrectionError, match=said):
-        correct(result("entry two"), **corrections)
+def test_an_invalid_correction_names_the_error(corrections: dict[str, Any], message: str) -> None:
+    with pytest.raises(CorrectionError, match=message):
+        correct(build_result("entry two"), **corrections)
 
 
 @settings(deadline=None)
@@ -138,7 +138,9 @@ def test_an_invalid_correction_names_the_error(corrections: dict[str, Any], said
     st.lists(st.sampled_from(["a", "b", "c", "e", "longest"]), min_size=1, max_size=8),
 )
 def test_a_corrected_result_is_valid_with_ordered_words(before: list[str], after: list[str]) -> None:
-    document = correct(result(" ".join(before)), segments=[{"id": "segment-1", "text": " ".join(after)}])
+    document = correct(
+        build_result(" ".join(before)), segments=[{"id": "segment-1", "text": " ".join(after)}]
+    )
     jsonschema.validate(document, load_result_schema())
     words = document["segments"][0]["words"]
     assert [entry["text"] for entry in words] == after
@@ -153,33 +155,35 @@ def test_a_corrected_result_is_valid_with_ordered_words(before: list[str], after
 
 
 @pytest.fixture
-def done(cloud: Cloud) -> Cloud:
-    """A finished job with its result."""
-    given = job_event(cloud)
-    for extension, text in render_formats(result("bin blue at f two now")).items():
+def finished_job(cloud: Cloud) -> Cloud:
+    """Create a finished job with a result; return the AWS resources."""
+    event = job_event(cloud)
+    for extension, text in render_formats(build_result("bin blue at f two now")).items():
         cloud.client("s3").put_object(
             Bucket=cloud.stack["bucket:results"],
             Key=f"jobs/{JOB_ID}/results/1-1/result.{extension}",
             Body=text.encode(),
         )
-    ended = {
+    job_result = {
         "versions": [{"version": 1, "folder": "1-1"}],
         "sources": {},
         "is_degraded": False,
         "usage": {"windows": 0, "transcribed_s": 0.0, "face_detection_s": 0.0, "gpu_s": 0.0},
     }
-    cloud.call("complete_job", {**given, "result": ended})
+    cloud.call("complete_job", {**event, "result": job_result})
     return cloud
 
 
 PATH = {"pathParameters": {"job_id": JOB_ID}}
 
 
-def test_a_result_is_a_redirect_or_inline(done: Cloud) -> None:
-    status, _ = done.api("get_result", **PATH, queryStringParameters={"format": "srt"})
+def test_a_result_is_a_redirect_or_inline(finished_job: Cloud) -> None:
+    status, _ = finished_job.api("get_result", **PATH, queryStringParameters={"format": "srt"})
     assert status == 302
-    assert f"jobs/{JOB_ID}/results/1-1/result.srt" in done.headers["location"]
-    status, text = done.api("get_result", **PATH, queryStringParameters={"format": "txt", "inline": "true"})
+    assert f"jobs/{JOB_ID}/results/1-1/result.srt" in finished_job.headers["location"]
+    status, text = finished_job.api(
+        "get_result", **PATH, queryStringParameters={"format": "txt", "inline": "true"}
+    )
     assert (status, text) == (200, "bin blue at f two now\n")
 
 
@@ -187,8 +191,10 @@ def test_a_result_is_a_redirect_or_inline(done: Cloud) -> None:
     ("query", "status"),
     [({"format": "doc"}, 400), ({"version": "x"}, 400), ({"version": "0"}, 400), ({"version": "2"}, 404)],
 )
-def test_a_missing_version_or_format_is_rejected(done: Cloud, query: dict[str, str], status: int) -> None:
-    assert done.api("get_result", **PATH, queryStringParameters=query)[0] == status
+def test_a_missing_version_or_format_is_rejected(
+    finished_job: Cloud, query: dict[str, str], status: int
+) -> None:
+    assert finished_job.api("get_result", **PATH, queryStringParameters=query)[0] == status
 
 
 def test_an_unfinished_job_has_no_result(cloud: Cloud) -> None:
@@ -197,15 +203,15 @@ def test_an_unfinished_job_has_no_result(cloud: Cloud) -> None:
     assert cloud.api("save_corrections", **PATH, body={"base_version": 1})[0] == 409
 
 
-def test_corrections_create_versions(done: Cloud) -> None:
+def test_corrections_create_versions(finished_job: Cloud) -> None:
     body = {"base_version": 1, "segments": [{"id": "segment-1", "text": "place blue at f two now"}]}
-    status, answer = done.api("save_corrections", **PATH, body=body)
-    assert (status, answer["version"]) == (200, 2)
-    assert done.api("save_corrections", **PATH, body=body)[0] == 409
-    assert done.api("save_corrections", **PATH, body={"base_version": 2, "segments": 5})[0] == 400
-    assert done.api("save_corrections", **PATH, body={})[0] == 400
+    status, response = finished_job.api("save_corrections", **PATH, body=body)
+    assert (status, response["version"]) == (200, 2)
+    assert finished_job.api("save_corrections", **PATH, body=body)[0] == 409
+    assert finished_job.api("save_corrections", **PATH, body={"base_version": 2, "segments": 5})[0] == 400
+    assert finished_job.api("save_corrections", **PATH, body={})[0] == 400
     texts = [
-        done.api(
+        finished_job.api(
             "get_result",
             **PATH,
             queryStringParameters={"version": version, "format": "txt", "inline": "true"},
@@ -215,19 +221,19 @@ def test_corrections_create_versions(done: Cloud) -> None:
     assert [text.split()[0] for text in texts] == ["bin", "place"]
 
 
-def test_a_concurrent_correction_is_rejected(done: Cloud) -> None:
+def test_a_concurrent_correction_is_rejected(finished_job: Cloud) -> None:
     from gorggle_lambdas.common.job_table import JobTable
 
     real = JobTable.update
 
-    def late(self: JobTable, job_id: str, values: Any, **extra: Any) -> bool:
+    def update_after_concurrent_save(self: JobTable, job_id: str, values: Any, **extra: Any) -> bool:
         real(self, job_id, {"result_version": 2})
         return real(self, job_id, values, **extra)
 
     body = {"base_version": 1, "names": {"person-1": "Anna"}}
     with pytest.MonkeyPatch.context() as patches:
-        patches.setattr(JobTable, "update", late)
-        status, problem = done.api("save_corrections", **PATH, body=body)
+        patches.setattr(JobTable, "update", update_after_concurrent_save)
+        status, problem = finished_job.api("save_corrections", **PATH, body=body)
     assert status == 409
     assert "saved concurrently" in problem["detail"]
 

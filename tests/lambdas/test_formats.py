@@ -52,8 +52,8 @@ def test_the_page_sends_only_supported_media_types() -> None:
     assert (sent["m4v"], sent["3gp"], sent["weba"]) == ("video/x-m4v", "video/3gpp", "audio/webm")
 
 
-def clip(path: Path, video: str, audio: str = "") -> Path:
-    """Create a second of grey in some video codec, and of silence in an audio codec."""
+def write_clip(path: Path, video: str, audio: str = "") -> Path:
+    """Write one second of grey frames in a video codec, with silence if an audio codec is given."""
     with av.open(str(path), "w") as output:
         video_stream: Any = output.add_stream(video, rate=5)
         video_stream.width, video_stream.height = 64, 48
@@ -73,11 +73,11 @@ def clip(path: Path, video: str, audio: str = "") -> Path:
 
 @pytest.mark.parametrize("codec", ["asv1", "snow", "flashsv"])
 def test_unlisted_video_codecs_are_not_decoded(tmp_path: Path, codec: str) -> None:
-    with clip(tmp_path / "both.avi", codec, "pcm_s16le").open("rb") as file:
+    with write_clip(tmp_path / "both.avi", codec, "pcm_s16le").open("rb") as file:
         result = probe(file, tmp_path / "s.wav", 100.0)
     assert (result.video_codec, result.audio_codec) == ("", "pcm_s16le")
     with (
-        clip(tmp_path / "alone.avi", codec).open("rb") as file,
+        write_clip(tmp_path / "alone.avi", codec).open("rb") as file,
         pytest.raises(InvalidMediaError, match="no video or audio stream"),
     ):
         probe(file, tmp_path / "s.wav", 100.0)

@@ -1,4 +1,4 @@
-"""Tests of the job API: list, get, delete, retry; and of the end of jobs."""
+"""Tests of the job API (list, get, delete, retry), and of job completion, failure and reconciliation."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_numbers_survive_a_dynamodb_round_trip(cloud: Cloud) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), object()])
-def test_values_without_json_form_are_rejected(value: Any) -> None:
+def test_values_that_cannot_be_stored_are_rejected(value: Any) -> None:
     with pytest.raises(ValueError, match="cannot be stored"):
         to_dynamodb({"x": value})
 
@@ -65,13 +65,13 @@ def test_an_earlier_attempt_cannot_change_a_job(cloud: Cloud) -> None:
     job_event(cloud)
     table(cloud).update(JOB_ID, {"attempt": 2})
     table(cloud).record_progress(JOB_ID, 1, "lips-0", 5.0)
-    cloud.call("fail_job", {**event(cloud), "error": BROKEN})
+    cloud.call("fail_job", {**first_attempt_event(cloud), "error": BROKEN})
     item = cloud.item(JOB_ID)
     assert item is not None
     assert (item["state"], item["windows"]) == (RUNNING, {})
 
 
-def event(cloud: Cloud) -> dict[str, Any]:
+def first_attempt_event(cloud: Cloud) -> dict[str, Any]:
     item = cloud.item(JOB_ID)
     assert item is not None
     return {"job": {**item, "attempt": 1}}
@@ -97,18 +97,18 @@ def test_invalid_page_parameters_are_rejected(cloud: Cloud, query: dict[str, str
 
 
 def test_a_failed_job_stores_the_reason_and_notifies_subscribers(cloud: Cloud) -> None:
-    given = job_event(cloud)
+    event = job_event(cloud)
     table(cloud).advance(JOB_ID, 1, {"stage": "analyzing"})
     queue = cloud.client("sqs").create_queue(QueueName="mail")["QueueUrl"]
     cloud.client("sns").subscribe(
         TopicArn=cloud.stack["topic:jobs"], Protocol="sqs", Endpoint="arn:aws:sqs:us-east-1:123456789012:mail"
     )
     for _ in range(2):
-        answer = cloud.call("fail_job", {**given, "error": BROKEN})
-        assert answer["reason"] == "the video is broken"
+        response = cloud.call("fail_job", {**event, "error": BROKEN})
+        assert response["reason"] == "the video is broken"
     _, job = cloud.api("get_job", **path())
     assert job["failure"] == {"error": "InvalidMediaError", "reason": "the video is broken"}
-    assert (job["state"], job["stage"]) == ("failed", "analyzing"), "the stage of the failure"
+    assert (job["state"], job["stage"]) == ("failed", "analyzing"), "the stage of the failure should be kept"
     mail = cloud.client("sqs").receive_message(QueueUrl=queue, MaxNumberOfMessages=10)["Messages"]
     assert len(mail) == 1
 
@@ -116,22 +116,22 @@ def test_a_failed_job_stores_the_reason_and_notifies_subscribers(cloud: Cloud) -
 def test_a_failed_notification_is_counted_and_does_not_fail_the_job(
     cloud: Cloud, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = job_event(cloud)
+    event = job_event(cloud)
     cloud.client("sns").delete_topic(TopicArn=cloud.stack["topic:jobs"])
-    cloud.call("fail_job", {**given, "error": BROKEN})
+    cloud.call("fail_job", {**event, "error": BROKEN})
     assert cloud.api("get_job", **path())[1]["state"] == "failed"
     assert '"NotificationFailures"' in capsys.readouterr().out
 
 
 def test_unexpected_error_messages_are_not_shown(cloud: Cloud) -> None:
-    given = job_event(cloud)
+    event = job_event(cloud)
     cause = {"Error": "KeyError", "Cause": json.dumps({"errorMessage": "'password'"})}
-    cloud.call("fail_job", {**given, "error": cause})
+    cloud.call("fail_job", {**event, "error": cause})
     assert cloud.api("get_job", **path())[1]["failure"]["reason"] == "internal error (KeyError)"
 
 
 def test_a_done_job_cannot_fail_later(cloud: Cloud) -> None:
-    given = job_event(cloud)
+    event = job_event(cloud)
     result = {
         "versions": [{"version": 1, "folder": "1-1"}],
         "sources": {"lips": "used"},
@@ -139,8 +139,8 @@ def test_a_done_job_cannot_fail_later(cloud: Cloud) -> None:
         "usage": {"windows": 1, "transcribed_s": 60.0, "face_detection_s": 0.0, "gpu_s": 36.0},
     }
     for _ in range(2):
-        cloud.call("complete_job", {**given, "result": result})
-    cloud.call("fail_job", {**given, "error": BROKEN})
+        cloud.call("complete_job", {**event, "result": result})
+    cloud.call("fail_job", {**event, "error": BROKEN})
     _, job = cloud.api("get_job", **path())
     assert job["state"] == "done"
     assert job["cost"]["transcribe"] == pytest.approx(0.024)
@@ -149,9 +149,9 @@ def test_a_done_job_cannot_fail_later(cloud: Cloud) -> None:
 
 
 def test_a_retried_job_has_a_new_execution_name(cloud: Cloud) -> None:
-    given = job_event(cloud, b"video")
+    event = job_event(cloud, b"video")
     assert cloud.api("retry_job", **path())[0] == 409
-    cloud.call("fail_job", {**given, "error": BROKEN})
+    cloud.call("fail_job", {**event, "error": BROKEN})
     status, job = cloud.api("retry_job", **path())
     assert (status, job["state"], job["attempt"]) == (202, "running", 2)
     (execution,) = cloud.executions()
@@ -159,8 +159,8 @@ def test_a_retried_job_has_a_new_execution_name(cloud: Cloud) -> None:
 
 
 def test_deleting_a_job_deletes_all_versions_of_its_objects(cloud: Cloud) -> None:
-    given = job_event(cloud, b"one")
-    cloud.put(given["job"]["key"], b"two")
+    event = job_event(cloud, b"one")
+    cloud.put(event["job"]["key"], b"two")
     cloud.client("s3").put_object(Bucket=cloud.stack["bucket:results"], Key=f"jobs/{JOB_ID}/x", Body=b"x")
     cloud.client("s3").put_object(Bucket=cloud.stack["bucket:results"], Key="jobs/other/x", Body=b"x")
     assert cloud.api("delete_job", owner="eve", **path())[0] == 404
@@ -173,8 +173,8 @@ def test_deleting_a_job_deletes_all_versions_of_its_objects(cloud: Cloud) -> Non
 
 
 def test_health_reports_running_jobs(cloud: Cloud) -> None:
-    status, answer = cloud.api("check_health", owner="")
-    assert (status, answer) == (200, {"status": "ok", "running_jobs": 0, "max_concurrent_jobs": 10})
+    status, response = cloud.api("check_health", owner="")
+    assert (status, response) == (200, {"status": "ok", "running_jobs": 0, "max_concurrent_jobs": 10})
 
 
 def test_health_fails_without_the_table_and_reveals_nothing(cloud: Cloud) -> None:
@@ -184,7 +184,7 @@ def test_health_fails_without_the_table_and_reveals_nothing(cloud: Cloud) -> Non
     assert problem["instance"] == "urn:request:call-1"
 
 
-# ------------------------------------------------------------------------------------------------------------ settling
+# ----------------------------------------------------------------------------------------------------- reconciliation
 
 
 def status_change(status: str, **job: Any) -> dict[str, Any]:
@@ -208,7 +208,7 @@ def test_a_succeeded_execution_is_not_reconciled(cloud: Cloud) -> None:
     assert cloud.call("reconcile_jobs", status_change("SUCCEEDED"))["reconciled"] == 0
 
 
-def test_a_foreign_execution_is_ignored(cloud: Cloud) -> None:
+def test_an_execution_without_a_job_is_ignored(cloud: Cloud) -> None:
     event = {
         "detail-type": "Step Functions Execution Status Change",
         "detail": {"status": "FAILED", "input": "{}"},

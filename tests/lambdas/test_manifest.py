@@ -1,4 +1,4 @@
-"""Tests that the manifest matches the code."""
+"""Tests that the function manifest matches the handlers, their settings and the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def test_a_wildcard_resource_has_a_reason(name: str) -> None:
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_only_functions_that_import_the_media_layer_have_it(name: str) -> None:
-    used = _modules_of(f"gorggle_lambdas.handlers.{name}", set())
+    used = _find_imports(f"gorggle_lambdas.handlers.{name}", set())
     needs = bool(used & {"av", "numpy", "grpc", "gorggle"})
     assert ("media" in FUNCTIONS[name].get("layers", ["base"])) == needs
 
 
-def _modules_of(module: str, seen: set[str]) -> set[str]:
-    """Return the top-level modules that one of our modules imports, directly or through others of ours."""
+def _find_imports(module: str, seen: set[str]) -> set[str]:
+    """Return the external top-level modules that a project module imports, directly or through project modules."""
     path = ROOT / "src" / (module.replace(".", "/") + ".py")
     path = path if path.is_file() else ROOT / "src" / module.replace(".", "/") / "__init__.py"
     if module in seen or not path.is_file():
@@ -69,9 +69,9 @@ def _modules_of(module: str, seen: set[str]) -> set[str]:
         r"^from ([\w.]+) import (\(.*?\)|[^\n]+)", path.read_text(), re.MULTILINE | re.DOTALL
     ):
         if source.startswith("gorggle_lambdas"):
-            imported |= _modules_of(source, seen)
+            imported |= _find_imports(source, seen)
             for name in re.findall(r"\w+", names):
-                imported |= _modules_of(f"{source}.{name}", seen)
+                imported |= _find_imports(f"{source}.{name}", seen)
         elif not _is_sdk_without_grpc(source):
             imported.add(source.split(".")[0])
     imported |= {
@@ -99,10 +99,10 @@ def test_the_openapi_document_has_exactly_the_routes() -> None:
         if method != "parameters"
     }
     routes = {
-        one["trigger"]["route"]: one["trigger"]["authorized"]
-        for one in FUNCTIONS.values()
+        function["trigger"]["route"]: function["trigger"]["authorized"]
+        for function in FUNCTIONS.values()
         # The default route is not documented.
-        if one["trigger"]["kind"] == "route" and one["trigger"]["route"] != "$default"
+        if function["trigger"]["kind"] == "route" and function["trigger"]["route"] != "$default"
     }
     assert described == set(routes)
     for route, authorized in routes.items():
@@ -129,11 +129,11 @@ def test_the_actions_of_a_function_exist(name: str) -> None:
     services = {"states": "stepfunctions", "kms": "kms"}
     for statement in FUNCTIONS[name]["statements"]:
         for action in statement["actions"]:
-            service, _, call = action.partition(":")
+            service, _, operation = action.partition(":")
             if action not in permissions:
-                assert call in session.get_service_model(services.get(service, service)).operation_names, (
-                    action
-                )
+                assert (
+                    operation in session.get_service_model(services.get(service, service)).operation_names
+                ), action
 
 
 def test_a_missing_or_invalid_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

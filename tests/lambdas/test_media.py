@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "examples" / "demo.mp4"
 
 
-def probed(path: Path, wav: Path, max_s: float = 100.0) -> Probe:
+def probe_file(path: Path, wav: Path, max_s: float = 100.0) -> Probe:
     with path.open("rb") as file:
         return probe(file, wav, max_s)
 
@@ -44,7 +44,7 @@ def probed(path: Path, wav: Path, max_s: float = 100.0) -> Probe:
 
 
 def test_a_probe_returns_the_video_properties(tmp_path: Path) -> None:
-    result = probed(DEMO, tmp_path / "s.wav")
+    result = probe_file(DEMO, tmp_path / "s.wav")
     assert result.duration_s == pytest.approx(19.96, abs=0.02)
     assert (result.width_px, result.height_px, result.frame_rate_hz) == (640, 480, 25.0)
     assert (result.video_codec, result.audio_codec) == ("h264", "aac")
@@ -59,13 +59,13 @@ def test_a_rotated_video_has_its_upright_size(
 ) -> None:
     stored = (320, 320) if rotation == 90 else (320, 240)
     clip = transcode(DEMO, tmp_path / "t.mp4", size=stored, rotation_degrees=rotation, max_s=1)
-    result = probed(clip, tmp_path / "s.wav")
+    result = probe_file(clip, tmp_path / "s.wav")
     assert result.rotation_degrees in (degrees, (360 - degrees) % 360)
     assert (result.width_px, result.height_px) == size
 
 
 def test_the_audio_is_16_khz_mono_and_as_long_as_the_video(tmp_path: Path) -> None:
-    result = probed(DEMO, tmp_path / "s.wav")
+    result = probe_file(DEMO, tmp_path / "s.wav")
     waveform = read_waveform(tmp_path / "s.wav")
     assert waveform.dtype == np.int16
     assert len(waveform) / SAMPLE_RATE_HZ == pytest.approx(result.audio_duration_s, abs=1e-3)
@@ -77,8 +77,8 @@ def test_the_audio_is_16_khz_mono_and_as_long_as_the_video(tmp_path: Path) -> No
 
 def test_late_audio_is_aligned_with_the_video(tmp_path: Path) -> None:
     clip = tmp_path / "late.mkv"
-    with av.open(str(DEMO)) as source, av.open(str(clip), "w") as made:
-        streams = {stream.index: made.add_stream_from_template(stream) for stream in source.streams}
+    with av.open(str(DEMO)) as source, av.open(str(clip), "w") as output:
+        streams = {stream.index: output.add_stream_from_template(stream) for stream in source.streams}
         for packet in source.demux():
             if packet.dts is None:
                 continue
@@ -86,15 +86,15 @@ def test_late_audio_is_aligned_with_the_video(tmp_path: Path) -> None:
                 packet.pts += round(2 / packet.time_base)
                 packet.dts += round(2 / packet.time_base)
             packet.stream = streams[packet.stream.index]
-            made.mux(packet)
-    probed(clip, tmp_path / "s.wav")
+            output.mux(packet)
+    probe_file(clip, tmp_path / "s.wav")
     powers = compute_frame_powers(read_waveform(tmp_path / "s.wav"))
     first = float(np.argmax(powers > 0.05 * powers.max()) * FRAME_S)
     assert first == pytest.approx(3.05, abs=0.1)
 
 
 def test_a_video_without_audio_has_none(tmp_path: Path) -> None:
-    result = probed(transcode(DEMO, tmp_path / "v.mp4", audio_codec=None, max_s=1), tmp_path / "s.wav")
+    result = probe_file(transcode(DEMO, tmp_path / "v.mp4", audio_codec=None, max_s=1), tmp_path / "s.wav")
     assert result.audio_codec == ""
     assert not (tmp_path / "s.wav").exists()
 
@@ -103,7 +103,7 @@ def test_audio_without_a_video_has_no_size(tmp_path: Path) -> None:
     clip = transcode(
         DEMO, tmp_path / "a.wav", container="wav", video_codec=None, audio_codec="pcm_s16le", max_s=2
     )
-    result = probed(clip, tmp_path / "s.wav")
+    result = probe_file(clip, tmp_path / "s.wav")
     assert (result.video_codec, result.width_px, result.keyframes_s) == ("", 0, [])
     assert result.duration_s == pytest.approx(2, abs=0.05)
 
@@ -122,7 +122,7 @@ def test_a_playlist_cannot_open_other_files(tmp_path: Path) -> None:
 
 def test_a_video_over_the_limit_is_rejected_with_both_durations(tmp_path: Path) -> None:
     with pytest.raises(InvalidMediaError, match="lasts 20 s; the limit is 5 s"):
-        probed(DEMO, tmp_path / "s.wav", max_s=5)
+        probe_file(DEMO, tmp_path / "s.wav", max_s=5)
 
 
 # ----------------------------------------------------------------------------------------------------- files in S3
@@ -158,37 +158,37 @@ def test_an_object_deleted_during_reading_raises(cloud: Cloud, tmp_path: Path) -
         probe(file, tmp_path / "s.wav", 100)
 
 
-# -------------------------------------------------------------------------------------------------------------- cutting
+# ---------------------------------------------------------------------------------------------------- clip extraction
 
 
-def frames_of(chunks: Any) -> tuple[list[float], list[Any], list[float]]:
+def decode_clip(chunks: Any) -> tuple[list[float], list[Any], list[float]]:
     content = b"".join(chunks)
     with av.open(io.BytesIO(content)) as container:
         frames = [(float(frame.time), frame.to_ndarray(format="gray")) for frame in container.decode(video=0)]
     with av.open(io.BytesIO(content)) as container:
         has_audio = bool(container.streams.audio)
         audio_times = [float(frame.time) for frame in container.decode(audio=0)] if has_audio else []
-    return [time for time, _ in frames], [frame_array for _, frame_array in frames], audio_times
+    return [time for time, _ in frames], [pixels for _, pixels in frames], audio_times
 
 
 def test_a_clip_has_the_same_frames_from_the_preceding_key_frame(tmp_path: Path) -> None:
     with av.open(str(DEMO)) as container:
-        whole = [frame.to_ndarray(format="gray") for frame in container.decode(video=0)]
+        expected_frames = [frame.to_ndarray(format="gray") for frame in container.decode(video=0)]
     with DEMO.open("rb") as file:
         clip = extract_clip(file, 12.0, 15.0, video=True, audio=True)
-        times, frames, audio_times = frames_of(clip.chunks)
+        times, frames, audio_times = decode_clip(clip.chunks)
     assert clip.start_s == 10.0
     assert times[0] == 0.0
     assert times[-1] == pytest.approx(5.0, abs=0.2)
     for index in (0, 30, 100):
-        assert np.array_equal(frames[index], whole[250 + index])
+        assert np.array_equal(frames[index], expected_frames[250 + index])
     assert audio_times[0] == pytest.approx(0.0, abs=0.03)
     assert audio_times[-1] == pytest.approx(5.0, abs=0.05)
 
 
 def test_a_video_only_clip_has_no_audio() -> None:
     with DEMO.open("rb") as file:
-        _, frames, audio_times = frames_of(extract_clip(file, 0.0, 2.0, video=True, audio=False).chunks)
+        _, frames, audio_times = decode_clip(extract_clip(file, 0.0, 2.0, video=True, audio=False).chunks)
     assert len(frames) >= 50
     assert audio_times == []
 
@@ -198,14 +198,14 @@ def test_clips_of_other_containers_have_correct_start_times(tmp_path: Path, cont
     clip = remux(DEMO, tmp_path / "c", container)
     with clip.open("rb") as file:
         clip = extract_clip(file, 11.0, 13.0, video=True, audio=True)
-        times, frames, _ = frames_of(clip.chunks)
+        times, frames, _ = decode_clip(clip.chunks)
     with av.open(str(DEMO)) as opened:
-        whole = [frame.to_ndarray(format="gray") for frame in opened.decode(video=0)]
-    # Both include the audio's priming: their video starts some milliseconds late.
+        expected_frames = [frame.to_ndarray(format="gray") for frame in opened.decode(video=0)]
+    # Some containers include the AAC priming samples, so their video starts some milliseconds late.
     first = int(clip.start_s * 25)
     assert first in (0, 250)
     assert clip.start_s == pytest.approx(first / 25, abs=0.03)
-    assert np.array_equal(frames[0], whole[first])
+    assert np.array_equal(frames[0], expected_frames[first])
     assert len(frames) == pytest.approx((13.0 - clip.start_s) * 25, abs=6)
     assert times[-1] - times[0] == pytest.approx(13.0 - clip.start_s, abs=0.25)
 
@@ -240,7 +240,7 @@ def test_silence_has_no_noise_estimate_and_spans_are_consecutive() -> None:
     assert estimate_noise(compute_frame_powers(np.zeros(3, np.int16))) == []
 
 
-def test_a_cut_is_in_the_pause() -> None:
+def test_the_quietest_time_is_in_a_pause() -> None:
     audio = np.concatenate([tone(10, 5000), tone(0.6, 0), tone(10, 5000)])
     assert find_quietest_s(compute_frame_powers(audio), 5, 15) == pytest.approx(10.3, abs=0.2)
     assert find_quietest_s(compute_frame_powers(audio[:100]), 5, 15) == 10
@@ -252,8 +252,10 @@ def middle(from_s: float, to_s: float) -> float:
 
 @settings(deadline=None)
 @given(st.floats(0.1, 20_000), st.floats(5, 600), st.floats(0.5, 60))
-def test_windows_cover_the_video_and_overlap(duration_s: float, window_s: float, every_s: float) -> None:
-    keyframes = list(np.arange(0, duration_s, every_s))
+def test_windows_cover_the_video_and_overlap(
+    duration_s: float, window_s: float, keyframe_interval_s: float
+) -> None:
+    keyframes = list(np.arange(0, duration_s, keyframe_interval_s))
     windows = plan_windows(duration_s, window_s, middle, keyframes)
     assert windows[0].start_s == 0
     assert windows[-1].end_s == pytest.approx(duration_s, abs=1e-3)
@@ -273,7 +275,7 @@ def test_a_two_hour_video_has_windows_of_the_target_duration() -> None:
     assert all(50 <= window.end_s - window.start_s <= 80 for window in windows)
 
 
-def test_there_is_no_cut_without_a_near_key_frame() -> None:
+def test_windows_start_only_at_nearby_key_frames() -> None:
     assert len(plan_windows(7200, 60, middle, [0.0])) == 1
     sparse = plan_windows(600, 60, middle, [0.0, 300.0])
     assert all(window.start_s == 0 or 0 <= window.start_s - 300 <= MAX_LEAD_S for window in sparse)

@@ -1,4 +1,4 @@
-"""Tests of the state machine's definition, and that it names every error of the functions."""
+"""Tests of the state machine definition: linter rules, named errors and timeouts."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ import pytest
 
 from gorggle_lambdas.common.errors import PipelineError
 from gorggle_lambdas.state_machine import build_definition
-from tests.lambdas.state_machine import named_errors, problems, states
+from tests.lambdas.state_machine import find_problems, iter_states, list_named_errors
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFEST: dict[str, Any] = tomllib.loads((ROOT / "lambdas" / "functions.toml").read_text())
 NAMES = [*MANIFEST["state_machine"]["calls"], *MANIFEST["state_machine"]["parameters"]]
 DEFINITION = build_definition({name: name for name in NAMES})
-TASKS = [(name, state) for name, state in states(DEFINITION) if state["Type"] == "Task"]
+TASKS = [(name, state) for name, state in iter_states(DEFINITION) if state["Type"] == "Task"]
 # These have no Catch: their errors end the execution, which reconcile_jobs handles.
 UNCAUGHT = ("record_source_failure", "fail_job")
 
 
-def function_of(state: dict[str, Any]) -> str:
+def get_function_name(state: dict[str, Any]) -> str:
     name: str = state["Parameters"]["FunctionName"]
     return name
 
 
 def test_the_definition_has_no_problem() -> None:
-    assert problems(DEFINITION) == []
+    assert find_problems(DEFINITION) == []
 
 
 @pytest.mark.parametrize(
-    ("harm", "said"),
+    ("corrupt", "message"),
     [
         (lambda d: d["States"]["ProbeMedia"].update(Next="Nowhere"), "is not a state"),
         (lambda d: d.update(StartAt="Nowhere"), "starts at Nowhere"),
@@ -64,22 +64,22 @@ def test_the_definition_has_no_problem() -> None:
         ),
     ],
 )
-def test_the_linter_finds_every_problem(harm: Callable[[dict[str, Any]], object], said: str) -> None:
-    harmed = copy.deepcopy(DEFINITION)
-    harm(harmed)
-    assert any(said in problem for problem in problems(harmed))
+def test_the_linter_finds_every_problem(corrupt: Callable[[dict[str, Any]], object], message: str) -> None:
+    corrupted = copy.deepcopy(DEFINITION)
+    corrupt(corrupted)
+    assert any(message in problem for problem in find_problems(corrupted))
 
 
 @pytest.mark.parametrize(("name", "state"), TASKS, ids=[name for name, _ in TASKS])
 def test_a_state_names_exactly_the_errors_of_its_function(name: str, state: dict[str, Any]) -> None:
-    raises = importlib.import_module(f"gorggle_lambdas.handlers.{function_of(state)}").RAISES
-    assert named_errors(state) == {error.__name__ for error in raises}
+    raises = importlib.import_module(f"gorggle_lambdas.handlers.{get_function_name(state)}").RAISES
+    assert list_named_errors(state) == {error.__name__ for error in raises}
 
 
 @pytest.mark.parametrize(("name", "state"), TASKS, ids=[name for name, _ in TASKS])
 def test_every_failure_is_caught(name: str, state: dict[str, Any]) -> None:
     catches = [catcher for catcher in state.get("Catch", []) if "States.ALL" in catcher["ErrorEquals"]]
-    assert bool(catches) != (function_of(state) in UNCAUGHT)
+    assert bool(catches) != (get_function_name(state) in UNCAUGHT)
     assert all(catcher["ResultPath"] == "$.error" for catcher in state.get("Catch", []))
 
 
@@ -116,13 +116,13 @@ def test_every_raised_error_is_declared() -> None:
 
 @pytest.mark.parametrize(("name", "state"), TASKS, ids=[name for name, _ in TASKS])
 def test_timeouts_increase_from_function_to_state_to_execution(name: str, state: dict[str, Any]) -> None:
-    function = MANIFEST["functions"][function_of(state)]
+    function = MANIFEST["functions"][get_function_name(state)]
     timeout_s = function.get("timeout_s", MANIFEST["defaults"]["timeout_s"])
     assert timeout_s < state["TimeoutSeconds"] < DEFINITION["TimeoutSeconds"]
 
 
 def test_the_manifest_lists_exactly_the_called_functions() -> None:
-    assert {function_of(state) for _, state in TASKS} == set(MANIFEST["state_machine"]["calls"])
+    assert {get_function_name(state) for _, state in TASKS} == set(MANIFEST["state_machine"]["calls"])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -135,5 +135,5 @@ def test_the_definition_is_json() -> None:
     values = {name: f"arn:{name}" for name in NAMES} | {"max_concurrent_windows": 8}
     definition = build_definition(values)
     assert json.loads(json.dumps(definition)) == definition
-    maps = [state for _, state in states(definition) if state["Type"] == "Map"]
+    maps = [state for _, state in iter_states(definition) if state["Type"] == "Map"]
     assert [state["MaxConcurrency"] for state in maps] == [8] * 4

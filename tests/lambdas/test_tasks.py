@@ -36,7 +36,7 @@ from gorggle_lambdas.common.task_events import compute_deadline
 from gorggle_lambdas.fusion.result import load_result_schema
 from gorggle_local.aws.pipeline import Server
 from tests.e2e.emulator import fake_services
-from tests.lambdas.moto_environment import JOB_ID, SERVER_NAME, Cloud, Context, create_cloud, job_event
+from tests.lambdas.moto_environment import JOB_ID, SERVER_NAME, Cloud, LambdaContext, create_cloud, job_event
 from tests.sdk import fake_service
 from tests.sdk.fake_service import FakeLipReading
 
@@ -48,15 +48,15 @@ WINDOW = {"index": 0, "start_s": 0.0, "end_s": 19.968}
 
 
 @dataclass
-class Gpu:
-    """A scripted server with mutual TLS, and an AWS account with a matching secret."""
+class GpuServer:
+    """A scripted gRPC server with mutual TLS, and an AWS account with a matching secret."""
 
     service: FakeLipReading
     cloud: Cloud
 
 
 @pytest.fixture
-def gpu() -> Iterator[Gpu]:
+def gpu_server() -> Iterator[GpuServer]:
     ca = trustme.CA()
     server_pair, client = ca.issue_cert(SERVER_NAME), ca.issue_cert("lambda")
     credentials = grpc.ssl_server_credentials(
@@ -75,7 +75,7 @@ def gpu() -> Iterator[Gpu]:
                 text.bytes().decode()
                 for text in (ca.cert_pem, client.cert_chain_pems[0], client.private_key_pem)
             ]
-            yield Gpu(service, create_cloud(Server(f"127.0.0.1:{port}", SERVER_NAME, *pem)))
+            yield GpuServer(service, create_cloud(Server(f"127.0.0.1:{port}", SERVER_NAME, *pem)))
         server.stop(None).wait()
 
 
@@ -84,12 +84,12 @@ def gpu() -> Iterator[Gpu]:
 
 def test_a_video_is_probed_into_audio_noise_and_windows(cloud: Cloud) -> None:
     cloud.settings["window_duration_s"] = 8
-    answer = cloud.call("probe_media", job_event(cloud, DEMO))
-    assert answer["audio"] == "transcribe"
-    assert answer["has_inline_windows"]
-    assert answer["window_count"] == len(answer["windows"]) >= 2
-    assert cloud.document(WORK + "windows.json") == answer["windows"]
-    assert cloud.document(WORK + "plan.json")["media"]["duration_s"] == answer["duration_s"]
+    response = cloud.call("probe_media", job_event(cloud, DEMO))
+    assert response["audio"] == "transcribe"
+    assert response["has_inline_windows"]
+    assert response["window_count"] == len(response["windows"]) >= 2
+    assert cloud.document(WORK + "windows.json") == response["windows"]
+    assert cloud.document(WORK + "plan.json")["media"]["duration_s"] == response["duration_s"]
     assert cloud.document(WORK + "noise.json")["spans"][0]["snr_db"] > 20
     wav = cloud.client("s3").head_object(Bucket=cloud.stack["bucket:results"], Key=WORK + "audio.wav")
     assert wav["ContentLength"] == pytest.approx(19.968 * 32000, rel=0.01)
@@ -119,7 +119,7 @@ def test_a_deleted_video_raises_object_not_found(cloud: Cloud) -> None:
         cloud.call("probe_media", job_event(cloud))
 
 
-def test_a_deleted_job_stops_its_run(cloud: Cloud) -> None:
+def test_a_deleted_job_raises_job_not_found(cloud: Cloud) -> None:
     event = job_event(cloud, DEMO)
     cloud.client("dynamodb").delete_item(TableName=cloud.stack["table:jobs"], Key={"job_id": {"S": JOB_ID}})
     with pytest.raises(JobNotFoundError):
@@ -128,12 +128,12 @@ def test_a_deleted_job_stops_its_run(cloud: Cloud) -> None:
 
 def test_a_transient_aws_error_becomes_aws_unavailable(cloud: Cloud) -> None:
     event = job_event(cloud, DEMO)
-    slow_down = ClientError(
+    throttled = ClientError(
         {"Error": {"Code": "SlowDown", "Message": "slow down"}, "ResponseMetadata": {"HTTPStatusCode": 503}},
         "HeadObject",
     )
     with (
-        patch("gorggle_lambdas.handlers.probe_media.S3File", side_effect=slow_down),
+        patch("gorggle_lambdas.handlers.probe_media.S3File", side_effect=throttled),
         pytest.raises(AwsUnavailableError, match="HeadObject"),
     ):
         cloud.call("probe_media", event)
@@ -178,9 +178,9 @@ def test_a_transcription_is_polled_and_its_result_validated(cloud: Cloud) -> Non
     assert answers[-1]
 
 
-def transcribe_answering(**job: Any) -> Any:
-    answer = {"TranscriptionJob": job}
-    client = type("Transcribe", (), {"get_transcription_job": lambda *_, **__: answer})
+def patch_transcription_job(**job: Any) -> Any:
+    response = {"TranscriptionJob": job}
+    client = type("Transcribe", (), {"get_transcription_job": lambda *_, **__: response})
     return patch("gorggle_lambdas.handlers.check_transcription.aws_clients.client", return_value=client())
 
 
@@ -198,7 +198,7 @@ def test_a_failed_or_late_transcription_raises(
         **job_event(cloud),
         "audio": {"name": "n", "is_done": False, "deadline": compute_deadline(timeout_s)},
     }
-    with transcribe_answering(**job), pytest.raises(error):
+    with patch_transcription_job(**job), pytest.raises(error):
         cloud.call("check_transcription", event)
 
 
@@ -221,8 +221,8 @@ def test_an_invalid_transcript_fails_only_the_audio_source(
 # ---------------------------------------------------------------------------------------------------------------- faces
 
 
-class Rekognition:
-    """Imitates the service; moto has no face detection in video."""
+class FakeRekognition:
+    """Fake of the service, because moto has no face detection in video."""
 
     def __init__(self, *pages: dict[str, Any]) -> None:
         self.pages = list(pages)
@@ -237,14 +237,14 @@ class Rekognition:
         return self.pages[int(request.get("NextToken", 0))]
 
 
-def rekognition(service: Rekognition) -> Any:
+def patch_rekognition(service: FakeRekognition) -> Any:
     real = aws_clients.client
     return patch.object(aws_clients, "client", lambda name: service if name == "rekognition" else real(name))
 
 
 def test_face_detection_is_started_for_this_version_of_the_video(cloud: Cloud) -> None:
-    service, event = Rekognition(), job_event(cloud, DEMO)
-    with rekognition(service):
+    service, event = FakeRekognition(), job_event(cloud, DEMO)
+    with patch_rekognition(service):
         assert cloud.call("start_face_detection", event)["rekognition_job_id"] == "search-1"
     (request,) = service.requests
     assert request["Video"]["S3Object"]["Version"] == event["job"]["version_id"]
@@ -257,7 +257,7 @@ def test_every_page_of_faces_is_stored(cloud: Cloud) -> None:
         **job_event(cloud),
         "faces": {"rekognition_job_id": "search-1", "is_done": False, "deadline": compute_deadline(9)},
     }
-    with rekognition(Rekognition(*pages)):
+    with patch_rekognition(FakeRekognition(*pages)):
         assert cloud.call("check_face_detection", event)["pages"] == 2
     assert len(cloud.document(WORK + "faces/0000.json")["Faces"]) == 20
     assert "NextToken" not in cloud.document(WORK + "faces/0001.json")
@@ -277,47 +277,50 @@ def test_a_failed_or_late_face_detection_raises(
         **job_event(cloud),
         "faces": {"rekognition_job_id": "s", "is_done": False, "deadline": compute_deadline(timeout_s)},
     }
-    with rekognition(Rekognition(page)), pytest.raises(error):
+    with patch_rekognition(FakeRekognition(page)), pytest.raises(error):
         cloud.call("check_face_detection", event)
 
 
 # ------------------------------------------------------------------------------------------------------------ the fleet
 
 
-class Scaling:
-    """An Auto Scaling group."""
+class FakeAutoScaling:
+    """Fake Auto Scaling client that records the requested capacities."""
 
     def __init__(self, *groups: dict[str, int]) -> None:
         self.groups = [{"DesiredCapacity": 0, "MaxSize": 2, **group} for group in groups]
-        self.set: list[int] = []
+        self.requested_capacities: list[int] = []
 
     def describe_auto_scaling_groups(self, **_: Any) -> dict[str, Any]:
         return {"AutoScalingGroups": self.groups}
 
     def set_desired_capacity(self, **request: Any) -> None:
-        self.set.append(request["DesiredCapacity"])
+        self.requested_capacities.append(request["DesiredCapacity"])
 
 
 @pytest.mark.parametrize(("desired", "set_to"), [(0, [1]), (1, []), (2, [])])
 def test_the_fleet_is_scaled_up_but_never_down(cloud: Cloud, desired: int, set_to: list[int]) -> None:
-    scaling = Scaling({"DesiredCapacity": desired})
+    scaling = FakeAutoScaling({"DesiredCapacity": desired})
     with patch("gorggle_lambdas.handlers.scale_up_fleet.aws_clients.client", return_value=scaling):
         assert not cloud.call("scale_up_fleet", job_event(cloud))["is_ready"]
-    assert scaling.set == set_to
+    assert scaling.requested_capacities == set_to
 
 
 @pytest.mark.parametrize("groups", [(), ({"MaxSize": 0},)])
 def test_a_missing_or_disabled_fleet_raises(cloud: Cloud, groups: tuple[dict[str, int], ...]) -> None:
     with (
-        patch("gorggle_lambdas.handlers.scale_up_fleet.aws_clients.client", return_value=Scaling(*groups)),
+        patch(
+            "gorggle_lambdas.handlers.scale_up_fleet.aws_clients.client",
+            return_value=FakeAutoScaling(*groups),
+        ),
         pytest.raises(FleetTimeoutError),
     ):
         cloud.call("scale_up_fleet", {"job": {}})
 
 
-def test_a_ready_server_is_detected_over_mutual_tls(gpu: Gpu) -> None:
+def test_a_ready_server_is_detected_over_mutual_tls(gpu_server: GpuServer) -> None:
     fleet = {"is_ready": False, "deadline": compute_deadline(60)}
-    assert gpu.cloud.call("check_fleet", {"job": {}, "fleet": fleet})["is_ready"]
+    assert gpu_server.cloud.call("check_fleet", {"job": {}, "fleet": fleet})["is_ready"]
 
 
 def test_an_unreachable_server_is_retried_until_the_deadline(
@@ -340,37 +343,41 @@ def test_an_unreachable_server_is_retried_until_the_deadline(
     assert capsys.readouterr().out.count('"FleetNotReadyChecks":[1.0]') == 2, "an alarm uses this metric"
 
 
-# -------------------------------------------------------------------------------------------------------------- reading
+# ------------------------------------------------------------------------------------------------- transcribing windows
 
 
-def read(gpu: Gpu, function: str = "read_lips", remaining_s: float = 60.0, **options: str) -> Any:
-    event = job_event(gpu.cloud, DEMO, **options)
+def transcribe_window(
+    gpu_server: GpuServer, function: str = "read_lips", remaining_s: float = 60.0, **options: str
+) -> Any:
+    event = job_event(gpu_server.cloud, DEMO, **options)
     if function == "transcribe_audio":
-        gpu.cloud.call("probe_media", event)
-    return gpu.cloud.call(function, {**event, "window": WINDOW}, Context(remaining_s=remaining_s))
+        gpu_server.cloud.call("probe_media", event)
+    return gpu_server.cloud.call(
+        function, {**event, "window": WINDOW}, LambdaContext(remaining_s=remaining_s)
+    )
 
 
-def test_a_window_is_transcribed_and_stored_for_fusion(gpu: Gpu) -> None:
-    assert read(gpu) == {"index": 0, "segments": 1}
-    document = gpu.cloud.document(WORK + "lips/0000.json")
+def test_a_window_is_transcribed_and_stored_for_fusion(gpu_server: GpuServer) -> None:
+    assert transcribe_window(gpu_server) == {"index": 0, "segments": 1}
+    document = gpu_server.cloud.document(WORK + "lips/0000.json")
     (segment,) = document["window"]["segments"]
     assert segment["modality"] == "av"
     assert [word["text"] for word in segment["words"]] == ["bin", "blue", "at", "f", "two", "now"]
     assert document["model"]["licence"] == "Apache-2.0"
-    assert gpu.service.config is not None
-    assert gpu.service.config.recognition.enable_face_boxes
-    item = gpu.cloud.item(JOB_ID)
+    assert gpu_server.service.config is not None
+    assert gpu_server.service.config.recognition.enable_face_boxes
+    item = gpu_server.cloud.item(JOB_ID)
     assert item is not None
     assert item["windows"] == {"lips-0": 19.968}
 
 
-def test_the_audio_of_a_window_is_sent_in_audio_mode(gpu: Gpu) -> None:
-    assert read(gpu, "transcribe_audio", audio="server")["segments"] == 1
-    sent = sum(len(request.pcm.samples) for request in gpu.service.requests)
+def test_the_audio_of_a_window_is_sent_in_audio_mode(gpu_server: GpuServer) -> None:
+    assert transcribe_window(gpu_server, "transcribe_audio", audio="server")["segments"] == 1
+    sent = sum(len(request.pcm.samples) for request in gpu_server.service.requests)
     assert sent == pytest.approx(19.968 * 32000, abs=64)
 
 
-def refusing(code: grpc.StatusCode, cause: str = "") -> Any:
+def failing_script(code: grpc.StatusCode, cause: str = "") -> Any:
     def script(requests: Any, context: Any) -> Any:
         yield fake_service.started()
         if cause:
@@ -390,45 +397,45 @@ def refusing(code: grpc.StatusCode, cause: str = "") -> Any:
     ],
 )
 def test_server_errors_keep_their_names(
-    gpu: Gpu, code: grpc.StatusCode, cause: str, error: type[Exception]
+    gpu_server: GpuServer, code: grpc.StatusCode, cause: str, error: type[Exception]
 ) -> None:
-    gpu.service.script = refusing(code, cause)
+    gpu_server.service.script = failing_script(code, cause)
     with pytest.raises(error) as raised:
-        read(gpu)
+        transcribe_window(gpu_server)
     assert type(raised.value) is error
-    assert WORK + "lips/0000.json" not in gpu.cloud.result_keys()
+    assert WORK + "lips/0000.json" not in gpu_server.cloud.result_keys()
 
 
-def test_a_stalled_server_raises(gpu: Gpu) -> None:
-    def silent(requests: Any, context: Any) -> Any:
+def test_a_stalled_server_raises(gpu_server: GpuServer) -> None:
+    def silent_script(requests: Any, context: Any) -> Any:
         yield fake_service.started()
         list(requests)
-        gpu.service.ended.wait(20)
+        gpu_server.service.ended.wait(20)
 
-    gpu.service.script = silent
-    gpu.cloud.settings["server_stall_timeout_s"] = 1
+    gpu_server.service.script = silent_script
+    gpu_server.cloud.settings["server_stall_timeout_s"] = 1
     with pytest.raises(ServerStalledError, match="stopped responding for 1 s"):
-        read(gpu)
+        transcribe_window(gpu_server)
 
 
-def test_progress_is_recorded_during_a_transcription(gpu: Gpu) -> None:
-    seen: list[Any] = []
+def test_progress_is_recorded_during_a_transcription(gpu_server: GpuServer) -> None:
+    recorded: list[Any] = []
 
-    def slow(requests: Any, context: Any) -> Any:
+    def slow_script(requests: Any, context: Any) -> Any:
         yield fake_service.started()
         list(requests)
         yield fake_service.progress(8, 7.5)
         for _ in range(100):
-            item = gpu.cloud.item(JOB_ID)
+            item = gpu_server.cloud.item(JOB_ID)
             if item and item["windows"]:
-                seen.append(item["windows"])
+                recorded.append(item["windows"])
                 break
-            gpu.service.ended.wait(0.05)
+            gpu_server.service.ended.wait(0.05)
         yield fake_service.finished()
 
-    gpu.service.script = slow
-    read(gpu)
-    assert seen == [{"lips-0": 7.5}]
+    gpu_server.service.script = slow_script
+    transcribe_window(gpu_server)
+    assert recorded == [{"lips-0": 7.5}]
 
 
 # -------------------------------------------------------------------------------------------------------------- failures
@@ -451,18 +458,18 @@ def test_an_unknown_source_is_rejected(cloud: Cloud) -> None:
         cloud.call("record_source_failure", {**job_event(cloud), "source": "eyes", "error": {}})
 
 
-# --------------------------------------------------------------------------------------------------------------- fusing
+# --------------------------------------------------------------------------------------------------------------- fusion
 
 
-def store(cloud: Cloud, name: str, document: Any) -> None:
+def store_document(cloud: Cloud, name: str, document: Any) -> None:
     cloud.client("s3").put_object(
         Bucket=cloud.stack["bucket:results"], Key=WORK + name, Body=json.dumps(document)
     )
 
 
 @pytest.fixture
-def fusible(cloud: Cloud) -> dict[str, Any]:
-    """A probed job without any source results."""
+def probed_job(cloud: Cloud) -> dict[str, Any]:
+    """Probe a job; return its event. No source has a result yet."""
     event = job_event(cloud, DEMO)
     cloud.call("probe_media", event)
     return event
@@ -499,13 +506,17 @@ def fused_result(cloud: Cloud) -> dict[str, Any]:
     return document
 
 
-def test_all_sources_are_fused_and_published_in_every_format(cloud: Cloud, fusible: dict[str, Any]) -> None:
-    store(cloud, "lips/0000.json", lips_window())
-    store(cloud, "audio/transcription.json", fake_services.build_transcription(TRUTH, "n"))
-    store(cloud, "faces/0000.json", fake_services.build_face_detection(TRUTH, page=0, page_faces=1000))
-    answer = cloud.call("fuse_results", fusible)
-    assert answer["sources"] == {"lips": "used", "audio": "used", "faces": "used"}
-    assert answer["usage"] == {
+def test_all_sources_are_fused_and_published_in_every_format(
+    cloud: Cloud, probed_job: dict[str, Any]
+) -> None:
+    store_document(cloud, "lips/0000.json", lips_window())
+    store_document(cloud, "audio/transcription.json", fake_services.build_transcription(TRUTH, "n"))
+    store_document(
+        cloud, "faces/0000.json", fake_services.build_face_detection(TRUTH, page=0, page_faces=1000)
+    )
+    response = cloud.call("fuse_results", probed_job)
+    assert response["sources"] == {"lips": "used", "audio": "used", "faces": "used"}
+    assert response["usage"] == {
         "windows": 1,
         "transcribed_s": 19.968,
         "face_detection_s": 19.968,
@@ -517,11 +528,11 @@ def test_all_sources_are_fused_and_published_in_every_format(cloud: Cloud, fusib
     assert extensions == {"json", "vtt", "srt", "ttml", "txt"}
 
 
-def test_a_failed_source_is_reported_in_the_result(cloud: Cloud, fusible: dict[str, Any]) -> None:
-    store(cloud, "lips/0000.json", lips_window())
-    store(cloud, "failures/audio.json", {"source": "audio", "reason": "audio error", "error": "X"})
-    store(cloud, "failures/faces.json", {"source": "faces", "reason": "face error", "error": "X"})
-    assert cloud.call("fuse_results", fusible)["is_degraded"]
+def test_a_failed_source_is_reported_in_the_result(cloud: Cloud, probed_job: dict[str, Any]) -> None:
+    store_document(cloud, "lips/0000.json", lips_window())
+    store_document(cloud, "failures/audio.json", {"source": "audio", "reason": "audio error", "error": "X"})
+    store_document(cloud, "failures/faces.json", {"source": "faces", "reason": "face error", "error": "X"})
+    assert cloud.call("fuse_results", probed_job)["is_degraded"]
     sources = fused_result(cloud)["sources"]
     assert sources["audio"] == {
         "status": "failed",
@@ -534,7 +545,7 @@ def test_a_failed_source_is_reported_in_the_result(cloud: Cloud, fusible: dict[s
 def test_a_window_without_a_face_is_reported(cloud: Cloud) -> None:
     event = job_event(cloud, DEMO, audio="none", faces="server")
     cloud.call("probe_media", event)
-    store(
+    store_document(
         cloud,
         "lips/0000.json",
         lips_window(warnings=[{"kind": "no_face", "message": "no face was detected"}]),
@@ -546,23 +557,27 @@ def test_a_window_without_a_face_is_reported(cloud: Cloud) -> None:
     assert result["sources"]["audio"]["status"] == "absent"
 
 
-def test_without_any_transcript_fusion_fails_with_all_reasons(cloud: Cloud, fusible: dict[str, Any]) -> None:
+def test_without_any_transcript_fusion_fails_with_all_reasons(
+    cloud: Cloud, probed_job: dict[str, Any]
+) -> None:
     failure = {"source": "lips", "reason": "no fleet", "error": "X", "start": 0.0, "end": 19.968, "index": 0}
-    store(cloud, "failures/lips/0000.json", failure)
-    store(cloud, "failures/audio.json", {"source": "audio", "reason": "no audio", "error": "X"})
-    store(cloud, "failures/faces.json", {"source": "faces", "reason": "no eyes", "error": "X"})
+    store_document(cloud, "failures/lips/0000.json", failure)
+    store_document(cloud, "failures/audio.json", {"source": "audio", "reason": "no audio", "error": "X"})
+    store_document(cloud, "failures/faces.json", {"source": "faces", "reason": "no eyes", "error": "X"})
     with pytest.raises(NoTranscriptError, match="lips: no fleet; audio: no audio"):
-        cloud.call("fuse_results", fusible)
+        cloud.call("fuse_results", probed_job)
 
 
-def test_a_window_without_result_or_failure_is_an_error(cloud: Cloud, fusible: dict[str, Any]) -> None:
-    store(cloud, "audio/transcription.json", fake_services.build_transcription(TRUTH, "n"))
-    store(cloud, "faces/0000.json", fake_services.build_face_detection(TRUTH, page=0, page_faces=1000))
+def test_a_window_without_result_or_failure_is_an_error(cloud: Cloud, probed_job: dict[str, Any]) -> None:
+    store_document(cloud, "audio/transcription.json", fake_services.build_transcription(TRUTH, "n"))
+    store_document(
+        cloud, "faces/0000.json", fake_services.build_face_detection(TRUTH, page=0, page_faces=1000)
+    )
     with pytest.raises(WindowMissingError, match="window 0 of lips"):
-        cloud.call("fuse_results", fusible)
+        cloud.call("fuse_results", probed_job)
 
 
-def test_a_missing_transcript_is_an_error(cloud: Cloud, fusible: dict[str, Any]) -> None:
-    store(cloud, "lips/0000.json", lips_window())
+def test_a_missing_transcript_is_an_error(cloud: Cloud, probed_job: dict[str, Any]) -> None:
+    store_document(cloud, "lips/0000.json", lips_window())
     with pytest.raises(KeyError):
-        cloud.call("fuse_results", fusible)
+        cloud.call("fuse_results", probed_job)

@@ -14,12 +14,12 @@ from tests.lambdas.moto_environment import Cloud
 
 def request_upload(cloud: Cloud, **extra: Any) -> dict[str, Any]:
     body = {"name": "talk.mp4", "content_type": "video/mp4", **extra}
-    status, answer = cloud.api("create_upload", body=body)
-    assert status == 201, answer
-    return dict(answer)
+    status, response = cloud.api("create_upload", body=body)
+    assert status == 201, response
+    return dict(response)
 
 
-def event(cloud: Cloud, key: str, version: str, size: int = 5) -> dict[str, Any]:
+def object_created_event(cloud: Cloud, key: str, version: str, size: int = 5) -> dict[str, Any]:
     detail = {
         "version": "0",
         "bucket": {"name": cloud.stack["bucket:uploads"]},
@@ -32,7 +32,7 @@ def event(cloud: Cloud, key: str, version: str, size: int = 5) -> dict[str, Any]
     return {"version": "0", "id": "1", "source": "aws.s3", "detail-type": "Object Created", "detail": detail}
 
 
-def queued(*bodies: Any) -> dict[str, Any]:
+def sqs_event(*bodies: Any) -> dict[str, Any]:
     records = [
         {
             "messageId": f"m{number}",
@@ -49,29 +49,29 @@ def queued(*bodies: Any) -> dict[str, Any]:
     return {"Records": records}
 
 
-def policy_of(answer: dict[str, Any]) -> list[Any]:
-    document = json.loads(base64.b64decode(answer["upload"]["fields"]["policy"]))
+def parse_policy_conditions(response: dict[str, Any]) -> list[Any]:
+    document = json.loads(base64.b64decode(response["upload"]["fields"]["policy"]))
     conditions: list[Any] = document["conditions"]
     return conditions
 
 
 def test_an_upload_form_limits_key_type_and_size(cloud: Cloud) -> None:
-    answer = request_upload(cloud)
-    conditions = policy_of(answer)
+    response = request_upload(cloud)
+    conditions = parse_policy_conditions(response)
     assert ["content-length-range", 1, 5368709120] in conditions
     assert {"Content-Type": "video/mp4"} in conditions
-    assert {"key": f"uploads/{answer['job_id']}/talk.mp4"} in conditions
-    item = cloud.item(answer["job_id"])
+    assert {"key": f"uploads/{response['job_id']}/talk.mp4"} in conditions
+    item = cloud.item(response["job_id"])
     assert item is not None
     assert (item["state"], item["owner"]) == ("awaiting_upload", "ada")
 
 
 def test_a_given_size_must_match_exactly(cloud: Cloud) -> None:
-    assert ["content-length-range", 77, 77] in policy_of(request_upload(cloud, size_bytes=77))
+    assert ["content-length-range", 77, 77] in parse_policy_conditions(request_upload(cloud, size_bytes=77))
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("fields", "message"),
     [
         ({"content_type": "text/html"}, "content_type"),
         ({"size_bytes": 0}, "size_bytes"),
@@ -85,10 +85,10 @@ def test_a_given_size_must_match_exactly(cloud: Cloud) -> None:
         ({"colour": "red"}, "colour"),
     ],
 )
-def test_an_invalid_request_names_the_error(cloud: Cloud, wrong: dict[str, Any], said: str) -> None:
-    status, problem = cloud.api("create_upload", body={"content_type": "video/mp4", **wrong})
+def test_an_invalid_request_names_the_error(cloud: Cloud, fields: dict[str, Any], message: str) -> None:
+    status, problem = cloud.api("create_upload", body={"content_type": "video/mp4", **fields})
     assert status == 400
-    assert said in problem["detail"]
+    assert message in problem["detail"]
     assert cloud.headers["content-type"] == "application/problem+json"
     assert problem["title"] == "Bad Request"
 
@@ -134,25 +134,25 @@ def test_a_file_name_is_sanitized(name: str, safe: str) -> None:
 def test_repeated_events_start_a_job_once(cloud: Cloud) -> None:
     job_id = request_upload(cloud)["job_id"]
     key = f"uploads/{job_id}/talk.mp4"
-    uploaded_event = event(cloud, key, cloud.put(key, b"video"))
+    uploaded_event = object_created_event(cloud, key, cloud.put(key, b"video"))
     for _ in range(3):
-        assert cloud.call("start_job", queued(uploaded_event, uploaded_event)) == {"batchItemFailures": []}
+        assert cloud.call("start_job", sqs_event(uploaded_event, uploaded_event)) == {"batchItemFailures": []}
     (execution,) = cloud.executions()
     item = cloud.item(job_id)
     assert item is not None
     assert item["state"] == "running"
     assert item["execution_arn"] == execution["executionArn"]
-    given = json.loads(
+    execution_input = json.loads(
         cloud.client("stepfunctions").describe_execution(executionArn=execution["executionArn"])["input"]
     )
-    assert given["job"]["version_id"] == item["version_id"]
-    assert given["job"]["options"]["lips"] == "av"
+    assert execution_input["job"]["version_id"] == item["version_id"]
+    assert execution_input["job"]["options"]["lips"] == "av"
 
 
 def test_an_execution_name_depends_on_bucket_key_and_version(cloud: Cloud) -> None:
     names = set()
     for version in ("v1", "v2", "v1"):
-        cloud.call("start_job", queued(event(cloud, "uploads/x/y/direct.mp4", version)))
+        cloud.call("start_job", sqs_event(object_created_event(cloud, "uploads/x/y/direct.mp4", version)))
         names = {execution["name"] for execution in cloud.executions()}
     assert len(names) == 2
 
@@ -161,35 +161,35 @@ def test_a_second_version_of_a_key_is_a_separate_job(cloud: Cloud) -> None:
     job_id = request_upload(cloud)["job_id"]
     key = f"uploads/{job_id}/talk.mp4"
     for content in (b"one", b"two"):
-        cloud.call("start_job", queued(event(cloud, key, cloud.put(key, content))))
+        cloud.call("start_job", sqs_event(object_created_event(cloud, key, cloud.put(key, content))))
     assert len(cloud.executions()) == 2
     _, listed = cloud.api("list_jobs")
     assert len(listed["jobs"]) == 2
 
 
 def test_a_direct_upload_to_the_bucket_creates_a_job(cloud: Cloud) -> None:
-    cloud.call("start_job", queued(event(cloud, "uploads/by/hand/talk.mp4", "v")))
+    cloud.call("start_job", sqs_event(object_created_event(cloud, "uploads/by/hand/talk.mp4", "v")))
     _, listed = cloud.api("list_jobs", owner="direct")
     assert listed["jobs"][0]["name"] == "talk.mp4"
     assert listed["jobs"][0]["options"]["audio"] == "transcribe"
 
 
 def test_only_failed_messages_are_redelivered(cloud: Cloud) -> None:
-    good = event(cloud, "uploads/a/b/c.mp4", "v")
-    answer = cloud.call("start_job", queued("no json", good))
-    assert answer == {"batchItemFailures": [{"itemIdentifier": "m0"}]}
+    good = object_created_event(cloud, "uploads/a/b/c.mp4", "v")
+    response = cloud.call("start_job", sqs_event("no json", good))
+    assert response == {"batchItemFailures": [{"itemIdentifier": "m0"}]}
     assert len(cloud.executions()) == 1
 
 
 def test_a_completely_failed_batch_reports_every_message(cloud: Cloud) -> None:
-    answer = cloud.call("start_job", queued("no json", "{}"))
-    assert answer == {"batchItemFailures": [{"itemIdentifier": "m0"}, {"itemIdentifier": "m1"}]}
+    response = cloud.call("start_job", sqs_event("no json", "{}"))
+    assert response == {"batchItemFailures": [{"itemIdentifier": "m0"}, {"itemIdentifier": "m1"}]}
 
 
 def test_jobs_over_the_limit_wait_and_start_in_order(cloud: Cloud) -> None:
     cloud.settings["max_concurrent_jobs"] = 2
     for number in range(4):
-        cloud.call("start_job", queued(event(cloud, f"uploads/by/hand/{number}.mp4", "v")))
+        cloud.call("start_job", sqs_event(object_created_event(cloud, f"uploads/by/hand/{number}.mp4", "v")))
     _, listed = cloud.api("list_jobs", owner="direct")
     by_name = {job["name"]: job for job in listed["jobs"]}
     assert [by_name[f"{number}.mp4"]["state"] for number in range(4)] == [
@@ -199,12 +199,12 @@ def test_jobs_over_the_limit_wait_and_start_in_order(cloud: Cloud) -> None:
         "waiting",
     ]
     first = by_name["0.mp4"]["job_id"]
-    finish(cloud, first)
+    fail_job(cloud, first)
     states = {job["name"]: job["state"] for job in cloud.api("list_jobs", owner="direct")[1]["jobs"]}
     assert states == {"0.mp4": "failed", "1.mp4": "running", "2.mp4": "running", "3.mp4": "waiting"}
 
 
-def finish(cloud: Cloud, job_id: str) -> None:
+def fail_job(cloud: Cloud, job_id: str) -> None:
     item = cloud.item(job_id)
     assert item is not None
     cloud.call(

@@ -27,7 +27,7 @@ def word(text: str, start_s: float, end_s: float) -> Word:
 
 
 def spoken(text: str, start_s: float = 0.0, each_s: float = 0.4) -> list[Word]:
-    return [Word(w.text, w.start_s, w.end_s) for w in factories.spoken(text, start_s, each_s)]
+    return [Word(w.text, w.start_s, w.end_s) for w in factories.make_words(text, start_s, each_s)]
 
 
 def make_segment(words: Sequence[Any], speaker: str = "person-1") -> Segment:

@@ -22,7 +22,7 @@ from gorggle_lambdas.common.progress import compute_progress
 from gorggle_lambdas.common.result_publisher import RESULT_FORMATS, render_formats
 from gorggle_lambdas.handlers.create_upload import MEDIA_TYPES, sanitize_name
 
-HERE = Path(__file__).resolve().parent
+WEB_TESTS = Path(__file__).resolve().parent
 STAGES = ("waiting", "probing", "analyzing", "fusing")
 
 
@@ -95,7 +95,7 @@ class Pipeline:
     def _describe_result(self, job: Job, document: dict[str, Any]) -> dict[str, Any]:
         if not job.results:
             name = "two_speakers" if job.name.startswith("two") else "demo"
-            job.results.append(json.loads((HERE / "results" / f"{name}.json").read_text()))
+            job.results.append(json.loads((WEB_TESTS / "results" / f"{name}.json").read_text()))
         result = job.results[-1]
         return {
             **document,

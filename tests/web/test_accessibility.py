@@ -1,4 +1,4 @@
-"""axe-core on every page: WCAG 2.2 AA in light and dark, wide and narrow windows."""
+"""Accessibility tests: axe-core (WCAG 2.2 AA) on every page, in both colour schemes and window sizes; saved theme."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The built page matches its sources, and its unit tests pass. Skipped without Node."""
+"""Tests that the built page matches its sources and that its unit tests pass; skipped without Node."""
 
 from __future__ import annotations
 

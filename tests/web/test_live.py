@@ -1,4 +1,4 @@
-"""Live captions in Chromium, with an inference server; the camera and microphone play the demo clip."""
+"""Live captions in Chromium with an inference server; fake camera and microphone devices play the demo clip."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class InferenceServer:
             cwd=ROOT,
         )
 
-    def wait(self) -> None:
+    def wait_until_ready(self) -> None:
         assert self._process is not None
         assert self._process.stdout is not None
         self.address = json.loads(self._process.stdout.readline())["listening"]
@@ -80,7 +80,7 @@ class InferenceServer:
 def server() -> Iterator[InferenceServer]:
     inference_server = InferenceServer()
     inference_server.start()
-    inference_server.wait()
+    inference_server.wait_until_ready()
     yield inference_server
     inference_server.kill()
 
@@ -132,8 +132,8 @@ def test_captions_survive_a_killed_server_and_can_be_saved(
     interim = {each["segment_id"] for each in segments if not each["is_final"]}
     final = {each["segment_id"] for each in segments if each["is_final"]}
     assert interim & final, "no interim segment became final"
-    truth = json.loads((EXAMPLES / "demo.json").read_text())
-    reference = {word["text"] for sentence in truth["sentences"] for word in sentence["words"]}
+    ground_truth = json.loads((EXAMPLES / "demo.json").read_text())
+    reference = {word["text"] for sentence in ground_truth["sentences"] for word in sentence["words"]}
     words = [word for each in segments if each["is_final"] for word in each["text"].split()]
     assert sum(word in reference for word in words) >= 0.6 * len(words), words
     assert any(message["type"] == "progress" and message["faces"] == 1 for message in messages)
@@ -152,7 +152,7 @@ def test_captions_survive_a_killed_server_and_can_be_saved(
     assert visit.errors == []
 
 
-def test_captions_without_a_camera(camera: Any, live_url: str) -> None:
+def test_captions_are_shown_without_a_camera(camera: Any, live_url: str) -> None:
     context = camera.new_context(permissions=["microphone"])
     page = record_errors(context.new_page()).page
     page.goto(live_url)

@@ -1,4 +1,4 @@
-"""Videos and results on other origins, as on AWS: presigned URLs, CORS, content security policy and sign-in."""
+"""Tests with videos and results on other origins, as on AWS: presigned URLs, CORS, CSP and sign-in."""
 
 from __future__ import annotations
 
@@ -100,8 +100,7 @@ UPLOADS_ORIGIN, RESULTS_ORIGIN = (f"https://{name}.s3.{REGION}.amazonaws.com" fo
 TOKEN = "a-token-for-tests"
 POOL, CLIENT_ID = f"https://gorggle-test-123456789012.auth.{REGION}.amazoncognito.com", "client-1"
 
-
-ALL = (SITE, API, UPLOADS_ORIGIN, RESULTS_ORIGIN, POOL)
+ALL_ORIGINS = (SITE, API, UPLOADS_ORIGIN, RESULTS_ORIGIN, POOL)
 
 
 @dataclass
@@ -211,7 +210,7 @@ def running_cloud(cloud: Cloud, folder: Path) -> Iterator[None]:
     """Serve all origins over TLS on one local port."""
     authority = trustme.CA()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert(*(urlsplit(each).netloc for each in ALL)).configure_cert(context)
+    authority.issue_cert(*(urlsplit(each).netloc for each in ALL_ORIGINS)).configure_cert(context)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
@@ -245,7 +244,7 @@ def cloud(tmp_path: Path) -> Iterator[Cloud]:
 @pytest.fixture
 def tab(cloud: Cloud, open_browser: Callable[..., Any]) -> Iterator[Any]:
     """A tab of a browser that resolves the AWS host names to this machine. Fails the test on errors in the page."""
-    rules = ", ".join(f"MAP {urlsplit(each).netloc} 127.0.0.1:{cloud.port}" for each in ALL)
+    rules = ", ".join(f"MAP {urlsplit(each).netloc} 127.0.0.1:{cloud.port}" for each in ALL_ORIGINS)
     browser = open_browser(f"--host-resolver-rules={rules}")
     context = browser.new_context(ignore_https_errors=True, locale="en-GB")
     visit = record_errors(context.new_page())

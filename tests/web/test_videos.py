@@ -86,20 +86,20 @@ def test_captions_are_shown_over_the_video_while_they_are_spoken(site: Site, vis
     wait_until(page, "!document.querySelector('[data-testid=caption]')")
 
 
-def test_each_speakers_face_has_a_box_and_a_colour(site: Site, visit: Visitor) -> None:
+def test_the_faces_of_speakers_have_boxes_of_different_colours(site: Site, visit: Visitor) -> None:
     page = open_job(site, visit, "two_speakers")
-    seen = {}
+    boxes = {}
     for segment in (1, 2):
         page.click(word_selector(segment, 2))
         box = page.locator(".box.speaking")
         box.wait_for()
-        seen[box.get_attribute("data-person")] = (
+        boxes[box.get_attribute("data-person")] = (
             box.bounding_box()["x"],
             box.evaluate("(element) => getComputedStyle(element).borderTopColor"),
         )
-    (left, colour), (right, other) = seen["person-1"], seen["person-2"]
-    assert left + 100 < right
-    assert colour != other
+    (left_px, left_colour), (right_px, right_colour) = boxes["person-1"], boxes["person-2"]
+    assert left_px + 100 < right_px
+    assert left_colour != right_colour
 
 
 def test_clicking_a_word_seeks_to_it(site: Site, visit: Visitor) -> None:
@@ -116,14 +116,14 @@ def test_clicking_a_word_seeks_to_it(site: Site, visit: Visitor) -> None:
 def test_clicking_a_word_before_the_video_has_loaded_seeks_afterwards(site: Site, visit: Visitor) -> None:
     job = site.pipeline.add("demo.mp4", EXAMPLES / "demo.mp4", load_result("demo"))
     page = visit(site.url).page
-    held: list[Any] = []
+    held_requests: list[Any] = []
     is_holding = True
-    page.route("**/store/*", lambda route: held.append(route) if is_holding else route.continue_())
+    page.route("**/store/*", lambda route: held_requests.append(route) if is_holding else route.continue_())
     page.goto(f"{site.url}/#/jobs/{job.job_id}")
     page.click(word_selector(3, 1))
-    wait_until(page, "true", lambda: bool(held))
+    wait_until(page, "true", lambda: bool(held_requests))
     is_holding = False
-    for request in held:
+    for request in held_requests:
         request.continue_()
     wait_until(page, "document.querySelector('video').readyState >= 2")
     start_s = load_result("demo")["segments"][2]["words"][1]["start_s"]
@@ -136,13 +136,13 @@ def test_the_transcript_highlights_the_spoken_word(site: Site, visit: Visitor) -
     wait_until(page, "document.querySelector('.word.spoken')")
     page.click("button[aria-label='Pause']")
     spoken, time_s = page.locator(".word.spoken").inner_text(), current_time_s(page)
-    near = [
+    nearby_words = [
         w
         for s in load_result("demo")["segments"]
         for w in s["words"]
         if w["start_s"] - 0.3 <= time_s <= w["end_s"] + 0.8
     ]
-    assert spoken in {w["text"] for w in near}
+    assert spoken in {w["text"] for w in nearby_words}
 
 
 def test_a_correction_is_saved(site: Site, visit: Visitor) -> None:
@@ -174,7 +174,7 @@ def test_the_word_input_has_the_focus_immediately(site: Site, visit: Visitor) ->
     assert focused == "word-input"
 
 
-def test_undo_and_redo(site: Site, visit: Visitor) -> None:
+def test_corrections_can_be_undone_and_redone(site: Site, visit: Visitor) -> None:
     page = open_job(site, visit)
     first = page.locator(word_selector(1, 0))
     first.focus()
@@ -239,15 +239,15 @@ def test_exports_contain_corrections(site: Site, visit: Visitor) -> None:
     page.keyboard.type("pin")
     page.keyboard.press("Enter")
     files = {label: export(page, label) for label in ("WebVTT", "SubRip", "TTML", "JSON", "Text")}
-    for label, read in (("WebVTT", read_webvtt), ("SubRip", read_srt), ("TTML", read_ttml)):
-        cues = read(files[label])
+    for label, parse in (("WebVTT", read_webvtt), ("SubRip", read_srt), ("TTML", read_ttml)):
+        cues = parse(files[label])
         assert " ".join(cues[0].lines).startswith("pin blue at f two now"), label
         assert cues[0].start_ms == pytest.approx(1000, abs=150)
     assert json.loads(files["JSON"])["segments"][0]["words"][0]["text"] == "pin"
     assert files["Text"].startswith("pin blue at f two now\n")
 
 
-def test_everything_is_usable_with_the_keyboard(site: Site, visit: Visitor) -> None:
+def test_the_page_is_usable_with_the_keyboard(site: Site, visit: Visitor) -> None:
     page = open_job(site, visit)
     page.locator(word_selector(1, 0)).focus()
     page.keyboard.press("ArrowRight")
@@ -266,11 +266,11 @@ def test_everything_is_usable_with_the_keyboard(site: Site, visit: Visitor) -> N
     page.wait_for_selector("dialog[open] kbd")
     assert page.locator("dialog[open] kbd").count() > 5
     page.keyboard.press("Escape")
-    reached = set()
+    focused = set()
     page.evaluate("document.activeElement.blur()")
     for _ in range(40):
         page.keyboard.press("Tab")
-        reached.add(
+        focused.add(
             page.evaluate("document.activeElement.ariaLabel || document.activeElement.textContent.trim()")
         )
     for control in (
@@ -283,7 +283,7 @@ def test_everything_is_usable_with_the_keyboard(site: Site, visit: Visitor) -> N
         "Search the transcript",
         "Export",
     ):
-        assert control in reached
+        assert control in focused
 
 
 def test_a_concurrent_correction_is_not_overwritten_without_confirmation(site: Site, visit: Visitor) -> None:

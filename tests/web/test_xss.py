@@ -1,4 +1,4 @@
-"""Malicious names, captions and corrections in Chromium are shown as text and never executed."""
+"""Tests in Chromium that malicious names, captions and corrections are shown as text and never executed."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_invalid_routes_show_a_page(site: Site, visit: Visitor, route: str) -> N
         ("<b>bold</b>.exe", b"MZ", "<b>bold</b>.exe is not a video"),
     ],
 )
-def test_files_that_are_not_videos_are_refused_before_the_upload(
+def test_files_that_are_not_videos_are_rejected_before_the_upload(
     site: Site, visit: Visitor, name: str, content: bytes, message: str
 ) -> None:
     page = visit(site.url).page
@@ -105,7 +105,7 @@ def test_files_that_are_not_videos_are_refused_before_the_upload(
     assert not [each for each in site.pipeline.requests if each[0] == "POST"]
 
 
-def test_files_over_the_limit_are_refused_before_the_upload(
+def test_files_over_the_limit_are_rejected_before_the_upload(
     site: Site, visit: Visitor, tmp_path: Path
 ) -> None:
     huge = tmp_path / "huge.mp4"
