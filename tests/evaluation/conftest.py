@@ -1,4 +1,4 @@
-"""Fixtures: a scripted server, manifests and clips."""
+"""Fixtures: a scripted server, manifests, and clips of tones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WriteManifest = Callable[..., Path]
 
 @pytest.fixture
 def write_manifest(tmp_path: Path) -> WriteManifest:
-    """Write a manifest of lines (objects or text) next to files a.mp4, b.mp4 and c.mp4."""
+    """Return a function that writes a manifest next to the files a.mp4, b.mp4 and c.mp4."""
     for name in ("a.mp4", "b.mp4", "c.mp4"):
         (tmp_path / name).write_bytes(f"media {name}".encode())
 
@@ -35,11 +35,11 @@ def write_manifest(tmp_path: Path) -> WriteManifest:
     return write
 
 
-def entry(media: Path) -> Entry:
+def make_entry(media: Path) -> Entry:
     return Entry(media.name, media, (ReferenceWord("word"),))
 
 
-def audio_file(path: Path, waveform: np.ndarray) -> Path:
+def write_audio_file(path: Path, waveform: np.ndarray) -> Path:
     with av.open(str(path), "w", format="wav") as container:
         stream = container.add_stream("pcm_s16le", rate=16_000, layout="mono")
         frame = av.AudioFrame.from_ndarray(waveform[None].astype(np.int16), format="s16", layout="mono")
@@ -51,10 +51,14 @@ def audio_file(path: Path, waveform: np.ndarray) -> Path:
 
 @pytest.fixture
 def tones(tmp_path: Path) -> list[Entry]:
-    """Four clips with a tone of different pitch each, between pauses."""
+    """Write four clips with one tone each, of different frequencies, surrounded by silence."""
     times_s = np.arange(24_000) / 16_000
-    speech = (times_s > 0.4) & (times_s < 1.1)
+    is_tone = (times_s > 0.4) & (times_s < 1.1)
     return [
-        entry(audio_file(tmp_path / f"{hertz}.wav", 4000 * speech * np.sin(2 * np.pi * hertz * times_s)))
-        for hertz in (500, 1000, 2000, 3000)
+        make_entry(
+            write_audio_file(
+                tmp_path / f"{frequency_hz}.wav", 4000 * is_tone * np.sin(2 * np.pi * frequency_hz * times_s)
+            )
+        )
+        for frequency_hz in (500, 1000, 2000, 3000)
     ]

@@ -1,4 +1,4 @@
-"""``gorggle evaluate`` on a scripted server, and once on a real one."""
+"""``gorggle evaluate`` with a scripted server, and end to end with a real one."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 PLOTS = {"error_rate_over_noise.png", "confusions.png", "word_times.png"}
 
 
-class Answers:
-    """Scripted responses: media as text names its clip; audio only is recognized worse."""
+class ScriptedService:
+    """Scripted responses that depend on the media, which is the clip's name as text."""
 
     def __init__(self, service: FakeLipReading) -> None:
         self.service = service
         self.sent: list[bytes] = []
         self.refusals: list[tuple[grpc.StatusCode, str]] = []
         self.lock = threading.Lock()
-        service.script = self.play
+        service.script = self.respond
 
-    def play(self, requests: Iterator[Request], context: Any) -> Iterator[Response]:
+    def respond(self, requests: Iterator[Request], context: Any) -> Iterator[Response]:
         assert self.service.config is not None
         yield started()
         media = b"".join(request.media for request in requests)
@@ -57,8 +57,8 @@ class Answers:
 
 
 @pytest.fixture
-def answers(service: FakeLipReading) -> Answers:
-    return Answers(service)
+def scripted_service(service: FakeLipReading) -> ScriptedService:
+    return ScriptedService(service)
 
 
 SENTENCES = [
@@ -79,37 +79,37 @@ B = {"media": "b.mp4", "text": "no thanks", "group": "talk"}
 C = {"media": "c.mp4", "text": "never read"}
 
 
-def results(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def load_results(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     lines = (folder / "clips.jsonl").read_text().splitlines()
     return json.loads((folder / "results.json").read_text()), [json.loads(line) for line in lines]
 
 
-@pytest.mark.usefixtures("answers")
-def test_all_figures_are_reported(
+@pytest.mark.usefixtures("scripted_service")
+def test_all_metrics_are_reported(
     write_manifest: WriteManifest, target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     manifest, out = write_manifest(A, B), tmp_path / "new" / "out"
     assert main([str(manifest), "--server", target, "--modality", "av", "--out", str(out)]) == 0
-    document, clips = results(out)
-    (measured,) = document["conditions"]
-    assert measured["name"] == "audio-visual, clean"
-    words = measured["words"]
+    document, clips = load_results(out)
+    (condition,) = document["conditions"]
+    assert condition["name"] == "audio-visual, clean"
+    words = condition["words"]
     assert (words["substitutions"], words["insertions"], words["deletions"]) == (1, 0, 1)
     assert (words["words"], words["clips"], words["rate"]) == (6, 2, pytest.approx(2 / 6, abs=1e-6))
     assert words["interval"][0] <= words["rate"] <= words["interval"][1]
-    assert measured["groups"]["dialogue"]["rate"] == 0.25
-    assert measured["groups"]["talk"]["rate"] == 0.5
-    assert measured["times"]["words"] == 2
-    assert measured["times"]["median_start_ms"] == 25
-    assert measured["times"]["mean_end_ms"] == 150
-    assert measured["times"]["words_within_100_ms"] == 0.5
-    assert (measured["speakers"]["share_of_recognized"], measured["speakers"]["words"]) == (1.0, 4)
-    assert measured["confusions"]["words"] == [{"reference": "f", "hypothesis": "g", "count": 1}]
-    assert measured["confusions"]["visemes"] is None
-    assert measured["media_s"] == 8.0
-    assert measured["real_time_factor"] == pytest.approx(measured["elapsed_s"] / 8, abs=1e-3)
-    assert measured["failures"] == []
-    assert measured["warnings"] == {"no audio": 1}
+    assert condition["groups"]["dialogue"]["rate"] == 0.25
+    assert condition["groups"]["talk"]["rate"] == 0.5
+    assert condition["times"]["words"] == 2
+    assert condition["times"]["median_start_ms"] == 25
+    assert condition["times"]["mean_end_ms"] == 150
+    assert condition["times"]["words_within_100_ms"] == 0.5
+    assert (condition["speakers"]["share_of_recognized"], condition["speakers"]["words"]) == (1.0, 4)
+    assert condition["confusions"]["words"] == [{"reference": "f", "hypothesis": "g", "count": 1}]
+    assert condition["confusions"]["visemes"] is None
+    assert condition["media_s"] == 8.0
+    assert condition["real_time_factor"] == pytest.approx(condition["elapsed_s"] / 8, abs=1e-3)
+    assert condition["failures"] == []
+    assert condition["warnings"] == {"no audio": 1}
     assert document["model"]["name"] == "grid"
     assert document["model"]["sha256"] == "ab" * 32
     assert document["command"][:3] == ["gorggle", "evaluate", str(manifest)]
@@ -119,35 +119,39 @@ def test_all_figures_are_reported(
     assert first["errors"] == [{"reference": "f", "hypothesis": "g"}]
     assert second["errors"] == [{"reference": "thanks", "hypothesis": None}]
     assert first["segments"][0]["speaker"] == "face-2"
-    shown = capsys.readouterr()
-    assert "33.3 %" in shown.out
-    assert "audio-visual, clean: talk" in shown.out
-    assert "no audio (audio-visual, clean, 1 clip)" in shown.out
-    assert shown.err == ""
+    output = capsys.readouterr()
+    assert "33.3 %" in output.out
+    assert "audio-visual, clean: talk" in output.out
+    assert "no audio (audio-visual, clean, 1 clip)" in output.out
+    assert output.err == ""
 
 
-@pytest.mark.usefixtures("answers")
-def test_a_clip_that_fails_counts_with_all_its_words_and_the_exit_code_is_1(
+@pytest.mark.usefixtures("scripted_service")
+def test_a_failed_clip_counts_all_words_as_deleted_and_sets_exit_code_1(
     write_manifest: WriteManifest, target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     manifest = write_manifest(C, B)
     assert main([str(manifest), "--server", target, "--modality", "video", "--out", str(tmp_path)]) == 1
-    document, clips = results(tmp_path)
-    (measured,) = document["conditions"]
-    assert measured["failures"] == [{"id": "c.mp4", "error": "InvalidRequestError: not a video"}]
-    assert (measured["words"]["deletions"], measured["words"]["words"]) == (3, 4)
+    document, clips = load_results(tmp_path)
+    (condition,) = document["conditions"]
+    assert condition["failures"] == [{"id": "c.mp4", "error": "InvalidRequestError: not a video"}]
+    assert (condition["words"]["deletions"], condition["words"]["words"]) == (3, 4)
     assert (clips[0]["deletions"], clips[0]["error"]) == (2, "InvalidRequestError: not a video")
     assert "c.mp4 (video only, clean): InvalidRequestError: not a video" in capsys.readouterr().out
 
 
-def test_every_modality_is_transcribed_and_noise_only_where_there_is_audio(
-    write_manifest: WriteManifest, target: str, tmp_path: Path, answers: Answers, tones: list[Entry]
+def test_noise_is_only_added_to_modalities_with_audio(
+    write_manifest: WriteManifest,
+    target: str,
+    tmp_path: Path,
+    scripted_service: ScriptedService,
+    tones: list[Entry],
 ) -> None:
     manifest = write_manifest(*({"media": entry.media.name, "text": "no"} for entry in tones[:2]))
     options = ["--server", target, "--noise", "white", "--snr", "0", "10", "--out", str(tmp_path)]
     assert main([str(manifest), *options, "--limit", "1"]) == 0
-    first_run, answers.sent = sorted(answers.sent), []
-    document, clips = results(tmp_path)
+    first_run, scripted_service.sent = sorted(scripted_service.sent), []
+    document, clips = load_results(tmp_path)
     assert [(c["modality"], c["noise"], c["snr_db"]) for c in document["conditions"]] == [
         ("av", None, None),
         ("video", None, None),
@@ -159,50 +163,50 @@ def test_every_modality_is_transcribed_and_noise_only_where_there_is_audio(
     ]
     assert len(clips) == len(first_run) == 7
     assert document["plots"] == ["error_rate_over_noise.png"]
-    # The clean file three times, and the noisy ones for both modalities with audio.
+    # The clean file is sent three times, each noisy one twice (audio-visual and audio only).
     assert sorted(first_run.count(media) for media in set(first_run)) == [2, 2, 3]
     noisy = next(media for media in first_run if first_run.count(media) == 2)
     with av.open(io.BytesIO(noisy)) as container:
         assert "matroska" in container.format.name
     assert main([str(manifest), *options, "--limit", "1"]) == 0
-    assert sorted(answers.sent) == first_run
-    answers.sent = []
+    assert sorted(scripted_service.sent) == first_run
+    scripted_service.sent = []
     assert main([str(manifest), *options, "--limit", "1", "--seed", "5"]) == 0
-    assert set(answers.sent) & set(first_run) == {tones[0].media.read_bytes()}
+    assert set(scripted_service.sent) & set(first_run) == {tones[0].media.read_bytes()}
 
 
 def test_an_overloaded_server_is_retried(
-    write_manifest: WriteManifest, target: str, answers: Answers
+    write_manifest: WriteManifest, target: str, scripted_service: ScriptedService
 ) -> None:
-    answers.refusals = [(grpc.StatusCode.RESOURCE_EXHAUSTED, "all places are taken")]
+    scripted_service.refusals = [(grpc.StatusCode.RESOURCE_EXHAUSTED, "all slots are in use")]
     assert main([str(write_manifest(B)), "--server", target, "--modality", "audio"]) == 0
-    assert len(answers.sent) == 2
+    assert len(scripted_service.sent) == 2
 
 
 def test_clips_are_transcribed_in_parallel_and_reported_in_order(
-    write_manifest: WriteManifest, target: str, tmp_path: Path, answers: Answers
+    write_manifest: WriteManifest, target: str, tmp_path: Path, scripted_service: ScriptedService
 ) -> None:
     manifest = write_manifest(*({**B, "id": f"clip {number}"} for number in range(12)))
-    meeting = threading.Barrier(4, timeout=20)
-    play = answers.play
+    barrier = threading.Barrier(4, timeout=20)
+    respond = scripted_service.respond
 
-    def together(requests: Iterator[Request], context: Any) -> Iterator[Response]:
+    def respond_after_barrier(requests: Iterator[Request], context: Any) -> Iterator[Response]:
         yield started()
-        meeting.wait()
-        yield from list(play(requests, context))[1:]
+        barrier.wait()
+        yield from list(respond(requests, context))[1:]
 
-    answers.service.script = together
+    scripted_service.service.script = respond_after_barrier
     options = ["--server", target, "--modality", "av", "--jobs", "4", "--out", str(tmp_path)]
     assert main([str(manifest), *options]) == 0
-    assert [clip["id"] for clip in results(tmp_path)[1]] == [f"clip {number}" for number in range(12)]
+    assert [clip["id"] for clip in load_results(tmp_path)[1]] == [f"clip {number}" for number in range(12)]
 
 
-@pytest.mark.usefixtures("answers")
-def test_a_lexicon_shows_visemes(write_manifest: WriteManifest, target: str, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("scripted_service")
+def test_a_lexicon_adds_viseme_confusions(write_manifest: WriteManifest, target: str, tmp_path: Path) -> None:
     (tmp_path / "words.tsv").write_text("f\tɛ f\ng\tdʒ iː\nbin\tb ɪ n\n")
     options = ["--server", target, "--modality", "av", "--out", str(tmp_path)]
     assert main([str(write_manifest(A)), *options, "--lexicon", str(tmp_path / "words.tsv")]) == 0
-    document, _ = results(tmp_path)
+    document, _ = load_results(tmp_path)
     visemes = document["conditions"][0]["confusions"]["visemes"]
     assert {pair["reference"] for pair in visemes["counts"]} >= {"f v"}
     assert visemes["reference_counts"]["p b m"] == 1
@@ -232,15 +236,15 @@ def test_invalid_arguments_are_reported_in_one_line(
 ) -> None:
     monkeypatch.setattr("gorggle_evaluation.__main__.READY_TIMEOUT_S", 0.5)
     try:
-        found = main([str(write_manifest(B)), *arguments])
-    except SystemExit as exit_:
-        found = int(exit_.code or 0)
-    assert found == code
-    last = capsys.readouterr().err.splitlines()[-1]
-    assert expected in last
+        exit_code = main([str(write_manifest(B)), *arguments])
+    except SystemExit as exit_error:
+        exit_code = int(exit_error.code or 0)
+    assert exit_code == code
+    last_line = capsys.readouterr().err.splitlines()[-1]
+    assert expected in last_line
 
 
-@pytest.mark.usefixtures("answers")
+@pytest.mark.usefixtures("scripted_service")
 def test_an_unknown_model_is_reported_before_the_first_clip(
     write_manifest: WriteManifest, target: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -269,23 +273,23 @@ def test_an_unusable_output_folder_is_refused_before_the_run(
 def test_ctrl_c_cancels_running_transcriptions(
     write_manifest: WriteManifest, target: str, service: FakeLipReading, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun, cancelled = threading.Event(), threading.Event()
+    blocked, cancelled = threading.Event(), threading.Event()
 
-    def slow(requests: Iterator[Request], context: Any) -> Iterator[Response]:
+    def slow_script(requests: Iterator[Request], context: Any) -> Iterator[Response]:
         yield started()
         if next(requests).media == b"media b.mp4":
             assert context.add_callback(cancelled.set)
-            begun.set()
+            blocked.set()
             cancelled.wait(30)
             return
-        assert begun.wait(20)
+        assert blocked.wait(20)
         yield finished()
 
-    def interrupted(self: Any, text: str) -> None:
+    def raise_interrupt(self: Any, text: str) -> None:
         raise KeyboardInterrupt
 
-    service.script = slow
-    monkeypatch.setattr("gorggle.cli.progress.ProgressLine.set_message", interrupted)
+    service.script = slow_script
+    monkeypatch.setattr("gorggle.cli.progress.ProgressLine.set_message", raise_interrupt)
     manifest = write_manifest(A, B)
     assert main([str(manifest), "--server", target, "--modality", "av", "--jobs", "2"]) == 130
     assert cancelled.wait(10)
@@ -297,13 +301,13 @@ def test_missing_packages_are_reported_with_the_install_command(
 ) -> None:
     code = f"import sys; sys.modules[{package!r}] = None; from gorggle.cli.main import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "evaluate", str(write_manifest(B)), "--out", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 1
-    assert done.stderr.startswith(
+    completed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert completed.returncode == 1
+    assert completed.stderr.startswith(
         "gorggle: the evaluation is not installed: pip install 'gorggle[evaluation]' "
         f"(no module named {package}"
     )
-    assert done.stderr.count("\n") == 1
+    assert completed.stderr.count("\n") == 1
 
 
 class Terminal(io.StringIO):
@@ -324,11 +328,13 @@ def test_progress_is_shown_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_end_to_end_on_a_real_server_with_the_embedded_model(tmp_path: Path) -> None:
-    truths = {name: json.loads((EXAMPLES / f"{name}.json").read_text()) for name in ("demo", "two_speakers")}
+    references = {
+        name: json.loads((EXAMPLES / f"{name}.json").read_text()) for name in ("demo", "two_speakers")
+    }
     (tmp_path / "broken.mp4").write_text("no video")
     lines = [
-        {"media": str(EXAMPLES / f"{name}.mp4"), "id": name, "sentences": truth["sentences"]}
-        for name, truth in truths.items()
+        {"media": str(EXAMPLES / f"{name}.mp4"), "id": name, "sentences": reference["sentences"]}
+        for name, reference in references.items()
     ]
     lines.append({"media": "broken.mp4", "text": "nothing at all"})
     (tmp_path / "manifest.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
@@ -344,9 +350,11 @@ def test_end_to_end_on_a_real_server_with_the_embedded_model(tmp_path: Path) -> 
         "2",
     ]
     command += ["--noise", "babble", "--snr", "10", "--out", "out"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 1, done.stderr
-    document, clips = results(tmp_path / "out")
+    completed = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert completed.returncode == 1, completed.stderr
+    document, clips = load_results(tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "results.json",
         "clips.jsonl",
@@ -354,20 +362,24 @@ def test_end_to_end_on_a_real_server_with_the_embedded_model(tmp_path: Path) -> 
     }
     assert {"error_rate_over_noise.png", "word_times.png"} <= set(document["plots"]) <= PLOTS
     clean, noisy = document["conditions"]
-    words_total = sum(len(sentence["words"]) for truth in truths.values() for sentence in truth["sentences"])
-    for measured in (clean, noisy):
-        own = [clip for clip in clips if clip["noise"] == measured["noise"]]
-        words = measured["words"]
-        assert words["words"] == sum(clip["words"] for clip in own) == words_total + 3
+    words_total = sum(
+        len(sentence["words"]) for reference in references.values() for sentence in reference["sentences"]
+    )
+    for condition in (clean, noisy):
+        condition_clips = [clip for clip in clips if clip["noise"] == condition["noise"]]
+        words = condition["words"]
+        assert words["words"] == sum(clip["words"] for clip in condition_clips) == words_total + 3
         for kind in ("substitutions", "insertions", "deletions"):
-            assert words[kind] == sum(clip[kind] for clip in own)
-        assert [failure["id"] for failure in measured["failures"]] == ["broken.mp4"]
-        assert measured["media_s"] == pytest.approx(sum(t["duration_s"] for t in truths.values()), abs=0.2)
+            assert words[kind] == sum(clip[kind] for clip in condition_clips)
+        assert [failure["id"] for failure in condition["failures"]] == ["broken.mp4"]
+        assert condition["media_s"] == pytest.approx(
+            sum(t["duration_s"] for t in references.values()), abs=0.2
+        )
     assert clean["words"]["deletions"] >= 3
     assert clean["words"]["rate"] < 0.3
     assert (noisy["noise"], noisy["snr_db"]) == ("babble", 10.0)
     assert clean["times"]["median_start_ms"] < 60
     assert clean["speakers"]["share_of_recognized"] > 0.9
-    assert "audio-visual, babble at 10 dB" in done.stdout
-    assert "broken.mp4 (audio-visual, clean): InvalidRequestError" in done.stdout
-    assert done.stderr == ""
+    assert "audio-visual, babble at 10 dB" in completed.stdout
+    assert "broken.mp4 (audio-visual, clean): InvalidRequestError" in completed.stdout
+    assert completed.stderr == ""

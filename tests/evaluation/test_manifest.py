@@ -13,7 +13,7 @@ A = {"media": "a.mp4", "text": "Bin blue."}
 WORDS = [{"text": "bin", "start_s": 0.5, "end_s": 0.8}, {"text": "blue", "start_s": 0.8, "end_s": 1}]
 
 
-def refusal(path: Path) -> str:
+def read_error(path: Path) -> str:
     with pytest.raises(ManifestError) as caught:
         read_manifest(path)
     message = str(caught.value)
@@ -21,7 +21,7 @@ def refusal(path: Path) -> str:
     return message
 
 
-def test_a_line_needs_media_and_text_only(write_manifest: WriteManifest) -> None:
+def test_a_line_only_requires_media_and_text(write_manifest: WriteManifest) -> None:
     path = write_manifest(A, "", {**A, "id": "again", "group": "g", "notes": {"anything": 1}})
     manifest = read_manifest(path)
     first, second = manifest.entries
@@ -53,7 +53,7 @@ def test_sentences_are_sorted_by_time_with_their_speakers(write_manifest: WriteM
     assert entry.words[2].start_s is None
 
 
-def test_speakers_count_only_where_all_are_named(write_manifest: WriteManifest) -> None:
+def test_speakers_are_only_used_if_all_sentences_have_one(write_manifest: WriteManifest) -> None:
     sentences = [{"text": "one", "speaker": "ann"}, {"text": "two"}]
     (entry,) = read_manifest(write_manifest({"media": "a.mp4", "sentences": sentences})).entries
     assert entry.speakers == ()
@@ -107,11 +107,11 @@ def sentence(**fields: Any) -> dict[str, Any]:
         ),
     ],
 )
-def test_an_error_names_its_line(
+def test_a_json_error_names_its_line(
     write_manifest: WriteManifest, line: dict[str, Any] | str, expected: str
 ) -> None:
     path = write_manifest({"media": "b.mp4", "text": "right"}, line)
-    message = refusal(path)
+    message = read_error(path)
     assert message.startswith(f"{path}:2: ")
     assert expected in message
 
@@ -131,15 +131,15 @@ def test_a_csv_error_names_its_line(write_manifest: WriteManifest, lines: list[s
     path = write_manifest(*lines, name="m.csv")
     if not lines:
         path.write_text("")
-    assert expected in refusal(path)
+    assert expected in read_error(path)
 
 
 def test_duplicate_ids_are_refused(write_manifest: WriteManifest) -> None:
-    assert "2: the id 'a.mp4' is already used in line 1" in refusal(write_manifest(A, A))
+    assert "2: the id 'a.mp4' is already used in line 1" in read_error(write_manifest(A, A))
 
 
 def test_an_unusable_manifest_is_refused(tmp_path: Path, write_manifest: WriteManifest) -> None:
-    assert "cannot be read: no such file" in refusal(tmp_path / "missing.jsonl")
-    assert "has no clips" in refusal(write_manifest())
+    assert "cannot be read: no such file" in read_error(tmp_path / "missing.jsonl")
+    assert "has no clips" in read_error(write_manifest())
     (tmp_path / "latin.jsonl").write_bytes(b'{"media": "\xff"}')
-    assert "is not UTF-8 text" in refusal(tmp_path / "latin.jsonl")
+    assert "is not UTF-8 text" in read_error(tmp_path / "latin.jsonl")

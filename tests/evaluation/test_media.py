@@ -1,3 +1,5 @@
+"""Replacement of audio tracks, and noise conditions of clips."""
+
 from __future__ import annotations
 
 import io
@@ -12,7 +14,7 @@ from gorggle_evaluation.manifest import Entry
 from gorggle_evaluation.media import Audio, Clip, MediaError, read_audio, replace_audio
 from gorggle_evaluation.noise import NoiseKind, detect_speech
 from tests.clips import remux, transcode
-from tests.evaluation.conftest import audio_file, entry
+from tests.evaluation.conftest import make_entry, write_audio_file
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo.mp4"
 
@@ -24,31 +26,31 @@ def decode_frames(file: str | io.BytesIO) -> list[tuple[float, bytes]]:
         ]
 
 
-def packets(file: str | io.BytesIO) -> list[bytes]:
+def read_video_packets(file: str | io.BytesIO) -> list[bytes]:
     with av.open(file) as container:
         return [bytes(packet) for packet in container.demux(video=0) if packet.size]
 
 
 @pytest.fixture(scope="module")
-def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two seconds of the demo, with B-frames."""
+def short_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Encode two seconds of the demo with B-frames."""
     return transcode(DEMO, tmp_path_factory.mktemp("media") / "short.mp4", max_s=2)
 
 
 @pytest.fixture(params=["mp4", "mpegts", "webm", "rotated"])
-def clip(request: pytest.FixtureRequest, short: Path, tmp_path: Path) -> Path:
+def clip(request: pytest.FixtureRequest, short_clip: Path, tmp_path: Path) -> Path:
     match request.param:
         case "mpegts":
-            return remux(short, tmp_path / "clip.ts", "mpegts")
+            return remux(short_clip, tmp_path / "clip.ts", "mpegts")
         case "webm":
             codecs = {"container": "webm", "video_codec": "libvpx-vp9", "audio_codec": "libopus"}
             return transcode(DEMO, tmp_path / "clip.webm", max_s=1, **codecs)
         case "rotated":
             return transcode(DEMO, tmp_path / "clip.mp4", rotation_degrees=90, max_s=1)
-    return short
+    return short_clip
 
 
-def test_replacing_the_audio_keeps_the_frames_and_their_times(clip: Path) -> None:
+def test_replacing_the_audio_keeps_the_frames_and_their_timestamps(clip: Path) -> None:
     audio = read_audio(clip)
     other = Audio(np.arange(len(audio.waveform), dtype=np.int16), audio.start_s)
     result = replace_audio(clip, other).source
@@ -59,20 +61,22 @@ def test_replacing_the_audio_keeps_the_frames_and_their_times(clip: Path) -> Non
         assert next(container.decode(video=0)).rotation == next(source.decode(video=0)).rotation
 
 
-def test_video_packets_are_copied(short: Path) -> None:
-    assert packets(io.BytesIO(replace_audio(short, read_audio(short)).source)) == packets(str(short))
+def test_video_packets_are_copied(short_clip: Path) -> None:
+    assert read_video_packets(
+        io.BytesIO(replace_audio(short_clip, read_audio(short_clip)).source)
+    ) == read_video_packets(str(short_clip))
 
 
 def test_the_replaced_audio_is_unchanged(clip: Path, tmp_path: Path) -> None:
     audio = read_audio(clip)
     (tmp_path / "result.mkv").write_bytes(replace_audio(clip, audio).source)
-    again = read_audio(tmp_path / "result.mkv")
-    np.testing.assert_array_equal(again.waveform, audio.waveform)
-    assert again.start_s == pytest.approx(audio.start_s, abs=0.001)
+    decoded = read_audio(tmp_path / "result.mkv")
+    np.testing.assert_array_equal(decoded.waveform, audio.waveform)
+    assert decoded.start_s == pytest.approx(audio.start_s, abs=0.001)
 
 
-def test_the_audio_is_aligned_with_the_frames(short: Path) -> None:
-    result = replace_audio(short, read_audio(short)).source
+def test_the_audio_is_aligned_with_the_frames(short_clip: Path) -> None:
+    result = replace_audio(short_clip, read_audio(short_clip)).source
     with av.open(io.BytesIO(result)) as container:
         order = [(p.stream.type, float(p.dts * p.time_base)) for p in container.demux() if p.size]
     last_audio_s = 0.0
@@ -81,9 +85,9 @@ def test_the_audio_is_aligned_with_the_frames(short: Path) -> None:
         assert kind == "audio" or abs(time_s - last_audio_s) < 0.3
 
 
-def test_leading_hidden_frames_delay_the_whole_clip(short: Path, tmp_path: Path) -> None:
+def test_leading_hidden_frames_delay_the_whole_clip(short_clip: Path, tmp_path: Path) -> None:
     early = tmp_path / "early.mp4"
-    with av.open(str(short)) as source, av.open(str(early), "w", format="mp4") as result:
+    with av.open(str(short_clip)) as source, av.open(str(early), "w", format="mp4") as result:
         streams = {stream.index: result.add_stream_from_template(stream) for stream in source.streams}
         for packet in source.demux():
             if packet.dts is not None:
@@ -93,19 +97,19 @@ def test_leading_hidden_frames_delay_the_whole_clip(short: Path, tmp_path: Path)
                 result.mux(packet)
     original_frames = decode_frames(str(early))
     assert len(original_frames) == 40
-    made_clip = replace_audio(early, read_audio(early))
-    new_frames = decode_frames(io.BytesIO(made_clip.source))
-    assert made_clip.offset_s == pytest.approx(0.4)
+    result_clip = replace_audio(early, read_audio(early))
+    new_frames = decode_frames(io.BytesIO(result_clip.source))
+    assert result_clip.offset_s == pytest.approx(0.4)
     assert len(new_frames) == 50
     assert [frame for _, frame in new_frames[10:]] == [frame for _, frame in original_frames]
-    times_s = [time_s - made_clip.offset_s for time_s, _ in new_frames[10:]]
+    times_s = [time_s - result_clip.offset_s for time_s, _ in new_frames[10:]]
     assert times_s == pytest.approx([time_s for time_s, _ in original_frames], abs=0.001)
-    (tmp_path / "result.mkv").write_bytes(made_clip.source)
+    (tmp_path / "result.mkv").write_bytes(result_clip.source)
     decoded = read_audio(tmp_path / "result.mkv")
-    assert decoded.start_s - made_clip.offset_s == pytest.approx(read_audio(early).start_s, abs=0.001)
+    assert decoded.start_s - result_clip.offset_s == pytest.approx(read_audio(early).start_s, abs=0.001)
 
 
-def test_audio_only_clips_can_be_mixed(tmp_path: Path) -> None:
+def test_the_audio_of_audio_only_clips_can_be_replaced(tmp_path: Path) -> None:
     path = transcode(DEMO, tmp_path / "audio.mka", container="matroska", video_codec=None, max_s=1)
     result = replace_audio(path, read_audio(path)).source
     with av.open(io.BytesIO(result)) as container:
@@ -130,7 +134,7 @@ def test_a_gap_in_the_audio_becomes_silence(tmp_path: Path) -> None:
     assert len(read_audio(path, max_duration_s=0.5).waveform) == 8_000
 
 
-def test_a_clip_without_audio_or_undecodable_is_refused(short: Path, tmp_path: Path) -> None:
+def test_an_undecodable_clip_or_one_without_audio_is_refused(short_clip: Path, tmp_path: Path) -> None:
     silent = transcode(DEMO, tmp_path / "silent.mp4", audio_codec=None, max_s=1)
     with pytest.raises(MediaError, match="has no audio"):
         read_audio(silent)
@@ -174,16 +178,16 @@ def test_babble_contains_all_other_clips_but_not_the_clip_itself(tones: list[Ent
     assert min(shares[0], shares[2], shares[3]) > 0.2
 
 
-def test_noise_depends_on_clip_and_seed_but_not_on_run_or_ratio(tones: list[Entry], tmp_path: Path) -> None:
-    def added(seed: int, entry: Entry, snr_db: float) -> np.ndarray:
+def test_noise_depends_on_clip_and_seed_only(tones: list[Entry], tmp_path: Path) -> None:
+    def extract_noise(seed: int, entry: Entry, snr_db: float) -> np.ndarray:
         clip = NoiseMixer(tones, seed).mix(entry, NoiseCondition(NoiseKind.WHITE, snr_db))
         return split_noise(clip, entry.media, tmp_path)[1]
 
-    first = added(1, tones[0], 0.0)
-    np.testing.assert_array_equal(added(1, tones[0], 0.0), first)
-    assert np.corrcoef(added(1, tones[0], 10.0), first)[0, 1] > 0.999
-    assert abs(np.corrcoef(added(2, tones[0], 0.0), first)[0, 1]) < 0.1
-    assert abs(np.corrcoef(added(1, tones[1], 0.0), first)[0, 1]) < 0.1
+    first = extract_noise(1, tones[0], 0.0)
+    np.testing.assert_array_equal(extract_noise(1, tones[0], 0.0), first)
+    assert np.corrcoef(extract_noise(1, tones[0], 10.0), first)[0, 1] > 0.999
+    assert abs(np.corrcoef(extract_noise(2, tones[0], 0.0), first)[0, 1]) < 0.1
+    assert abs(np.corrcoef(extract_noise(1, tones[1], 0.0), first)[0, 1]) < 0.1
 
 
 def test_clean_clips_are_sent_unchanged(tones: list[Entry]) -> None:
@@ -191,19 +195,19 @@ def test_clean_clips_are_sent_unchanged(tones: list[Entry]) -> None:
 
 
 def test_babble_skips_clips_without_usable_audio(tones: list[Entry], tmp_path: Path) -> None:
-    broken, silent = tmp_path / "broken.wav", audio_file(tmp_path / "silent.wav", np.zeros(16_000))
+    broken, silent = tmp_path / "broken.wav", write_audio_file(tmp_path / "silent.wav", np.zeros(16_000))
     broken.write_text("no audio")
     babble = NoiseCondition(NoiseKind.BABBLE, 0.0)
-    assert NoiseMixer([tones[0], entry(broken), tones[1]], 0).mix(tones[0], babble)
+    assert NoiseMixer([tones[0], make_entry(broken), tones[1]], 0).mix(tones[0], babble)
     with pytest.raises(MediaError, match="no other clip of the manifest has audio"):
-        NoiseMixer([tones[0], entry(broken), entry(silent)], 0).mix(tones[0], babble)
+        NoiseMixer([tones[0], make_entry(broken), make_entry(silent)], 0).mix(tones[0], babble)
     with pytest.raises(MediaError, match="is silent"):
-        NoiseMixer(tones, 0).mix(entry(silent), babble)
+        NoiseMixer(tones, 0).mix(make_entry(silent), babble)
 
 
-def test_video_only_is_measured_without_noise() -> None:
-    chosen = build_conditions(("video", "av"), [NoiseKind.BABBLE], [10.0, -5.0])
-    assert [condition.name for condition in chosen] == [
+def test_video_only_conditions_have_no_noise() -> None:
+    conditions = build_conditions(("video", "av"), [NoiseKind.BABBLE], [10.0, -5.0])
+    assert [condition.name for condition in conditions] == [
         "audio-visual, clean",
         "video only, clean",
         "audio-visual, babble at -5 dB",

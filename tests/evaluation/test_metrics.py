@@ -1,3 +1,5 @@
+"""Word alignment, word error rates with confidence intervals, and timestamp errors."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -28,10 +30,10 @@ class Span:
 def test_errors_are_counted_by_kind() -> None:
     one = align_words(["bin", "blue", "at", "f", "two", "now"], ["bin", "blue", "at", "s", "two", "now"])
     other = align_words(["set", "red", "in", "a"], ["set", "in", "a", "soon", "soon"])
-    measured = compute_error_rate([one, other])
-    assert (measured.substitutions, measured.insertions, measured.deletions) == (1, 2, 1)
-    assert (measured.words, measured.clips) == (10, 2)
-    assert measured.rate == pytest.approx(0.4)
+    metrics = compute_error_rate([one, other])
+    assert (metrics.substitutions, metrics.insertions, metrics.deletions) == (1, 2, 1)
+    assert (metrics.words, metrics.clips) == (10, 2)
+    assert metrics.rate == pytest.approx(0.4)
 
 
 def test_missing_words_are_deletions_and_extra_words_insertions() -> None:
@@ -51,10 +53,10 @@ def test_every_word_occurs_once_in_the_alignment(reference: list[str], hypothesi
 
 
 @given(TEXTS.filter(bool), TEXTS)
-def test_the_rate_equals_jiwers(reference: list[str], hypothesis: list[str]) -> None:
-    measured = compute_error_rate([align_words(reference, hypothesis)])
-    assert measured.rate == pytest.approx(jiwer.wer(" ".join(reference), " ".join(hypothesis)))
-    assert measured.interval is None
+def test_the_rate_equals_that_of_jiwer(reference: list[str], hypothesis: list[str]) -> None:
+    metrics = compute_error_rate([align_words(reference, hypothesis)])
+    assert metrics.rate == pytest.approx(jiwer.wer(" ".join(reference), " ".join(hypothesis)))
+    assert metrics.interval is None
 
 
 @given(TEXTS.filter(bool))
@@ -71,11 +73,11 @@ def test_the_interval_contains_the_rate_and_narrows_with_more_clips() -> None:
     assert many is not None
     assert many[0] < 0.2 < many[1]
     assert many[1] - many[0] < 0.5 * (few[1] - few[0])
-    # The binomial's own: 1.96 * sqrt(0.2 * 0.8 / 2400) to either side.
+    # The interval of the binomial distribution is 0.2 ± 1.96 * sqrt(0.2 * 0.8 / 2400).
     assert many[1] - many[0] == pytest.approx(0.032, rel=0.2)
 
 
-def test_the_interval_is_the_same_for_the_same_seed() -> None:
+def test_the_interval_is_deterministic_for_a_seed() -> None:
     counts, totals = np.array([0, 1, 2, 3]), np.full(4, 6)
     assert bootstrap_interval(counts, totals, 1) == bootstrap_interval(counts, totals, 1)
 
@@ -86,18 +88,18 @@ def test_starts_and_ends_are_compared_separately() -> None:
         (Span(2.0, 2.3), Span(1.98, 2.41)),  # 20 ms, 110 ms
         (Span(3.0, 3.3), Span(3.0, 3.8)),  # 0 ms, 500 ms
     ]
-    measured = compute_time_error(compute_time_offsets_s(pairs))
-    assert measured is not None
-    assert measured.median_start_ms == pytest.approx(20)
-    assert measured.mean_start_ms == pytest.approx(40)
-    assert measured.median_end_ms == pytest.approx(110)
-    assert measured.mean_end_ms == pytest.approx(610 / 3)
-    assert measured.median_ms == pytest.approx(60)
-    assert measured.within_100_ms == pytest.approx(4 / 6)
-    assert measured.within_120_ms == pytest.approx(5 / 6)
-    assert measured.words_within_100_ms == pytest.approx(1 / 3)
-    assert measured.words_within_120_ms == pytest.approx(2 / 3)
-    assert measured.words == 3
+    metrics = compute_time_error(compute_time_offsets_s(pairs))
+    assert metrics is not None
+    assert metrics.median_start_ms == pytest.approx(20)
+    assert metrics.mean_start_ms == pytest.approx(40)
+    assert metrics.median_end_ms == pytest.approx(110)
+    assert metrics.mean_end_ms == pytest.approx(610 / 3)
+    assert metrics.median_ms == pytest.approx(60)
+    assert metrics.within_100_ms == pytest.approx(4 / 6)
+    assert metrics.within_120_ms == pytest.approx(5 / 6)
+    assert metrics.words_within_100_ms == pytest.approx(1 / 3)
+    assert metrics.words_within_120_ms == pytest.approx(2 / 3)
+    assert metrics.words == 3
 
 
 def test_a_late_word_has_a_positive_offset() -> None:

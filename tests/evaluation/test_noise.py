@@ -1,3 +1,5 @@
+"""Speech detection, and noise mixed at a signal-to-noise ratio."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -18,9 +20,9 @@ from gorggle_evaluation.noise import (
 RATE_HZ = 16_000
 
 
-def tone(duration_s: float, frequency_hz: float = 300.0, loudness: float = 3000.0) -> np.ndarray:
+def tone(duration_s: float, frequency_hz: float = 300.0, amplitude: float = 3000.0) -> np.ndarray:
     times_s = np.arange(round(duration_s * RATE_HZ)) / RATE_HZ
-    return np.rint(loudness * np.sin(2 * np.pi * frequency_hz * times_s)).astype(np.int16)
+    return np.rint(amplitude * np.sin(2 * np.pi * frequency_hz * times_s)).astype(np.int16)
 
 
 def silence(duration_s: float) -> np.ndarray:
@@ -31,15 +33,15 @@ def power(waveform: np.ndarray) -> float:
     return float(np.mean(waveform.astype(float) ** 2))
 
 
-def test_pauses_are_not_speech_however_long_they_are() -> None:
-    hiss = np.random.default_rng(0).normal(0, 20, RATE_HZ * 10).astype(np.int16)
-    waveform = np.concatenate([hiss, tone(1.0), hiss])
+def test_long_pauses_are_not_speech() -> None:
+    background = np.random.default_rng(0).normal(0, 20, RATE_HZ * 10).astype(np.int16)
+    waveform = np.concatenate([background, tone(1.0), background])
     speech = detect_speech(waveform)
     assert speech.sum() / RATE_HZ == pytest.approx(1.0, abs=0.05)
     assert speech[10 * RATE_HZ + 800 : 11 * RATE_HZ - 800].all()
 
 
-def test_a_short_pause_within_speech_belongs_to_it() -> None:
+def test_a_short_pause_within_speech_counts_as_speech() -> None:
     waveform = np.concatenate([tone(0.5), silence(0.15), tone(0.5), silence(0.5), tone(0.5)])
     speech = detect_speech(waveform)
     assert speech[: round(1.15 * RATE_HZ)].all()
@@ -53,8 +55,8 @@ def test_a_stationary_signal_is_all_speech_and_silence_is_none() -> None:
     assert detect_speech(silence(0)).shape == (0,)
 
 
-def test_quiet_speech_is_speech_too() -> None:
-    loud, quiet = tone(1.0, loudness=8000), tone(1.0, loudness=4000)
+def test_quiet_speech_is_detected() -> None:
+    loud, quiet = tone(1.0, amplitude=8000), tone(1.0, amplitude=4000)
     assert detect_speech(np.concatenate([loud, silence(1), quiet])).sum() / RATE_HZ == pytest.approx(
         2.0, abs=0.05
     )
@@ -69,34 +71,34 @@ def test_noise_has_the_requested_level_during_speech(snr_db: float, kind: NoiseK
     interference = generate_noise(kind, len(clean), voices, rng)
     speech = detect_speech(clean)
     mixture = mix_at_snr(clean, interference, snr_db, speech).astype(float)
-    # Both may be attenuated: project the mixture on the clean audio to find the gain.
+    # Both signals may be attenuated: estimate their gains by projection and by least squares.
     gain = mixture @ clean / (clean.astype(float) @ clean)
-    gain_of_noise = np.linalg.lstsq(np.stack([clean, interference], 1).astype(float), mixture, rcond=None)[0]
-    assert gain_of_noise[0] == pytest.approx(gain, rel=0.5)
-    measured_db = 10 * np.log10(
-        power((gain_of_noise[0] * clean)[speech]) / power((gain_of_noise[1] * interference)[speech])
-    )
+    gains = np.linalg.lstsq(np.stack([clean, interference], 1).astype(float), mixture, rcond=None)[0]
+    assert gains[0] == pytest.approx(gain, rel=0.5)
+    measured_db = 10 * np.log10(power((gains[0] * clean)[speech]) / power((gains[1] * interference)[speech]))
     assert measured_db == pytest.approx(snr_db, abs=0.1)
     assert np.abs(mixture).max() <= INT16_MAX
 
 
-def test_without_speech_or_noise_nothing_is_mixed() -> None:
-    hum = np.ones(RATE_HZ)
-    assert mix_at_snr(silence(1), hum, 0.0) is not None
-    np.testing.assert_array_equal(mix_at_snr(silence(1), hum, 0.0), silence(1))
-    np.testing.assert_array_equal(mix_at_snr(tone(1), 0 * hum, 0.0), tone(1))
-    np.testing.assert_array_equal(mix_at_snr(tone(1), hum, 0.0, np.zeros(RATE_HZ, bool)), tone(1))
+def test_audio_is_unchanged_without_speech_or_noise() -> None:
+    noise = np.ones(RATE_HZ)
+    assert mix_at_snr(silence(1), noise, 0.0) is not None
+    np.testing.assert_array_equal(mix_at_snr(silence(1), noise, 0.0), silence(1))
+    np.testing.assert_array_equal(mix_at_snr(tone(1), 0 * noise, 0.0), tone(1))
+    np.testing.assert_array_equal(mix_at_snr(tone(1), noise, 0.0, np.zeros(RATE_HZ, bool)), tone(1))
 
 
 def test_shaped_noise_has_the_spectrum_of_the_speech() -> None:
     power_spectrum = average_power_spectrum(
-        [tone(1.0, 1000.0), silence(1.0), tone(0.01, 3000.0, loudness=9000)]
+        [tone(1.0, 1000.0), silence(1.0), tone(0.01, 3000.0, amplitude=9000)]
     )
-    made = np.abs(np.fft.rfft(generate_shaped_noise(power_spectrum, RATE_HZ, np.random.default_rng(0)))) ** 2
-    near = made[900:1100].sum() / made.sum()
-    # Both tones count alike, however loud and long they are.
-    assert near == pytest.approx(0.5, abs=0.1)
-    assert made[1500:2500].sum() < 0.05 * made.sum()
+    spectrum = (
+        np.abs(np.fft.rfft(generate_shaped_noise(power_spectrum, RATE_HZ, np.random.default_rng(0)))) ** 2
+    )
+    share_near_1000_hz = spectrum[900:1100].sum() / spectrum.sum()
+    # Both tones have the same weight, regardless of level and duration.
+    assert share_near_1000_hz == pytest.approx(0.5, abs=0.1)
+    assert spectrum[1500:2500].sum() < 0.05 * spectrum.sum()
 
 
 def test_the_spectrum_of_silence_is_zero() -> None:

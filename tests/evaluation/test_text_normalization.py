@@ -1,3 +1,5 @@
+"""Normalization of words before comparison."""
+
 from __future__ import annotations
 
 import pytest
@@ -22,16 +24,16 @@ from gorggle_evaluation.text_normalization import normalize_words
         ("Ärger STRASSE", ["ärger", "strasse"]),
     ],
 )
-def test_words_are_compared_in_one_form(text: str, words: list[str]) -> None:
+def test_words_are_normalized(text: str, words: list[str]) -> None:
     assert list(normalize_words(text)) == words
 
 
 @given(st.text())
-def test_normalising_twice_changes_nothing(text: str) -> None:
+def test_normalization_is_idempotent(text: str) -> None:
     words = normalize_words(text)
     assert normalize_words(" ".join(words)) == words
 
 
 @given(st.text())
-def test_no_word_holds_blanks_or_is_empty(text: str) -> None:
+def test_words_are_not_empty_and_contain_no_whitespace(text: str) -> None:
     assert all(word and word.split() == [word] for word in normalize_words(text))

@@ -1,3 +1,5 @@
+"""Pronunciation lexicons, and confusions of visemes."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -25,7 +27,7 @@ def lexicon_path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return path
 
 
-def test_a_lexicon_is_ipa_or_arpabet(lexicon_path: Path) -> None:
+def test_a_lexicon_can_be_ipa_or_arpabet(lexicon_path: Path) -> None:
     lexicon = read_lexicon(lexicon_path)
     assert [phoneme.viseme for phoneme in lexicon["pin"]] == ["p b m", "iː ɪ j", "n l"]
     assert lexicon["bin"][1:] == lexicon["pin"][1:]
@@ -51,9 +53,13 @@ def test_phonemes_with_the_same_lip_shape_share_a_viseme(symbols: str, viseme: s
 
 @pytest.mark.parametrize(
     ("line", "expected"),
-    [("cat\tk æ ʘ", "found the phoneme 'ʘ'"), ("cat\t", "expected a word, a tab"), ("cat\tk7 t", "'k7'")],
+    [
+        ("cat\tk æ ʘ", "found the phoneme 'ʘ'"),
+        ("cat\t", "expected a word, a tab"),
+        ("cat\tk7 t", "'k7'"),
+    ],
 )
-def test_an_error_names_its_line(tmp_path: Path, line: str, expected: str) -> None:
+def test_a_lexicon_error_names_its_line(tmp_path: Path, line: str, expected: str) -> None:
     path = tmp_path / "words.tsv"
     path.write_text(f"bin\tb ɪ n\n{line}\n")
     with pytest.raises(LexiconError) as caught:
@@ -74,13 +80,13 @@ def test_phonemes_are_aligned_by_viseme() -> None:
     assert pairs == [("b", "p"), ("l", None), ("u", "u")]
 
 
-def test_confused_words_show_which_visemes_are_confused(lexicon_path: Path) -> None:
+def test_viseme_confusions_are_counted_from_word_substitutions(lexicon_path: Path) -> None:
     lexicon = read_lexicon(lexicon_path)
-    found = count_confusions(
+    confusions = count_confusions(
         [("bin", "pin"), ("bin", "pin"), ("bin", "fin"), ("bin", "xyzzy")], ["pin"], lexicon
     )
-    assert found.words[0] == ("bin", "pin", 2)
-    visemes = found.visemes
+    assert confusions.words[0] == ("bin", "pin", 2)
+    visemes = confusions.visemes
     assert visemes is not None
     assert visemes.counts["p b m", "p b m"] == 2
     assert visemes.counts["p b m", "f v"] == 1
@@ -90,12 +96,12 @@ def test_confused_words_show_which_visemes_are_confused(lexicon_path: Path) -> N
 
 def test_a_deleted_phoneme_is_counted_as_no_phoneme(tmp_path: Path) -> None:
     (tmp_path / "words.tsv").write_text("bin\tb ɪ n\nin\tɪ n\n")
-    found = count_confusions([("bin", "in")], [], read_lexicon(tmp_path / "words.tsv"))
-    assert found.visemes is not None
-    assert found.visemes.counts["p b m", NO_PHONEME] == 1
+    confusions = count_confusions([("bin", "in")], [], read_lexicon(tmp_path / "words.tsv"))
+    assert confusions.visemes is not None
+    assert confusions.visemes.counts["p b m", NO_PHONEME] == 1
 
 
-def test_without_a_lexicon_words_are_counted_alone() -> None:
-    found = count_confusions([("b", "p"), ("a", "i"), ("b", "p")], [], None)
-    assert found.words == (("b", "p", 2), ("a", "i", 1))
-    assert found.visemes is None
+def test_without_a_lexicon_only_words_are_counted() -> None:
+    confusions = count_confusions([("b", "p"), ("a", "i"), ("b", "p")], [], None)
+    assert confusions.words == (("b", "p", 2), ("a", "i", 1))
+    assert confusions.visemes is None

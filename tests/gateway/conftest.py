@@ -1,4 +1,4 @@
-"""The real gateway on a free port, and a real WebSocket client of it."""
+"""Fixtures and helpers: a gateway on a free port, and a WebSocket client."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gorggle_gateway.settings import GatewaySettings
 from tests.sdk.conftest import make_server  # noqa: F401 - a fixture
 from tests.sdk.fake_service import FakeLipReading
 
-# Generous, for busy machines.
+# Long enough for heavily loaded machines.
 TIMEOUT_S = 30.0
 
 
@@ -41,7 +41,7 @@ def target(server: tuple[FakeLipReading, int]) -> str:
 
 @dataclasses.dataclass
 class Gateway:
-    """A running gateway."""
+    """A running gateway and an HTTP client."""
 
     url: str
     client: aiohttp.ClientSession
@@ -60,62 +60,64 @@ class Gateway:
 
     @contextlib.asynccontextmanager
     async def session(self, **start: Any) -> AsyncIterator[Connection]:
-        """A connection with a started session."""
+        """Connect and start a session."""
         async with self.connect() as connection:
-            await connection.say({"type": "start", "media": "webm", **start})
-            connection.ready = await connection.until("ready")
+            await connection.send_message({"type": "start", "media": "webm", **start})
+            connection.ready = await connection.receive_until("ready")
             yield connection
 
 
 @dataclasses.dataclass
 class Connection:
-    """The client's end of a WebSocket."""
+    """The client side of a WebSocket."""
 
     socket: aiohttp.ClientWebSocketResponse
     ready: dict[str, Any] = dataclasses.field(default_factory=dict)
-    heard: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    received: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     sequence: int = 0
-    closed_with: int | None = None
+    close_code: int | None = None
 
-    async def say(self, message: dict[str, Any]) -> None:
+    async def send_message(self, message: dict[str, Any]) -> None:
         await self.socket.send_json(message)
 
-    async def send(self, media: bytes, sequence: int | None = None) -> None:
+    async def send_media(self, media: bytes, sequence: int | None = None) -> None:
         self.sequence = self.sequence + 1 if sequence is None else sequence
         await self.socket.send_bytes(self.sequence.to_bytes(4, "big") + media)
 
     async def send_all(self, media: bytes, step: int = 8192) -> None:
         for at in range(0, len(media), step):
-            await self.send(media[at : at + step])
+            await self.send_media(media[at : at + step])
 
-    async def hear(self) -> dict[str, Any] | None:
-        """Return the next message; None at the end."""
+    async def receive(self) -> dict[str, Any] | None:
+        """Return the next message, or None if the connection is closed."""
         message = await asyncio.wait_for(self.socket.receive(), TIMEOUT_S)
         if message.type is not aiohttp.WSMsgType.TEXT:
-            self.closed_with = (
+            self.close_code = (
                 message.data if message.type is aiohttp.WSMsgType.CLOSE else self.socket.close_code
             )
             return None
-        self.heard.append(json.loads(message.data))
-        return self.heard[-1]
+        self.received.append(json.loads(message.data))
+        return self.received[-1]
 
-    async def until(self, kind: str, **fields: Any) -> dict[str, Any]:
-        """Return the next message of a type with these values."""
-        while (message := await self.hear()) is not None:
+    async def receive_until(self, kind: str, **fields: Any) -> dict[str, Any]:
+        """Receive messages up to one of this type with these field values, and return it."""
+        while (message := await self.receive()) is not None:
             if message["type"] == kind and all(message.get(name) == value for name, value in fields.items()):
                 return message
             assert message["type"] != "error", message
-        raise AssertionError(f"the connection ended before {kind}: {self.heard}")
+        raise AssertionError(f"the connection ended before {kind}: {self.received}")
 
-    async def rest(self) -> list[dict[str, Any]]:
-        """Return all remaining messages."""
-        while await self.hear() is not None:
+    async def receive_all(self) -> list[dict[str, Any]]:
+        """Receive until the connection is closed; return all messages received so far."""
+        while await self.receive() is not None:
             pass
-        return self.heard
+        return self.received
 
-    def texts(self) -> list[str]:
+    def final_texts(self) -> list[str]:
         return [
-            message["text"] for message in self.heard if message["type"] == "segment" and message["is_final"]
+            message["text"]
+            for message in self.received
+            if message["type"] == "segment" and message["is_final"]
         ]
 
 
@@ -133,7 +135,7 @@ async def running_gateway(server: str, **settings: Any) -> AsyncIterator[Gateway
 
 
 def run(test: Coroutine[Any, Any, None]) -> None:
-    async def limited() -> None:
+    async def run_with_timeout() -> None:
         await asyncio.wait_for(test, 2 * TIMEOUT_S)
 
-    asyncio.run(limited())
+    asyncio.run(run_with_timeout())

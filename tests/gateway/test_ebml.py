@@ -1,3 +1,5 @@
+"""Incremental parsing of live Matroska, and the media retained for replay."""
+
 import random
 
 import pytest
@@ -7,46 +9,46 @@ from hypothesis import strategies as st
 from gorggle_gateway.ebml import EbmlParser, MatroskaError
 from gorggle_gateway.media_buffer import RetainedMedia
 from gorggle_gateway.protocol import SessionError
-from tests.gateway.recordings import decoded, recording
+from tests.gateway.recordings import decode_recording, make_recording
 
 SIX_SECONDS = {"max_s": 6.0}
 
 
-def split(media: bytes, sizes: list[int]) -> tuple[EbmlParser, list]:
-    splitter, elements, at = EbmlParser(), [], 0
+def parse(media: bytes, sizes: list[int]) -> tuple[EbmlParser, list]:
+    parser, elements, at = EbmlParser(), [], 0
     for size in sizes:
-        elements += splitter.feed(media[at : at + size])
+        elements += parser.feed(media[at : at + size])
         at += size
-    return splitter, elements + splitter.feed(media[at:])
+    return parser, elements + parser.feed(media[at:])
 
 
 @pytest.mark.parametrize("step", [1, 7, 1000, 1 << 20])
 def test_parsing_does_not_depend_on_chunk_sizes(step: int) -> None:
-    media = recording(max_s=2.0)
-    splitter, elements = split(media, [step] * (len(media) // step))
-    whole, expected = split(media, [])
+    media = make_recording(max_s=2.0)
+    parser, elements = parse(media, [step] * (len(media) // step))
+    whole, expected = parse(media, [])
     assert [raw for _, raw in elements] == [raw for _, raw in expected]
-    assert splitter.header == whole.header
+    assert parser.header == whole.header
     assert media.startswith(b"".join(raw for _, raw in elements))
 
 
-def test_clusters_have_start_times_and_key_frame_flags() -> None:
-    _, elements = split(recording(**SIX_SECONDS), [])
+def test_clusters_have_start_timestamps_and_key_frame_flags() -> None:
+    _, elements = parse(make_recording(**SIX_SECONDS), [])
     clusters = list({id(cluster): cluster for cluster, _ in elements if cluster is not None}.values())
     assert [round(cluster.start_s or 0) for cluster in clusters] == sorted(
         round(c.start_s or 0) for c in clusters
     )
-    keys = [cluster.start_s for cluster in clusters if cluster.is_key]
-    assert len(keys) >= 5
-    for start_s in keys:
-        assert abs(start_s - round(start_s)) < 0.05, "key frames come each second"
+    key_starts_s = [cluster.start_s for cluster in clusters if cluster.is_key]
+    assert len(key_starts_s) >= 5
+    for start_s in key_starts_s:
+        assert abs(start_s - round(start_s)) < 0.05, "the recording has one key frame per second"
 
 
 def test_every_cluster_of_an_audio_stream_is_a_start_point() -> None:
-    _, elements = split(recording(video=False, **SIX_SECONDS), [])
-    keys = [cluster.is_key for cluster, _ in elements if cluster is not None]
-    assert keys
-    assert all(keys)
+    _, elements = parse(make_recording(video=False, **SIX_SECONDS), [])
+    key_flags = [cluster.is_key for cluster, _ in elements if cluster is not None]
+    assert key_flags
+    assert all(key_flags)
 
 
 @pytest.mark.parametrize(
@@ -71,42 +73,42 @@ def test_an_oversized_element_is_refused_before_it_arrives() -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=400), st.integers(0, 2**32))
-def test_damaged_data_raises_matroska_error_or_passes(noise: bytes, seed: int) -> None:
-    media = bytearray(recording(max_s=1.0)[:20_000])
+def test_damaged_data_is_parsed_or_raises_matroska_error(damage: bytes, seed: int) -> None:
+    media = bytearray(make_recording(max_s=1.0)[:20_000])
     at = random.Random(seed).randrange(len(media))
-    media[at : at + len(noise)] = noise
-    splitter = EbmlParser()
+    media[at : at + len(damage)] = damage
+    parser = EbmlParser()
     try:
         for start in range(0, len(media), 997):
-            splitter.feed(bytes(media[start : start + 997]))
+            parser.feed(bytes(media[start : start + 997]))
     except MatroskaError:
         pass
 
 
 def test_unprocessed_media_is_replayed_from_a_key_frame() -> None:
-    media = recording(**SIX_SECONDS)
-    kept = RetainedMedia(max_bytes=1 << 30)
-    kept.add(media)
-    kept.discard_before(3.4)
-    offset_s, again = kept.replay_from(3.4)
+    media = make_recording(**SIX_SECONDS)
+    retained = RetainedMedia(max_bytes=1 << 30)
+    retained.add(media)
+    retained.discard_before(3.4)
+    offset_s, replayed = retained.replay_from(3.4)
     assert 2.9 < offset_s <= 3.4
-    times, audio_s = decoded(b"".join(again))
-    assert times[0] == pytest.approx(offset_s, abs=0.05)
-    assert times[-1] == pytest.approx(5.96, abs=0.05)
+    timestamps_s, audio_s = decode_recording(b"".join(replayed))
+    assert timestamps_s[0] == pytest.approx(offset_s, abs=0.05)
+    assert timestamps_s[-1] == pytest.approx(5.96, abs=0.05)
     assert audio_s == pytest.approx(6.0 - offset_s, abs=0.1)
-    assert sum(map(len, again)) < 0.7 * len(media), "processed media is not retained"
+    assert sum(map(len, replayed)) < 0.7 * len(media), "processed media must not be retained"
 
 
 def test_all_media_is_retained_until_some_is_processed() -> None:
-    media = recording(**SIX_SECONDS)
-    kept = RetainedMedia(max_bytes=1 << 30)
-    sent = b"".join(kept.add(media))
-    offset_s, again = kept.replay_from(0.0)
+    media = make_recording(**SIX_SECONDS)
+    retained = RetainedMedia(max_bytes=1 << 30)
+    sent = b"".join(retained.add(media))
+    offset_s, replayed = retained.replay_from(0.0)
     assert offset_s == 0.0
-    assert b"".join(again) == sent
+    assert b"".join(replayed) == sent
 
 
 def test_the_retained_media_is_bounded() -> None:
-    kept = RetainedMedia(max_bytes=100_000)
+    retained = RetainedMedia(max_bytes=100_000)
     with pytest.raises(SessionError, match="cannot keep up"):
-        kept.add(recording(**SIX_SECONDS))
+        retained.add(make_recording(**SIX_SECONDS))

@@ -1,3 +1,5 @@
+"""Messages of the live protocol, and the event log of a session."""
+
 import asyncio
 import contextlib
 import json
@@ -30,7 +32,7 @@ def test_client_messages_are_parsed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("", "Invalid JSON"),
         ("[" * 10_000, "Invalid JSON"),
@@ -47,13 +49,13 @@ def test_client_messages_are_parsed() -> None:
         (json.dumps({"type": "start", "media": "webm", "token": "x" * 20_000}), "characters"),
     ],
 )
-def test_invalid_texts_are_refused_with_the_expected_form(text: str, says: str) -> None:
-    with pytest.raises(SessionError, match=says):
+def test_invalid_text_messages_are_refused_with_the_reason(text: str, message: str) -> None:
+    with pytest.raises(SessionError, match=message):
         parse_text(text)
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00\x00\x00\x01", b"\x00\x00\x00\x00media"])
-def test_chunks_without_a_number_or_media_are_refused(data: bytes) -> None:
+def test_chunks_without_a_sequence_number_or_media_are_refused(data: bytes) -> None:
     with pytest.raises(SessionError):
         parse_binary(data)
 
@@ -68,21 +70,21 @@ def test_chunks_without_a_number_or_media_are_refused(data: bytes) -> None:
         ),
     ).map(json.dumps)
 )
-def test_any_text_is_parsed_or_raises_session_error(text: str) -> None:
+def test_arbitrary_text_is_parsed_or_raises_session_error(text: str) -> None:
     with contextlib.suppress(SessionError):
         parse_text(text)
 
 
-def test_every_sdk_error_has_a_code_and_internal_errors_hide_details() -> None:
-    fault = gorggle.ServerError("at 0x7f: secret", request_id="r-1")
-    assert protocol.error_to_message(fault) == {
+def test_sdk_errors_have_a_code_and_internal_errors_hide_details() -> None:
+    error = gorggle.ServerError("at 0x7f: secret", request_id="r-1")
+    assert protocol.error_to_message(error) == {
         "type": "error",
         "code": "internal",
         "message": "internal error (request r-1)",
         "retry_after_s": None,
     }
-    full = gorggle.OverloadedError("all places are taken", retry_after_s=2.0)
-    assert protocol.error_to_message(full)["retry_after_s"] == 2.0
+    overloaded = gorggle.OverloadedError("all slots are in use", retry_after_s=2.0)
+    assert protocol.error_to_message(overloaded)["retry_after_s"] == 2.0
     assert protocol.error_to_message(gorggle.NoFaceError("no face"))["code"] == "no_face"
     assert protocol.error_to_message(gorggle.AuthenticationError("bad token at host"))["code"] == "internal"
 
@@ -91,18 +93,18 @@ def segment(name: str, revision: int = 1) -> dict:
     return {"type": "segment", "segment_id": name, "revision": revision}
 
 
-async def taken(events: EventLog) -> list[dict] | None:
+async def next_batch(events: EventLog) -> list[dict] | None:
     return await events.next_batch(0.01)
 
 
-async def _a_slow_client_gets_only_the_newest() -> None:
+async def _a_slow_client_only_gets_the_latest_revisions() -> None:
     events = EventLog()
     for revision in range(1, 50):
         events.add(segment("1", revision))
         events.add({"type": "progress", "received_s": revision})
     events.add(segment("2"))
-    found = await taken(events)
-    assert [(event["type"], event.get("revision"), event["event"]) for event in found or []] == [
+    batch = await next_batch(events)
+    assert [(event["type"], event.get("revision"), event["event"]) for event in batch or []] == [
         ("segment", 49, 97),
         ("progress", None, 98),
         ("segment", 1, 99),
@@ -113,18 +115,18 @@ async def _unacknowledged_events_are_sent_again() -> None:
     events = EventLog()
     for name in "123":
         events.add(segment(name))
-    assert len(await taken(events) or []) == 3
-    assert await taken(events) == []
+    assert len(await next_batch(events) or []) == 3
+    assert await next_batch(events) == []
     events.rewind(1)
-    assert [event["segment_id"] for event in await taken(events) or []] == ["2", "3"]
+    assert [event["segment_id"] for event in await next_batch(events) or []] == ["2", "3"]
     events.acknowledge(3)
     events.rewind(0)
-    assert await taken(events) == []
+    assert await next_batch(events) == []
     events.close()
-    assert await taken(events) is None
+    assert await next_batch(events) is None
 
 
-async def _a_client_that_reads_nothing_ends_its_session() -> None:
+async def _too_many_unread_events_end_the_session() -> None:
     events = EventLog()
     for number in range(MAX_UNSENT):
         events.add(segment(str(number)))
@@ -135,11 +137,11 @@ async def _a_client_that_reads_nothing_ends_its_session() -> None:
 @pytest.mark.parametrize(
     "check",
     [
-        _a_slow_client_gets_only_the_newest,
+        _a_slow_client_only_gets_the_latest_revisions,
         _unacknowledged_events_are_sent_again,
-        _a_client_that_reads_nothing_ends_its_session,
+        _too_many_unread_events_end_the_session,
     ],
     ids=lambda check: check.__name__.strip("_"),
 )
-def test_events(check) -> None:
+def test_event_log(check) -> None:
     asyncio.run(check())

@@ -1,4 +1,4 @@
-"""The gateway with a real inference server that is killed during a session and restarted."""
+"""Recovery of a session after its inference server is killed and restarted."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ pytestmark = pytest.mark.timeout(300)
 
 
 class Server:
-    """``gorggle serve`` with a fixed port across restarts."""
+    """A ``gorggle serve`` subprocess that keeps its port across restarts."""
 
     def __init__(self) -> None:
-        with socket.socket() as found:
-            found.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{found.getsockname()[1]}"
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            self.address = f"127.0.0.1:{sock.getsockname()[1]}"
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -43,32 +43,32 @@ class Server:
 
 def test_no_sentence_is_lost_when_the_server_is_killed_and_restarted(tmp_path: Path) -> None:
     media = remux(EXAMPLES / "demo.mp4", tmp_path / "demo.mkv", "matroska", live="1").read_bytes()
-    truth = json.loads((EXAMPLES / "demo.json").read_text())
+    reference = json.loads((EXAMPLES / "demo.json").read_text())
     server = Server()
     server.start()
 
-    async def talk() -> list[str]:
+    async def transcribe() -> list[str]:
         async with running_gateway(server.address) as gateway, gateway.session() as live:
             await live.send_all(media[: len(media) // 2], step=16_384)
             while True:
-                message = await live.until("segment")
+                message = await live.receive_until("segment")
                 if message["is_final"]:
                     break
             await asyncio.to_thread(server.kill)
-            await live.until("recovering")
-            starting = asyncio.create_task(asyncio.to_thread(server.start))
-            await live.until("recovered")
-            await starting
+            await live.receive_until("recovering")
+            start_task = asyncio.create_task(asyncio.to_thread(server.start))
+            await live.receive_until("recovered")
+            await start_task
             await live.send_all(media[len(media) // 2 :], step=16_384)
-            await live.say({"type": "stop"})
-            await live.rest()
-            return live.texts()
+            await live.send_message({"type": "stop"})
+            await live.receive_all()
+            return live.final_texts()
 
     try:
-        texts = asyncio.run(asyncio.wait_for(talk(), 240))
+        texts = asyncio.run(asyncio.wait_for(transcribe(), 240))
     finally:
         server.kill()
-    assert len(texts) == len(truth["sentences"]), texts
-    for text, sentence in zip(texts, truth["sentences"], strict=True):
+    assert len(texts) == len(reference["sentences"]), texts
+    for text, sentence in zip(texts, reference["sentences"], strict=True):
         words = {word["text"] for word in sentence["words"]}
         assert len(words & set(text.split())) >= len(words) - 2, (text, sentence["text"])

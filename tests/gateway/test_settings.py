@@ -1,4 +1,4 @@
-"""The gateway's options and environment variables."""
+"""Command-line options and environment variables of the gateway."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_options_override_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
         (["--max-connections", "many"], "max_connections: Input should be a valid integer"),
     ],
 )
-def test_invalid_values_are_refused_by_name(arguments: list[str], message: str) -> None:
+def test_invalid_values_are_refused_with_the_setting_name(arguments: list[str], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         load_settings(arguments)
 

@@ -1,4 +1,4 @@
-"""Small strict parsers of the caption formats, written from the formats' specifications."""
+"""Strict minimal parsers of the caption formats, written from their specifications."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ CLOCK = r"(\d{2,}):([0-5]\d):([0-5]\d)[.,](\d{3})"
 
 
 @dataclass
-class ReadCue:
+class ParsedCue:
     start_ms: int
     end_ms: int
     lines: tuple[str, ...]
     voice: str = ""
 
 
-def milliseconds(clock: str) -> int:
-    found = re.fullmatch(CLOCK, clock)
-    assert found, clock
-    hours, minutes, seconds, rest = map(int, found.groups())
-    return ((hours * 60 + minutes) * 60 + seconds) * 1000 + rest
+def parse_clock_ms(clock: str) -> int:
+    match = re.fullmatch(CLOCK, clock)
+    assert match, clock
+    hours, minutes, seconds, milliseconds = map(int, match.groups())
+    return ((hours * 60 + minutes) * 60 + seconds) * 1000 + milliseconds
 
 
-def read_webvtt(text: str) -> list[ReadCue]:
-    """Parse WebVTT like the standard: lines end at CR, LF or both; a blank line ends a cue."""
+def read_webvtt(text: str) -> list[ParsedCue]:
+    """Parse WebVTT as specified: lines end with CR, LF or CRLF, and a blank line ends a cue."""
     lines = re.split(r"\r\n|\n|\r", text)
     assert lines[0] == "WEBVTT"
     assert "\0" not in text
@@ -47,20 +47,25 @@ def read_webvtt(text: str) -> list[ReadCue]:
         body = body[voice.end() :] if voice else body
         assert not re.search(r"[<>]", body), "text must be escaped"
         assert not re.search(r"&(?!amp;|lt;|gt;|#45;)", body), "ampersands must be escaped"
-        said = tuple(_unescaped(line) for line in body.split("\n"))
+        caption_lines = tuple(_unescape(line) for line in body.split("\n"))
         cues.append(
-            ReadCue(milliseconds(start), milliseconds(end), said, _unescaped(voice[1]) if voice else "")
+            ParsedCue(
+                parse_clock_ms(start),
+                parse_clock_ms(end),
+                caption_lines,
+                _unescape(voice[1]) if voice else "",
+            )
         )
     return cues
 
 
-def _unescaped(text: str) -> str:
+def _unescape(text: str) -> str:
     # Only the escapes that the writer uses: html.unescape would also change "&ampx".
     return text.replace("&#45;", "-").replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 
 
-def read_srt(text: str) -> list[ReadCue]:
-    """Parse SubRip: numbered blocks between blank lines, without text that players take for tags, styles or timings."""
+def read_srt(text: str) -> list[ParsedCue]:
+    """Parse SubRip: numbered blocks between blank lines, without text that players parse as tags or timings."""
     if not text:
         return []
     assert text.endswith("\n")
@@ -74,11 +79,11 @@ def read_srt(text: str) -> list[ReadCue]:
         assert lines
         assert all(lines)
         assert not re.search(r"-->|[<>{}]", "".join(lines))
-        cues.append(ReadCue(milliseconds(start), milliseconds(end), tuple(lines)))
+        cues.append(ParsedCue(parse_clock_ms(start), parse_clock_ms(end), tuple(lines)))
     return cues
 
 
-def read_ttml(text: str) -> list[ReadCue]:
+def read_ttml(text: str) -> list[ParsedCue]:
     """Parse TTML with the standard library's XML parser: one region, times on paragraphs."""
     root = ET.fromstring(text.encode())
     assert root.tag == f"{TT}tt"
@@ -96,6 +101,8 @@ def read_ttml(text: str) -> list[ReadCue]:
         for child in paragraph:
             assert child.tag == f"{TT}br"
             lines.append(child.tail or "")
-        begin, end = milliseconds(paragraph.attrib["begin"]), milliseconds(paragraph.attrib["end"])
-        cues.append(ReadCue(begin, end, tuple(lines), names.get(paragraph.attrib.get(f"{TTM}agent", ""), "")))
+        begin, end = parse_clock_ms(paragraph.attrib["begin"]), parse_clock_ms(paragraph.attrib["end"])
+        cues.append(
+            ParsedCue(begin, end, tuple(lines), names.get(paragraph.attrib.get(f"{TTM}agent", ""), ""))
+        )
     return cues

@@ -1,4 +1,4 @@
-"""A real gRPC server in this process with a scripted service, and a common interface to both clients."""
+"""An in-process gRPC server with a scripted service, and a common interface to both clients."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def target(server: tuple[FakeLipReading, int]) -> str:
     return f"127.0.0.1:{server[1]}"
 
 
-class SyncReader:
-    """Calls ``Client`` in tests of both clients."""
+class SyncAdapter:
+    """Runs calls with ``Client``, for tests of both clients."""
 
     client_class = Client
 
@@ -67,41 +67,41 @@ class SyncReader:
         with Client(target, **(settings or {})) as client:
             return list(client.transcribe(source, **options))
 
-    def ask(
+    def call(
         self, target: str, method: str, *args: Any, settings: dict[str, Any] | None = None, **options: Any
     ) -> Any:
         with Client(target, **(settings or {})) as client:
             return getattr(client, method)(*args, **options)
 
 
-class AsyncReader:
-    """Calls ``AsyncClient`` in tests of both clients."""
+class AsyncAdapter:
+    """Runs calls with ``AsyncClient``, for tests of both clients."""
 
     client_class = AsyncClient
 
     def transcribe(
         self, target: str, source: Any, settings: dict[str, Any] | None = None, **options: Any
     ) -> list[Segment]:
-        async def read() -> list[Segment]:
+        async def transcribe() -> list[Segment]:
             async with AsyncClient(target, **(settings or {})) as client:
                 return [segment async for segment in client.transcribe(source, **options)]
 
-        return asyncio.run(read())
+        return asyncio.run(transcribe())
 
-    def ask(
+    def call(
         self, target: str, method: str, *args: Any, settings: dict[str, Any] | None = None, **options: Any
     ) -> Any:
-        async def ask() -> Any:
+        async def call() -> Any:
             async with AsyncClient(target, **(settings or {})) as client:
                 return await getattr(client, method)(*args, **options)
 
-        return asyncio.run(ask())
+        return asyncio.run(call())
 
 
-Reader = SyncReader | AsyncReader
+ClientAdapter = SyncAdapter | AsyncAdapter
 
 
-@pytest.fixture(params=[SyncReader, AsyncReader], ids=["Client", "AsyncClient"])
-def reader(request: pytest.FixtureRequest) -> Reader:
-    reader: Reader = request.param()
-    return reader
+@pytest.fixture(params=[SyncAdapter, AsyncAdapter], ids=["Client", "AsyncClient"])
+def adapter(request: pytest.FixtureRequest) -> ClientAdapter:
+    adapter: ClientAdapter = request.param()
+    return adapter

@@ -1,4 +1,4 @@
-"""A service that plays what a test tells it to, behind a real gRPC server; and the messages it is made of."""
+"""A fake LipReading service that runs scripted responses, and builders of its messages."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def error_trailer(
 
 
 def abort(context: grpc.ServicerContext, code: grpc.StatusCode, text: str, *, reason: str) -> None:
-    """End a call with an error, as the server does."""
+    """Abort a call with the status and error details that the server sends."""
     context.set_trailing_metadata([error_trailer(code, text, reason=reason)])
     context.abort(code, text)
 
@@ -69,7 +69,7 @@ def segment(
     is_final: bool = True,
     segment_id: str = "1",
 ) -> Response:
-    """A segment whose words share its time equally."""
+    """Build a segment with words of equal duration."""
     texts = text.split()
     step_s = (end_s - start_s) / max(1, len(texts))
     words = [
@@ -137,7 +137,7 @@ def model_message(name: str = "grid") -> model_pb2.Model:
 
 @dataclass
 class FakeLipReading(lip_reading_pb2_grpc.LipReadingServicer):
-    """Plays ``script`` for streams and ``clip`` for clips, and keeps what it was sent."""
+    """Runs ``script`` for streams and ``clip`` for clips, and records the requests."""
 
     script: Script = field(init=False)
     clip: Callable[[lip_reading_pb2.RecognizeRequest, grpc.ServicerContext], Any] = field(init=False)
@@ -157,7 +157,7 @@ class FakeLipReading(lip_reading_pb2_grpc.LipReadingServicer):
         return b"".join(request.media for request in self.requests)
 
     def read_all(self, requests: Iterator[Request], context: grpc.ServicerContext) -> Iterator[Response]:
-        """Take everything, then give one segment."""
+        """Read all requests, then send one segment."""
         yield started()
         self.requests += requests
         yield segment()
@@ -177,18 +177,18 @@ class FakeLipReading(lip_reading_pb2_grpc.LipReadingServicer):
         )
 
     def StreamingRecognize(self, request_iterator: Any, context: Any) -> Iterator[Response]:
-        self._note(context)
+        self._record_call(context)
         first = next(request_iterator)
         assert first.WhichOneof("payload") == "config"
         self.config = first.config
         yield from self.script(request_iterator, context)
 
     def Recognize(self, request: Any, context: Any) -> Any:
-        self._note(context)
+        self._record_call(context)
         return self.clip(request, context)
 
     def ListModels(self, request: Any, context: Any) -> Any:
-        self._note(context)
+        self._record_call(context)
         models = [model_message(), model_message("large")]
         start = int(request.page_token or 0)
         end = start + (self.page_size or len(models))
@@ -216,7 +216,7 @@ class FakeLipReading(lip_reading_pb2_grpc.LipReadingServicer):
             capacity=server_pb2.ServerCapacity(max_streams=8, active_streams=1),
         )
 
-    def _note(self, context: Any) -> None:
+    def _record_call(self, context: Any) -> None:
         self.metadata = dict(context.invocation_metadata())
         self.ended.clear()
         if not context.add_callback(self.ended.set):
@@ -266,13 +266,13 @@ def activity(kind: lip_reading_pb2.SpeechActivityEvent.SpeechActivity.ValueType,
 def ending(
     code: grpc.StatusCode, details: str, *trailers: tuple[str, str | bytes], first: bool = True
 ) -> Script:
-    """A script that ends the call with a status, at once or after the first media message."""
+    """Return a script that ends the call with a status, at once or after the first media message."""
 
-    def play(requests: Iterator[Request], context: Any) -> Iterator[Response]:
+    def script(requests: Iterator[Request], context: Any) -> Iterator[Response]:
         yield started()
         if not first:
             next(requests, None)
         context.set_trailing_metadata(trailers)
         context.abort(code, details)
 
-    return play
+    return script

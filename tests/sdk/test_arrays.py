@@ -1,4 +1,4 @@
-"""Arrays as sources: mouth crops and audio as they are, frames as a video file."""
+"""Arrays as sources: mouth crops and audio are sent unchanged, frames as an encoded video file."""
 
 from __future__ import annotations
 
@@ -12,102 +12,114 @@ import pytest
 
 import gorggle
 from gorggle.v1 import lip_reading_pb2
-from tests.sdk.conftest import AsyncReader, Reader
+from tests.sdk.conftest import AsyncAdapter, ClientAdapter
 from tests.sdk.fake_service import FakeLipReading
 
 RANDOM = np.random.default_rng(7)
 
 
-def smooth(frames: int, height: int, width: int, *colours: int) -> np.ndarray[Any, Any]:
-    """Frames that change slowly from place to place and time to time, as real ones do."""
+def make_smooth_frames(frames: int, height: int, width: int, *colours: int) -> np.ndarray[Any, Any]:
+    """Make frames that vary slowly in space and time, like natural video."""
     t, y, x = np.meshgrid(np.arange(frames), np.arange(height), np.arange(width), indexing="ij")
     grey = 127 + 60 * np.sin(x / 17 + t / 5) + 60 * np.cos(y / 13)
     frames = np.stack([np.roll(grey, 20 * c, axis=2) for c in range(*colours)], -1) if colours else grey
     return frames.clip(0, 255).astype(np.uint8)
 
 
-def test_mouth_crops_and_audio_arrive_in_step(reader: Reader, service: FakeLipReading, target: str) -> None:
+def test_mouth_crops_and_audio_are_interleaved(
+    adapter: ClientAdapter, service: FakeLipReading, target: str
+) -> None:
     crops = RANDOM.integers(0, 256, (60, 96, 96), dtype=np.uint8)
     waveform = RANDOM.integers(-(2**15), 2**15, 2 * 16_000 + 5, dtype=np.int16)
-    reader.transcribe(target, crops, input_format="mouth_crops", frame_rate_hz=30, audio=waveform)
+    adapter.transcribe(target, crops, input_format="mouth_crops", frame_rate_hz=30, audio=waveform)
     pixels = b"".join(request.mouth_crops.pixels for request in service.requests)
     assert pixels == crops.tobytes()
     times_s = [t.ToNanoseconds() / 1e9 for r in service.requests for t in r.mouth_crops.offsets]
     assert times_s == pytest.approx([index / 30 for index in range(60)], abs=1e-6)
     assert b"".join(request.pcm.samples for request in service.requests) == waveform.tobytes()
-    # In audio-visual mode neither may run ahead of the other.
-    seen_s = heard_s = 0.0
+    # In audio-visual mode, audio and video must be sent at the same pace.
+    sent_video_s = sent_audio_s = 0.0
     for request in service.requests:
-        seen_s += len(request.mouth_crops.offsets) / 30
-        heard_s += len(request.pcm.samples) / 32_000
-        assert abs(seen_s - heard_s) < 0.5
+        sent_video_s += len(request.mouth_crops.offsets) / 30
+        sent_audio_s += len(request.pcm.samples) / 32_000
+        assert abs(sent_video_s - sent_audio_s) < 0.5
 
 
-def test_crops_of_29_97_hz_keep_their_times(reader: Reader, service: FakeLipReading, target: str) -> None:
+def test_crop_timestamps_are_exact_at_29_97_hz(
+    adapter: ClientAdapter, service: FakeLipReading, target: str
+) -> None:
     crops = np.zeros((3000, 96, 96), np.uint8)
-    reader.transcribe(
+    adapter.transcribe(
         target, crops, input_format="mouth_crops", frame_rate_hz=30_000 / 1001, chunk_bytes=2**20
     )
     last = service.requests[-1].mouth_crops.offsets[-1]
     assert last.ToMicroseconds() == round(2999 * 1001 / 30_000 * 1e6)
 
 
-def test_audio_alone_can_be_sent(reader: Reader, service: FakeLipReading, target: str) -> None:
+def test_audio_can_be_sent_without_video(
+    adapter: ClientAdapter, service: FakeLipReading, target: str
+) -> None:
     waveform = RANDOM.integers(-100, 100, 40_001, dtype=np.int16)
     for audio in (waveform, waveform.tobytes()):
         service.requests.clear()
-        reader.transcribe(target, None, audio=audio, modality="audio", chunk_bytes=999)
+        adapter.transcribe(target, None, audio=audio, modality="audio", chunk_bytes=999)
         assert b"".join(request.pcm.samples for request in service.requests) == waveform.tobytes()
         assert {len(request.pcm.samples) for request in service.requests[:-1]} == {998}
 
 
-def test_a_clip_of_crops_is_read_in_one_call(reader: Reader, service: FakeLipReading, target: str) -> None:
+def test_mouth_crops_are_recognized_in_one_call(
+    adapter: ClientAdapter, service: FakeLipReading, target: str
+) -> None:
     requests: list[lip_reading_pb2.RecognizeRequest] = []
-    answer = service.clip
-    service.clip = lambda request, context: (requests.append(request), answer(request, context))[1]
+    recognize = service.clip
+    service.clip = lambda request, context: (requests.append(request), recognize(request, context))[1]
     crops = RANDOM.integers(0, 256, (20, 96, 96), dtype=np.uint8)
-    reader.ask(target, "recognize", crops, input_format="mouth_crops", frame_rate_hz=25, audio=b"\1\0" * 8000)
+    adapter.call(
+        target, "recognize", crops, input_format="mouth_crops", frame_rate_hz=25, audio=b"\1\0" * 8000
+    )
     clip = requests[0].preprocessed
     assert b"".join(part.pixels for part in clip.mouth_crops) == crops.tobytes()
     assert clip.pcm.samples == b"\1\0" * 8000
 
 
 @pytest.mark.parametrize("shape", [(30, 120, 160), (30, 121, 161), (12, 120, 160, 3), (12, 97, 99, 3)])
-def test_frames_arrive_as_a_video_file_that_looks_the_same(
-    reader: Reader, service: FakeLipReading, target: str, shape: tuple[int, ...]
+def test_frames_are_sent_as_a_video_file_with_little_loss(
+    adapter: ClientAdapter, service: FakeLipReading, target: str, shape: tuple[int, ...]
 ) -> None:
-    frames = smooth(*shape)
+    frames = make_smooth_frames(*shape)
     waveform = (8000 * np.sin(np.arange(int(16_000 * len(frames) / 12.5)) / 5)).astype(np.int16)
-    reader.transcribe(target, frames, frame_rate_hz=12.5, audio=waveform)
+    adapter.transcribe(target, frames, frame_rate_hz=12.5, audio=waveform)
     with av.open(io.BytesIO(service.media)) as container:
         assert container.format.name == "matroska,webm"
         assert container.streams.video[0].codec_context.name == "h264"
-        images, heard, times_s = [], [], []
+        images, audio, times_s = [], [], []
         for frame in container.decode(video=0, audio=0):
             if isinstance(frame, av.VideoFrame):
                 times_s.append(frame.time)
                 images.append(frame.to_ndarray(format="rgb24" if frames.ndim == 4 else "gray"))
             else:
-                heard.append(frame.to_ndarray()[0])
+                audio.append(frame.to_ndarray()[0])
     assert times_s == pytest.approx([index / 12.5 for index in range(len(frames))], abs=1e-3)
-    found = np.stack(images)[:, : shape[1], : shape[2]].astype(int)
-    assert np.abs(found - frames).mean() < 3
-    assert np.array_equal(np.concatenate(heard), waveform)
+    decoded = np.stack(images)[:, : shape[1], : shape[2]].astype(int)
+    assert np.abs(decoded - frames).mean() < 3
+    assert np.array_equal(np.concatenate(audio), waveform)
 
 
-def test_the_first_bytes_of_long_clips_do_not_wait_for_the_last() -> None:
-    """An array is encoded as it is sent, not before."""
+def test_long_arrays_are_encoded_while_they_are_sent() -> None:
     from fractions import Fraction
 
     from gorggle import arrays
 
-    sizes = [len(chunk) for chunk in arrays.encode_matroska(smooth(300, 64, 64), Fraction(25), None, 16_000)]
+    sizes = [
+        len(chunk)
+        for chunk in arrays.encode_matroska(make_smooth_frames(300, 64, 64), Fraction(25), None, 16_000)
+    ]
     assert sum(sizes[:200]) > 0
     assert max(sizes) < sum(sizes)
 
 
 @pytest.mark.parametrize(
-    ("source", "options", "said"),
+    ("source", "options", "message"),
     [
         (np.zeros((5, 96, 96), np.uint8), {"input_format": "mouth_crops"}, "frame_rate_hz="),
         (
@@ -144,14 +156,16 @@ def test_the_first_bytes_of_long_clips_do_not_wait_for_the_last() -> None:
         (np.zeros((5, 64, 64), np.uint8), {"frame_rate_hz": 25, "audio": b"odd"}, "3 bytes"),
     ],
 )
-def test_arrays_that_are_not_frames_are_refused_before_a_call(
-    reader: Reader, source: Any, options: dict[str, Any], said: str
+def test_invalid_arrays_are_refused_before_a_call(
+    adapter: ClientAdapter, source: Any, options: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(gorggle.InvalidRequestError, match=said):
-        reader.transcribe("127.0.0.1:1", source, **options)
+    with pytest.raises(gorggle.InvalidRequestError, match=message):
+        adapter.transcribe("127.0.0.1:1", source, **options)
 
 
-def test_without_pyav_frames_are_refused_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_without_pyav_installed_are_refused_with_the_install_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(gorggle.ConfigurationError, match=r"pip install 'gorggle\[server\]'"):
-        AsyncReader().transcribe("127.0.0.1:1", np.zeros((5, 64, 64), np.uint8), frame_rate_hz=25)
+        AsyncAdapter().transcribe("127.0.0.1:1", np.zeros((5, 64, 64), np.uint8), frame_rate_hz=25)

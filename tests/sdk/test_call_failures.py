@@ -1,4 +1,4 @@
-"""Failed and cancelled calls, through both clients, and the release of their resources."""
+"""Failed and cancelled calls of both clients, and the release of their resources."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from google.rpc import error_details_pb2, status_pb2
 import gorggle
 from gorggle import AsyncClient, Client
 from tests.sdk import fake_service
-from tests.sdk.conftest import AsyncReader, MakeServer, Reader, SyncReader
+from tests.sdk.conftest import AsyncAdapter, ClientAdapter, MakeServer, SyncAdapter
 from tests.sdk.fake_service import FakeLipReading
 
 CHUNK = b"x" * 65536
@@ -69,22 +69,28 @@ def retry_details(delay_s: float) -> bytes:
         (grpc.StatusCode.UNKNOWN, gorggle.ServerError),
     ],
 )
-def test_each_status_becomes_its_error(
-    reader: Reader, service: FakeLipReading, target: str, code: grpc.StatusCode, expected: type[Exception]
+def test_each_status_maps_to_its_error(
+    adapter: ClientAdapter,
+    service: FakeLipReading,
+    target: str,
+    code: grpc.StatusCode,
+    expected: type[Exception],
 ) -> None:
     service.script = fake_service.ending(code, "what was found, what to do")
     service.clip = lambda _request, context: context.abort(code, "what was found, what to do")
-    with pytest.raises(gorggle.GorggleError, match="what was found, what to do") as of_stream:
-        reader.transcribe(target, b"media")
-    with pytest.raises(gorggle.GorggleError, match="what was found, what to do") as of_clip:
-        reader.ask(target, "recognize", b"media")
-    for caught in (of_stream, of_clip):
+    with pytest.raises(gorggle.GorggleError, match="what was found, what to do") as stream_error:
+        adapter.transcribe(target, b"media")
+    with pytest.raises(gorggle.GorggleError, match="what was found, what to do") as clip_error:
+        adapter.call(target, "recognize", b"media")
+    for caught in (stream_error, clip_error):
         assert type(caught.value) is expected
         assert caught.value.code is code
-    assert of_stream.value.request_id == "call-1"
+    assert stream_error.value.request_id == "call-1"
 
 
-def test_no_face_is_recognized_by_its_reason(reader: Reader, service: FakeLipReading, target: str) -> None:
+def test_no_face_error_is_identified_by_its_reason(
+    adapter: ClientAdapter, service: FakeLipReading, target: str
+) -> None:
     service.script = fake_service.ending(
         grpc.StatusCode.FAILED_PRECONDITION,
         "no face is seen",
@@ -92,11 +98,11 @@ def test_no_face_is_recognized_by_its_reason(reader: Reader, service: FakeLipRea
         first=False,
     )
     with pytest.raises(gorggle.NoFaceError, match="no face is seen"):
-        reader.transcribe(target, b"media")
+        adapter.transcribe(target, b"media")
 
 
 def test_a_reason_that_contradicts_the_status_is_ignored(
-    reader: Reader, service: FakeLipReading, target: str
+    adapter: ClientAdapter, service: FakeLipReading, target: str
 ) -> None:
     service.script = fake_service.ending(
         grpc.StatusCode.INTERNAL,
@@ -104,33 +110,33 @@ def test_a_reason_that_contradicts_the_status_is_ignored(
         fake_service.error_trailer(grpc.StatusCode.INTERNAL, "oh", reason="NO_FACE"),
     )
     with pytest.raises(gorggle.ServerError):
-        reader.transcribe(target, b"media")
+        adapter.transcribe(target, b"media")
 
 
 def test_an_overloaded_server_sends_a_retry_delay(
-    reader: Reader, service: FakeLipReading, target: str
+    adapter: ClientAdapter, service: FakeLipReading, target: str
 ) -> None:
     service.script = fake_service.ending(
         grpc.StatusCode.RESOURCE_EXHAUSTED, "full", ("grpc-status-details-bin", retry_details(2.5))
     )
     with pytest.raises(gorggle.OverloadedError, match="full") as caught:
-        reader.transcribe(target, b"media")
+        adapter.transcribe(target, b"media")
     assert caught.value.retry_after_s == 2.5
 
 
 @pytest.mark.parametrize("details", [None, b"\xff\xff\xff", b"", b"\x1a\x02\x0a\x00"])
 def test_an_overloaded_server_without_a_retry_delay_is_overloaded(
-    reader: Reader, service: FakeLipReading, target: str, details: bytes | None
+    adapter: ClientAdapter, service: FakeLipReading, target: str, details: bytes | None
 ) -> None:
     trailers = [] if details is None else [("grpc-status-details-bin", details)]
     service.script = fake_service.ending(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", *trailers)
     with pytest.raises(gorggle.OverloadedError, match="full") as caught:
-        reader.transcribe(target, b"media")
+        adapter.transcribe(target, b"media")
     assert caught.value.retry_after_s is None
 
 
 def test_the_request_id_of_a_refused_call_is_in_its_error(
-    reader: Reader, service: FakeLipReading, target: str
+    adapter: ClientAdapter, service: FakeLipReading, target: str
 ) -> None:
     def clip(request: Any, context: Any) -> None:
         code = grpc.StatusCode.INTERNAL
@@ -140,17 +146,17 @@ def test_the_request_id_of_a_refused_call_is_in_its_error(
 
     service.clip = clip
     with pytest.raises(gorggle.ServerError) as caught:
-        reader.ask(target, "recognize", b"media")
+        adapter.call(target, "recognize", b"media")
     assert caught.value.request_id == "call-9"
 
 
-def test_a_message_over_the_servers_limit_is_not_overload(reader: Reader, target: str) -> None:
+def test_a_message_above_the_size_limit_is_an_invalid_request(adapter: ClientAdapter, target: str) -> None:
     with pytest.raises(gorggle.InvalidRequestError, match=r"larger than max .*transcribe\(\)"):
-        reader.ask(target, "recognize", bytes(5 * 2**20))
+        adapter.call(target, "recognize", bytes(5 * 2**20))
 
 
 def test_a_stream_without_its_final_message_is_a_server_error(
-    reader: Reader, service: FakeLipReading, target: str
+    adapter: ClientAdapter, service: FakeLipReading, target: str
 ) -> None:
     def script(requests: Any, context: Any) -> Iterator[fake_service.Response]:
         yield fake_service.started()
@@ -158,28 +164,28 @@ def test_a_stream_without_its_final_message_is_a_server_error(
 
     service.script = script
     with pytest.raises(gorggle.ServerError, match="before all media was processed") as caught:
-        reader.transcribe(target, b"media")
+        adapter.transcribe(target, b"media")
     assert caught.value.request_id == "call-1"
 
 
-# -------------------------------------------------------------------------------------------- ends while media is sent
+# ------------------------------------------------------------------------------------ errors while media is sent
 
 
 @pytest.mark.parametrize("source", [endless, endless_async])
 def test_the_servers_status_survives_failed_writes(service: FakeLipReading, target: str, source: Any) -> None:
     """grpc.aio reports "Internal error from Core" instead when a write fails as the call ends."""
     service.script = fake_service.ending(grpc.StatusCode.INVALID_ARGUMENT, "invalid video", first=False)
-    endings: set[tuple[type[Exception], str, str]] = set()
+    errors: set[tuple[type[Exception], str, str]] = set()
 
-    async def read() -> None:
+    async def transcribe() -> None:
         async with AsyncClient(target) as client:
             for _ in range(60):
                 with pytest.raises(gorggle.GorggleError) as caught:
                     await client.transcribe(source()).transcript()
-                endings.add((type(caught.value), str(caught.value), caught.value.request_id))
+                errors.add((type(caught.value), str(caught.value), caught.value.request_id))
 
-    asyncio.run(read())
-    assert endings == {(gorggle.InvalidRequestError, "invalid video", "call-1")}
+    asyncio.run(transcribe())
+    assert errors == {(gorggle.InvalidRequestError, "invalid video", "call-1")}
 
 
 def test_the_servers_status_reaches_the_blocking_client_during_sending(
@@ -192,8 +198,8 @@ def test_the_servers_status_reaches_the_blocking_client_during_sending(
                 client.transcribe(endless()).transcript()
 
 
-def test_no_response_is_lost_if_the_server_finishes_before_all_is_sent(
-    reader: Reader, service: FakeLipReading, target: str
+def test_no_response_is_lost_if_the_server_finishes_before_all_media_is_sent(
+    adapter: ClientAdapter, service: FakeLipReading, target: str
 ) -> None:
     def script(requests: Any, context: Any) -> Iterator[fake_service.Response]:
         yield fake_service.started()
@@ -203,23 +209,23 @@ def test_no_response_is_lost_if_the_server_finishes_before_all_is_sent(
 
     service.script = script
     for _ in range(20):
-        segments = reader.transcribe(target, itertools.repeat(CHUNK, 20))
+        segments = adapter.transcribe(target, itertools.repeat(CHUNK, 20))
         assert [segment.text for segment in segments] == [f"segment {number}" for number in range(20)]
 
 
 def test_a_slow_server_applies_back_pressure_to_the_source(service: FakeLipReading, target: str) -> None:
     """The read-ahead is bounded by HTTP/2's flow control windows."""
-    go_on = threading.Event()
+    unblock = threading.Event()
 
     def script(requests: Any, context: Any) -> Iterator[fake_service.Response]:
         yield fake_service.started()
         yield fake_service.segment("one")
-        go_on.wait(10)
+        unblock.wait(10)
         context.abort(grpc.StatusCode.OUT_OF_RANGE, "too long")
 
     service.script = script
 
-    async def read() -> int:
+    async def transcribe() -> int:
         async with AsyncClient(target) as client, client.transcribe(endless()) as stream:
             await anext(stream)
             await asyncio.to_thread(_wait_for_media, stream)
@@ -228,20 +234,20 @@ def test_a_slow_server_applies_back_pressure_to_the_source(service: FakeLipReadi
     with Client(target) as client, client.transcribe(endless()) as stream:
         next(stream)
         _wait_for_media(stream)
-        sent = [stream.bytes_sent, asyncio.run(read())]
-        go_on.set()
+        sent = [stream.bytes_sent, asyncio.run(transcribe())]
+        unblock.set()
     assert all(0 < bytes_sent < 16 * 2**20 for bytes_sent in sent), sent
 
 
 def _wait_for_media(stream: Any) -> None:
-    """Wait until some media was sent, and half a second more."""
+    """Wait until some media was sent, then until the read-ahead has settled (0.5 s)."""
     deadline = time.monotonic() + 5
     while not stream.bytes_sent and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.5)
 
 
-def test_a_call_has_a_deadline(reader: Reader, service: FakeLipReading, target: str) -> None:
+def test_a_call_has_a_deadline(adapter: ClientAdapter, service: FakeLipReading, target: str) -> None:
     def script(requests: Any, context: Any) -> Iterator[fake_service.Response]:
         yield fake_service.started()
         for _ in requests:
@@ -250,18 +256,18 @@ def test_a_call_has_a_deadline(reader: Reader, service: FakeLipReading, target: 
     service.script = script
     started_at = time.monotonic()
     with pytest.raises(gorggle.DeadlineError) as caught:
-        reader.transcribe(target, endless(), timeout_s=0.3)
+        adapter.transcribe(target, endless(), timeout_s=0.3)
     with pytest.raises(gorggle.DeadlineError):
-        reader.transcribe(target, endless(), settings={"timeout_s": 0.3})
+        adapter.transcribe(target, endless(), settings={"timeout_s": 0.3})
     assert time.monotonic() - started_at < 5
     assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
     assert service.ended.wait(5)
 
 
-# ---------------------------------------------------------------------------------------------------- leaving early
+# ---------------------------------------------------------------------------------------------- early cancellation
 
 
-def forever(requests: Any, context: Any) -> Iterator[fake_service.Response]:
+def stream_until_cancelled(requests: Any, context: Any) -> Iterator[fake_service.Response]:
     yield fake_service.started()
     yield fake_service.segment("first")
     for _ in requests:
@@ -269,7 +275,7 @@ def forever(requests: Any, context: Any) -> Iterator[fake_service.Response]:
 
 
 def test_closing_a_stream_ends_the_call(service: FakeLipReading, target: str) -> None:
-    service.script = forever
+    service.script = stream_until_cancelled
     with Client(target) as client:
         with client.transcribe(endless()) as stream:
             next(stream)
@@ -279,7 +285,7 @@ def test_closing_a_stream_ends_the_call(service: FakeLipReading, target: str) ->
 
 
 def test_closing_an_async_stream_ends_the_call_and_the_source(service: FakeLipReading, target: str) -> None:
-    service.script = forever
+    service.script = stream_until_cancelled
     closed = threading.Event()
 
     async def source() -> AsyncIterator[bytes]:
@@ -289,19 +295,19 @@ def test_closing_an_async_stream_ends_the_call_and_the_source(service: FakeLipRe
         finally:
             closed.set()
 
-    async def read() -> None:
+    async def transcribe() -> None:
         async with AsyncClient(target) as client:
             async with client.transcribe(source()) as stream:
                 await anext(stream)
             assert await asyncio.to_thread(service.ended.wait, 5)
             assert [segment async for segment in stream] == []
 
-    asyncio.run(read())
+    asyncio.run(transcribe())
     assert closed.is_set()
 
 
 def test_dropping_a_stream_ends_the_call(service: FakeLipReading, target: str) -> None:
-    service.script = forever
+    service.script = stream_until_cancelled
     with Client(target) as client:
         for segment in client.transcribe(endless()):
             assert segment.text == "first"
@@ -311,9 +317,9 @@ def test_dropping_a_stream_ends_the_call(service: FakeLipReading, target: str) -
 
 
 def test_dropping_an_async_stream_ends_the_call(service: FakeLipReading, target: str) -> None:
-    service.script = forever
+    service.script = stream_until_cancelled
 
-    async def read() -> None:
+    async def transcribe() -> None:
         async with AsyncClient(target) as client:
             async for segment in client.transcribe(endless_async()):
                 assert segment.text == "first"
@@ -321,11 +327,11 @@ def test_dropping_an_async_stream_ends_the_call(service: FakeLipReading, target:
             gc.collect()
             assert await asyncio.to_thread(service.ended.wait, 5)
 
-    asyncio.run(read())
+    asyncio.run(transcribe())
 
 
-def test_a_stream_may_be_closed_from_another_thread(service: FakeLipReading, target: str) -> None:
-    service.script = forever
+def test_a_stream_can_be_closed_from_another_thread(service: FakeLipReading, target: str) -> None:
+    service.script = stream_until_cancelled
     with Client(target) as client:
         stream = client.transcribe(endless())
         next(stream)
@@ -336,7 +342,7 @@ def test_a_stream_may_be_closed_from_another_thread(service: FakeLipReading, tar
 
 
 def test_closing_the_client_ends_its_calls(service: FakeLipReading, target: str) -> None:
-    service.script = forever
+    service.script = stream_until_cancelled
     client = Client(target)
     stream = client.transcribe(endless())
     next(stream)
@@ -346,11 +352,11 @@ def test_closing_the_client_ends_its_calls(service: FakeLipReading, target: str)
 
 
 def test_closing_the_async_client_ends_its_calls(service: FakeLipReading, target: str) -> None:
-    service.script = forever
-    go_on = threading.Event()
-    service.clip = lambda *_: go_on.wait(10)
+    service.script = stream_until_cancelled
+    unblock = threading.Event()
+    service.clip = lambda *_: unblock.wait(10)
 
-    async def read() -> None:
+    async def transcribe() -> None:
         client = AsyncClient(target)
         stream = client.transcribe(endless_async())
         await anext(stream)
@@ -361,14 +367,14 @@ def test_closing_the_async_client_ends_its_calls(service: FakeLipReading, target
             with pytest.raises(gorggle.CallCancelledError):
                 await task
 
-    asyncio.run(read())
-    go_on.set()
+    asyncio.run(transcribe())
+    unblock.set()
 
 
 def test_cancelling_a_task_cancels_its_call(service: FakeLipReading, target: str) -> None:
-    service.script = forever
+    service.script = stream_until_cancelled
 
-    async def read() -> None:
+    async def transcribe() -> None:
         async with AsyncClient(target) as client:
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.3):
@@ -376,11 +382,11 @@ def test_cancelling_a_task_cancels_its_call(service: FakeLipReading, target: str
             assert await asyncio.to_thread(service.ended.wait, 5)
             assert (await client.server_info()).version == "0.1.0", "the client can still be used"
 
-    asyncio.run(read())
+    asyncio.run(transcribe())
 
 
-def test_a_closed_client_refuses_calls(reader: Reader, target: str) -> None:
-    async def ask_closed() -> None:
+def test_a_closed_client_refuses_calls(adapter: ClientAdapter, target: str) -> None:
+    async def call_closed_client() -> None:
         client = AsyncClient(target)
         await client.server_info()
         await client.close()
@@ -389,8 +395,8 @@ def test_a_closed_client_refuses_calls(reader: Reader, target: str) -> None:
         with pytest.raises(RuntimeError, match="closed"):
             await anext(client.transcribe(b"media"))
 
-    if isinstance(reader, AsyncReader):
-        asyncio.run(ask_closed())
+    if isinstance(adapter, AsyncAdapter):
+        asyncio.run(call_closed_client())
         return
     client = Client(target)
     client.close()
@@ -402,89 +408,89 @@ def test_a_closed_client_refuses_calls(reader: Reader, target: str) -> None:
 
 def test_an_async_client_is_bound_to_one_event_loop(target: str) -> None:
     client = AsyncClient(target)
-    asyncio.run(_ask_and_keep_open(client))
+    asyncio.run(_call_without_closing(client))
     with pytest.raises(RuntimeError, match="another event loop"):
-        asyncio.run(_ask_and_keep_open(client))
+        asyncio.run(_call_without_closing(client))
 
 
-async def _ask_and_keep_open(client: AsyncClient) -> None:
+async def _call_without_closing(client: AsyncClient) -> None:
     await client.server_info()
 
 
-# -------------------------------------------------------------------------------------------------- faulty sources
+# --------------------------------------------------------------------------------------------------- source errors
 
 
 class CameraError(Exception):
-    """An error of the caller's source."""
+    """An error raised by the caller's source or callback."""
 
 
 def test_a_failing_source_raises_its_own_error_and_cancels_the_call(
-    reader: Reader, service: FakeLipReading, target: str
+    adapter: ClientAdapter, service: FakeLipReading, target: str
 ) -> None:
-    service.script = forever
+    service.script = stream_until_cancelled
 
-    def failing() -> Iterator[bytes]:
+    def failing_source() -> Iterator[bytes]:
         yield CHUNK
-        time.sleep(0.2)  # the call is under way
+        time.sleep(0.2)  # the call has started
         raise CameraError("unplugged")
 
     with pytest.raises(CameraError, match="unplugged"):
-        reader.transcribe(target, failing())
+        adapter.transcribe(target, failing_source())
     assert service.ended.wait(5)
 
 
 def test_a_failing_async_source_raises_its_own_error(service: FakeLipReading, target: str) -> None:
-    service.script = forever
+    service.script = stream_until_cancelled
 
-    async def failing() -> AsyncIterator[bytes]:
+    async def failing_source() -> AsyncIterator[bytes]:
         yield CHUNK
         await asyncio.sleep(0.2)
         raise asyncio.InvalidStateError("not gRPC's")
 
     with pytest.raises(asyncio.InvalidStateError, match="not gRPC's"):
-        AsyncReader().transcribe(target, failing())
+        AsyncAdapter().transcribe(target, failing_source())
     assert service.ended.wait(5)
 
 
 def test_a_read_error_within_a_file_is_raised(
-    reader: Reader, service: FakeLipReading, target: str, tmp_path: Path
+    adapter: ClientAdapter, service: FakeLipReading, target: str, tmp_path: Path
 ) -> None:
-    service.script = forever
+    service.script = stream_until_cancelled
     clip = tmp_path / "clip.mp4"
     clip.write_bytes(CHUNK)
 
-    class Unplugged:
+    class FailingFile:
         name = "clip.mp4"
 
         def read(self, size: int) -> bytes:
             raise OSError(5, "Input/output error")
 
     with pytest.raises(OSError, match="Input/output"):
-        reader.transcribe(target, Unplugged())
+        adapter.transcribe(target, FailingFile())
 
 
 def test_an_error_in_the_event_callback_ends_the_call(
-    reader: Reader, service: FakeLipReading, target: str
+    adapter: ClientAdapter, service: FakeLipReading, target: str
 ) -> None:
-    service.script = forever
+    service.script = stream_until_cancelled
 
-    def tell(event: gorggle.Event) -> None:
+    def raise_error(event: gorggle.Event) -> None:
         raise CameraError("in the callback")
 
     with pytest.raises(CameraError, match="in the callback"):
-        reader.transcribe(target, endless(), on_event=tell)
+        adapter.transcribe(target, endless(), on_event=raise_error)
     assert service.ended.wait(5)
 
 
-def test_files_are_closed_however_a_stream_ends(
-    reader: Reader, service: FakeLipReading, target: str, tmp_path: Path
+def test_files_are_closed_after_a_failed_stream(
+    adapter: ClientAdapter, service: FakeLipReading, target: str, tmp_path: Path
 ) -> None:
     clip = tmp_path / "clip.mp4"
     clip.write_bytes(CHUNK * 100)
     for code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INTERNAL):
         service.script = fake_service.ending(code, "refused", first=False)
         with pytest.raises(gorggle.GorggleError):
-            reader.transcribe(target, clip)
+            adapter.transcribe(target, clip)
     deadline = time.monotonic() + 5
     while _open_files(clip) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -506,31 +512,31 @@ def _open_files(path: Path) -> list[Path]:
 
 
 def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port: int = listening.getsockname()[1]
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
         return port
 
 
-def test_a_refused_connection_is_reported_at_once_with_the_address(reader: Reader) -> None:
+def test_a_refused_connection_is_reported_at_once_with_the_address(adapter: ClientAdapter) -> None:
     target = f"127.0.0.1:{free_port()}"
     started_at = time.monotonic()
     with pytest.raises(gorggle.UnavailableError, match=target) as caught:
-        reader.ask(target, "models")
+        adapter.call(target, "models")
     with pytest.raises(gorggle.UnavailableError, match=target):
-        reader.transcribe(target, endless())
+        adapter.transcribe(target, endless())
     assert time.monotonic() - started_at < 5
     assert caught.value.code is grpc.StatusCode.UNAVAILABLE
 
 
-def test_an_unresponsive_host_fails_after_the_connect_timeout(reader: Reader) -> None:
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen(8)
-        target = f"127.0.0.1:{silent.getsockname()[1]}"
+def test_an_unresponsive_host_fails_after_the_connect_timeout(adapter: ClientAdapter) -> None:
+    with socket.socket() as unresponsive:
+        unresponsive.bind(("127.0.0.1", 0))
+        unresponsive.listen(8)
+        target = f"127.0.0.1:{unresponsive.getsockname()[1]}"
         started_at = time.monotonic()
         with pytest.raises(gorggle.UnavailableError, match=target):
-            reader.transcribe(target, endless(), settings={"connect_timeout_s": 0.5})
+            adapter.transcribe(target, endless(), settings={"connect_timeout_s": 0.5})
         assert 0.4 < time.monotonic() - started_at < 5
 
 
@@ -542,34 +548,40 @@ def test_a_stopped_server_is_unavailable(make_server: MakeServer) -> None:
         fake_service.error_trailer(grpc.StatusCode.UNAVAILABLE, "shutting down", reason="NOT_READY"),
     )
     with pytest.raises(gorggle.UnavailableError, match=r"^shutting down$"):
-        SyncReader().transcribe(f"127.0.0.1:{port}", b"media")
+        SyncAdapter().transcribe(f"127.0.0.1:{port}", b"media")
 
 
-def test_waiting_until_the_models_are_loaded(reader: Reader, service: FakeLipReading, target: str) -> None:
+def test_wait_until_ready_waits_until_the_models_are_loaded(
+    adapter: ClientAdapter, service: FakeLipReading, target: str
+) -> None:
     service.not_ready_for = 3
-    assert reader.ask(target, "wait_until_ready", 10).version == "0.1.0"
+    assert adapter.call(target, "wait_until_ready", 10).version == "0.1.0"
     assert service.not_ready_for == 0
 
 
-def test_waiting_for_a_server_that_starts_later(reader: Reader, make_server: MakeServer) -> None:
+def test_wait_until_ready_waits_for_a_server_that_starts_later(
+    adapter: ClientAdapter, make_server: MakeServer
+) -> None:
     port = free_port()
-    starting = threading.Timer(0.5, make_server, kwargs={"port": port})
-    starting.start()
-    assert reader.ask(f"127.0.0.1:{port}", "wait_until_ready", 20).default_model == "grid"
-    starting.join()
+    start_timer = threading.Timer(0.5, make_server, kwargs={"port": port})
+    start_timer.start()
+    assert adapter.call(f"127.0.0.1:{port}", "wait_until_ready", 20).default_model == "grid"
+    start_timer.join()
 
 
-def test_a_wait_timeout_reports_the_last_error(reader: Reader, service: FakeLipReading, target: str) -> None:
+def test_the_wait_timeout_error_contains_the_last_error(
+    adapter: ClientAdapter, service: FakeLipReading, target: str
+) -> None:
     service.not_ready_for = 10_000
     started_at = time.monotonic()
     with pytest.raises(
         gorggle.UnavailableError, match=r"not ready within 0.5 s: the models are still being loaded"
     ):
-        reader.ask(target, "wait_until_ready", 0.5)
+        adapter.call(target, "wait_until_ready", 0.5)
     assert time.monotonic() - started_at < 5
 
 
-def test_another_kind_of_server_is_recognized(reader: Reader) -> None:
+def test_another_kind_of_grpc_server_is_reported(adapter: ClientAdapter) -> None:
     from concurrent import futures
 
     other = grpc.server(futures.ThreadPoolExecutor(2))
@@ -577,6 +589,6 @@ def test_another_kind_of_server_is_recognized(reader: Reader) -> None:
     other.start()
     try:
         with pytest.raises(gorggle.ServerError, match="not a Gorggle server"):
-            reader.ask(f"127.0.0.1:{port}", "server_info")
+            adapter.call(f"127.0.0.1:{port}", "server_info")
     finally:
         other.stop(None).wait()

@@ -1,4 +1,4 @@
-"""``gorggle.to_srt`` and ``to_vtt``: valid captions of any segments, read back by a strict parser of each format."""
+"""``gorggle.to_srt`` and ``to_vtt``: output for arbitrary segments, checked with strict parsers."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from gorggle import Segment, Word, to_srt, to_vtt
 from gorggle.captions import Cue, check_captions
 from gorggle.captions.formats import SRT_LOOK_ALIKES
 from gorggle.captions.text import clean_text
-from tests.sdk.caption_parsers import ReadCue, read_srt, read_webvtt
+from tests.sdk.caption_parsers import ParsedCue, read_srt, read_webvtt
 
-# The time per example depends on the load of the machine.
-unhurried = settings(deadline=None)
+# The duration of an example depends on the load of the machine.
+no_deadline = settings(deadline=None)
 
 texts = st.text(st.characters(codec="utf-8"), max_size=60)
 spoken_texts = st.one_of(
@@ -46,65 +46,69 @@ def segments(draw: st.DrawFn) -> Segment:
     )
 
 
-def letters(text: str) -> str:
+def remove_whitespace(text: str) -> str:
     return "".join(clean_text(text).split())
 
 
-def text_of(segment: Segment) -> str:
-    """What a segment's captions must hold: its words, or its text where it has none."""
-    return "".join(letters(word.text) for word in segment.words) or letters(segment.text)
+def expected_characters(segment: Segment) -> str:
+    """Return the characters of the segment's words, or of its text if it has no words."""
+    return "".join(remove_whitespace(word.text) for word in segment.words) or remove_whitespace(segment.text)
 
 
-def check_rules(cues: list[ReadCue]) -> None:
+def check_rules(cues: list[ParsedCue]) -> None:
     assert check_captions([Cue(cue.start_ms, cue.end_ms, cue.voice, cue.lines) for cue in cues]) == []
     assert all(0 <= cue.start_ms < cue.end_ms for cue in cues)
     assert all(before.end_ms <= after.start_ms for before, after in itertools.pairwise(cues))
 
 
-@unhurried
+@no_deadline
 @given(st.lists(segments(), max_size=5))
 @example([Segment(360_000, 360_001, "a hundred hours")])
 @example([Segment(0, 1, "at once", speaker="face-1"), Segment(0, 1, "at once", speaker="face-2")])
 @example([Segment(1, 1, "no time at all")])
-def test_vtt_is_valid_and_contains_every_letter(given_segments: list[Segment]) -> None:
-    cues = read_webvtt(to_vtt(given_segments))
+def test_vtt_is_valid_and_contains_all_characters(input_segments: list[Segment]) -> None:
+    cues = read_webvtt(to_vtt(input_segments))
     check_rules(cues)
-    expected = [text_of(segment) for segment in given_segments if segment.is_final]
-    assert sorted("".join(expected)) == sorted(letters("".join("".join(cue.lines) for cue in cues)))
+    expected = [expected_characters(segment) for segment in input_segments if segment.is_final]
+    assert sorted("".join(expected)) == sorted(remove_whitespace("".join("".join(cue.lines) for cue in cues)))
 
 
-@unhurried
+@no_deadline
 @given(st.lists(segments(), max_size=5))
 @example([Segment(360_000, 360_001, "a hundred hours")])
 @example([Segment(0, 1, "one", speaker="face-1"), Segment(0, 9, "two", speaker="name " * 20)])
-def test_srt_is_valid(given_segments: list[Segment]) -> None:
-    check_rules(read_srt(to_srt(given_segments)))
+def test_srt_is_valid(input_segments: list[Segment]) -> None:
+    check_rules(read_srt(to_srt(input_segments)))
 
 
-@unhurried
+@no_deadline
 @given(segments())
-def test_srt_contains_every_letter(segment: Segment) -> None:
+def test_srt_contains_all_characters(segment: Segment) -> None:
     cues = read_srt(to_srt([segment]))
-    expected = text_of(segment) if segment.is_final else ""
-    assert letters("".join("".join(cue.lines) for cue in cues)) == expected.translate(SRT_LOOK_ALIKES)
+    expected = expected_characters(segment) if segment.is_final else ""
+    assert remove_whitespace("".join("".join(cue.lines) for cue in cues)) == expected.translate(
+        SRT_LOOK_ALIKES
+    )
 
 
-@unhurried
+@no_deadline
 @given(st.lists(st.text("abcdefg", min_size=1, max_size=12), min_size=1, max_size=60), st.floats(0.5, 2))
-def test_long_segments_are_split_between_words_at_the_words_times(texts: list[str], word_s: float) -> None:
-    said_words = tuple(Word(text, index * word_s, (index + 1) * word_s) for index, text in enumerate(texts))
-    cues = read_webvtt(to_vtt([Segment(0, len(texts) * word_s, " ".join(texts), words=said_words)]))
+def test_long_segments_are_split_between_words_at_word_timestamps(texts: list[str], word_s: float) -> None:
+    segment_words = tuple(
+        Word(text, index * word_s, (index + 1) * word_s) for index, text in enumerate(texts)
+    )
+    cues = read_webvtt(to_vtt([Segment(0, len(texts) * word_s, " ".join(texts), words=segment_words)]))
     index = 0
     for cue in cues:
         shown = " ".join(cue.lines).split()
         assert shown == texts[index : index + len(shown)]
-        # A caption of one short word may delay the next one until its minimum duration is over.
-        assert 0 <= cue.start_ms - round(said_words[index].start_s * 1000) <= 834 + 80
+        # The minimum duration of a caption of one short word can delay the next caption.
+        assert 0 <= cue.start_ms - round(segment_words[index].start_s * 1000) <= 834 + 80
         index += len(shown)
     assert index == len(texts)
 
 
-def test_times_and_words_are_kept() -> None:
+def test_timestamps_and_words_are_kept() -> None:
     segment = Segment(
         0.52, 2.1, "bin blue", words=(Word("bin", 0.52, 0.9), Word("blue", 1.2, 2.1)), speaker="face-1"
     )
@@ -129,7 +133,7 @@ def test_vtt_names_each_speaker_and_escapes_markup() -> None:
     assert text.splitlines()[4] == "<v R&amp;D &lt;x&gt;>a &lt; b --&gt; c &amp; d"
 
 
-def test_a_segment_without_words_is_spread_over_its_time() -> None:
+def test_text_without_word_timestamps_is_spread_over_the_segment() -> None:
     text = "a piece of text that is far too long for one line and even for two lines of a caption together"
     cues = read_srt(to_srt([Segment(10, 16, text)]))
     assert len(cues) == 2
@@ -149,8 +153,8 @@ def test_overlapping_speakers_are_shown_one_after_the_other() -> None:
 
 
 @pytest.mark.parametrize(
-    "nothing", [[], [Segment(0, 1, "  \n ")], [Segment(0, 1, "interim", is_final=False)]]
+    "segments_without_speech", [[], [Segment(0, 1, "  \n ")], [Segment(0, 1, "interim", is_final=False)]]
 )
-def test_no_speech_gives_empty_captions(nothing: list[Segment]) -> None:
-    assert to_srt(nothing) == ""
-    assert to_vtt(nothing) == "WEBVTT\n"
+def test_no_speech_produces_empty_captions(segments_without_speech: list[Segment]) -> None:
+    assert to_srt(segments_without_speech) == ""
+    assert to_vtt(segments_without_speech) == "WEBVTT\n"

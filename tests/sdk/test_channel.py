@@ -1,4 +1,4 @@
-"""Addresses, certificates and tokens; with real TLS."""
+"""Server addresses, TLS certificates and tokens, tested with real TLS connections."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from cryptography.x509.oid import NameOID
 
 import gorggle
 from gorggle._transport.channel import ConnectionOptions, build_channel_config, is_loopback
-from tests.sdk.conftest import MakeServer, Reader
+from tests.sdk.conftest import ClientAdapter, MakeServer
 
 
-class Authority:
+class CertificateAuthority:
     """A private certificate authority."""
 
     def __init__(self) -> None:
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Gorggle test authority")])
-        self.certificate = self._signed(self.name, self.key, x509.BasicConstraints(ca=True, path_length=0))
+        self.certificate = self._sign(self.name, self.key, x509.BasicConstraints(ca=True, path_length=0))
 
     @property
     def pem(self) -> bytes:
@@ -35,13 +35,13 @@ class Authority:
         """Return a certificate for the names and its key, both PEM."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
-        certificate = self._signed(subject, key, x509.BasicConstraints(ca=False, path_length=None), names)
-        private = key.private_bytes(
+        certificate = self._sign(subject, key, x509.BasicConstraints(ca=False, path_length=None), names)
+        key_pem = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        return certificate.public_bytes(serialization.Encoding.PEM), private
+        return certificate.public_bytes(serialization.Encoding.PEM), key_pem
 
-    def _signed(
+    def _sign(
         self, subject: x509.Name, key: Any, constraints: x509.BasicConstraints, names: tuple[str, ...] = ()
     ) -> x509.Certificate:
         now = dt.datetime.now(dt.UTC)
@@ -57,12 +57,12 @@ class Authority:
         )
         if names:
             builder = builder.add_extension(
-                x509.SubjectAlternativeName([_alternative(n) for n in names]), critical=False
+                x509.SubjectAlternativeName([_to_general_name(n) for n in names]), critical=False
             )
         return builder.sign(self.key, hashes.SHA256())
 
 
-def _alternative(name: str) -> x509.GeneralName:
+def _to_general_name(name: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
@@ -70,76 +70,80 @@ def _alternative(name: str) -> x509.GeneralName:
 
 
 @pytest.fixture(scope="module")
-def authority() -> Authority:
-    return Authority()
+def authority() -> CertificateAuthority:
+    return CertificateAuthority()
 
 
-def server_credentials(authority: Authority, *names: str, mutual: bool = False) -> grpc.ServerCredentials:
+def server_credentials(
+    authority: CertificateAuthority, *names: str, mutual: bool = False
+) -> grpc.ServerCredentials:
     certificate, key = authority.issue(*names)
     return grpc.ssl_server_credentials(
         [(key, certificate)], authority.pem if mutual else None, require_client_auth=mutual
     )
 
 
-def test_tls_with_a_private_certificate_authority(
-    reader: Reader, make_server: MakeServer, authority: Authority, tmp_path: Path
+def test_a_private_certificate_authority_can_be_used(
+    adapter: ClientAdapter, make_server: MakeServer, authority: CertificateAuthority, tmp_path: Path
 ) -> None:
     service, port = make_server(server_credentials(authority, "127.0.0.1"))
     root = tmp_path / "root.pem"
     root.write_bytes(authority.pem)
     for certificate in (root, str(root), authority.pem):
         settings = {"root_certificates": certificate, "token": "secret"}
-        assert len(reader.transcribe(f"127.0.0.1:{port}", b"media", settings=settings)) == 1
+        assert len(adapter.transcribe(f"127.0.0.1:{port}", b"media", settings=settings)) == 1
         assert service.metadata["authorization"] == "Bearer secret"
 
 
-def test_a_server_of_another_authority_is_not_trusted(
-    reader: Reader, make_server: MakeServer, authority: Authority
+def test_a_certificate_of_another_authority_is_not_trusted(
+    adapter: ClientAdapter, make_server: MakeServer, authority: CertificateAuthority
 ) -> None:
     _, port = make_server(server_credentials(authority, "127.0.0.1"))
-    for settings in ({"root_certificates": Authority().pem}, {"tls": True}):
+    for settings in ({"root_certificates": CertificateAuthority().pem}, {"tls": True}):
         with pytest.raises(gorggle.UnavailableError, match=f"127.0.0.1:{port}"):
-            reader.ask(f"127.0.0.1:{port}", "models", settings=settings)
+            adapter.call(f"127.0.0.1:{port}", "models", settings=settings)
 
 
-def test_a_certificate_for_another_name_needs_that_name(
-    reader: Reader, make_server: MakeServer, authority: Authority
+def test_a_certificate_for_another_name_requires_server_name(
+    adapter: ClientAdapter, make_server: MakeServer, authority: CertificateAuthority
 ) -> None:
     _, port = make_server(server_credentials(authority, "gorggle.internal"))
     with pytest.raises(gorggle.UnavailableError):
-        reader.ask(f"127.0.0.1:{port}", "models", settings={"root_certificates": authority.pem})
+        adapter.call(f"127.0.0.1:{port}", "models", settings={"root_certificates": authority.pem})
     settings = {"root_certificates": authority.pem, "server_name": "gorggle.internal"}
-    assert reader.ask(f"127.0.0.1:{port}", "models", settings=settings)
+    assert adapter.call(f"127.0.0.1:{port}", "models", settings=settings)
 
 
-def test_mutual_tls_takes_a_client_certificate(
-    reader: Reader, make_server: MakeServer, authority: Authority
+def test_mutual_tls_requires_a_client_certificate(
+    adapter: ClientAdapter, make_server: MakeServer, authority: CertificateAuthority
 ) -> None:
     _, port = make_server(server_credentials(authority, "127.0.0.1", mutual=True))
     certificate, key = authority.issue("client")
     with pytest.raises(gorggle.UnavailableError):
-        reader.ask(f"127.0.0.1:{port}", "models", settings={"root_certificates": authority.pem})
+        adapter.call(f"127.0.0.1:{port}", "models", settings={"root_certificates": authority.pem})
     settings = {"root_certificates": authority.pem, "client_certificate": certificate, "client_key": key}
-    assert reader.ask(f"127.0.0.1:{port}", "models", settings=settings)
+    assert adapter.call(f"127.0.0.1:{port}", "models", settings=settings)
 
 
-def test_ready_made_credentials_are_used(
-    reader: Reader, make_server: MakeServer, authority: Authority
+def test_grpc_channel_credentials_can_be_passed(
+    adapter: ClientAdapter, make_server: MakeServer, authority: CertificateAuthority
 ) -> None:
     _, port = make_server(server_credentials(authority, "127.0.0.1"))
     settings = {"credentials": grpc.ssl_channel_credentials(authority.pem)}
-    assert reader.ask(f"127.0.0.1:{port}", "models", settings=settings)
+    assert adapter.call(f"127.0.0.1:{port}", "models", settings=settings)
 
 
-def test_a_token_is_sent_with_every_call_over_loopback(reader: Reader, make_server: MakeServer) -> None:
+def test_a_token_is_sent_with_every_call_over_loopback(
+    adapter: ClientAdapter, make_server: MakeServer
+) -> None:
     service, port = make_server()
-    reader.ask(f"127.0.0.1:{port}", "recognize", b"media", settings={"token": "secret"})
+    adapter.call(f"127.0.0.1:{port}", "recognize", b"media", settings={"token": "secret"})
     assert service.metadata["authorization"] == "Bearer secret"
     assert service.metadata["user-agent"].startswith("gorggle-python/")
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"target": "localhost"}, "HOST:PORT"),
         ({"target": ""}, "HOST:PORT"),
@@ -163,19 +167,23 @@ def test_a_token_is_sent_with_every_call_over_loopback(reader: Reader, make_serv
         ({"timeout_s": float("nan")}, "timeout_s is nan"),
     ],
 )
-def test_invalid_settings_are_refused_at_once(
-    reader: Reader, settings: dict[str, Any], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_invalid_settings_are_refused_by_the_constructor(
+    adapter: ClientAdapter,
+    settings: dict[str, Any],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(gorggle.ConfigurationError, match=said):
-        reader.client_class(**settings)
+    with pytest.raises(gorggle.ConfigurationError, match=message):
+        adapter.client_class(**settings)
 
 
 def test_reprs_do_not_contain_secrets() -> None:
     options = ConnectionOptions(token="very-secret", client_key=b"very-secret")
     client = gorggle.AsyncClient(token="very-secret")
-    made = build_channel_config("127.0.0.1:1", ConnectionOptions(token="very-secret"))
-    assert "very-secret" not in repr(options) + repr(client) + repr(made)
+    config = build_channel_config("127.0.0.1:1", ConnectionOptions(token="very-secret"))
+    assert "very-secret" not in repr(options) + repr(client) + repr(config)
 
 
 @pytest.mark.parametrize(

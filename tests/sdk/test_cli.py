@@ -1,4 +1,4 @@
-"""The command line as a subprocess, with its streams and exit code."""
+"""Command line in a subprocess: output, error messages and exit codes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.sdk import fake_service
 from tests.sdk.conftest import MakeServer
 from tests.sdk.fake_service import FakeLipReading
 
-# Processes started by a background shell inherit an ignored SIGINT.
+# Processes started from a background shell ignore SIGINT: restore Python's handler.
 WITH_SIGINT = """\
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -34,7 +34,7 @@ LINE = "[00:00.52 - 00:02.10] Person 1: bin blue at f two now\n"
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory, with some files in it."""
+    """Create some media files in a new working directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GORGGLE_TOKEN", raising=False)
     for name in ("a.mp4", "b.webm", "bad.mp4"):
@@ -42,7 +42,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def gorggle(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+def run_gorggle(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "gorggle", *arguments],
         capture_output=True,
@@ -54,11 +54,11 @@ def gorggle(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]
 
 
 def transcribe(target: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    return gorggle("transcribe", *arguments, "--server", target, **options)
+    return run_gorggle("transcribe", *arguments, "--server", target, **options)
 
 
-def script_file_names(service: FakeLipReading) -> None:
-    """Have the server return the name that each file contains, and refuse bad.mp4."""
+def return_file_names(service: FakeLipReading) -> None:
+    """Make the server return the name that each file contains, and refuse bad.mp4."""
 
     def script(requests: Any, context: Any) -> Iterator[fake_service.Response]:
         yield fake_service.started()
@@ -76,15 +76,15 @@ def script_file_names(service: FakeLipReading) -> None:
 # ----------------------------------------------------------------------------------------------------------- formats
 
 
-def test_text_goes_to_standard_output(folder: Path, target: str) -> None:
-    done = transcribe(target, "a.mp4")
-    assert (done.returncode, done.stdout, done.stderr) == (0, LINE, "")
+def test_text_is_written_to_standard_output(folder: Path, target: str) -> None:
+    completed = transcribe(target, "a.mp4")
+    assert (completed.returncode, completed.stdout, completed.stderr) == (0, LINE, "")
 
 
 def test_json_has_the_documented_fields(folder: Path, target: str) -> None:
-    done = transcribe(target, "a.mp4", "--format", "json")
-    assert (done.returncode, done.stderr) == (0, "")
-    document = json.loads(done.stdout)
+    completed = transcribe(target, "a.mp4", "--format", "json")
+    assert (completed.returncode, completed.stderr) == (0, "")
+    document = json.loads(completed.stdout)
     assert list(document) == ["file", "duration", "model", "segments"]
     assert (document["file"], document["duration"], document["model"]) == ("a.mp4", 3.0, "grid")
     [segment] = document["segments"]
@@ -100,9 +100,9 @@ def test_json_has_the_documented_fields(folder: Path, target: str) -> None:
         ("vtt", "WEBVTT\n\n1\n00:00:00.520 --> 00:00:02.100\n<v Person 1>bin blue at f two now\n"),
     ],
 )
-def test_captions_go_to_standard_output(folder: Path, target: str, form: str, expected: str) -> None:
-    done = transcribe(target, "a.mp4", "--format", form)
-    assert (done.returncode, done.stdout, done.stderr) == (0, expected, "")
+def test_captions_are_written_to_standard_output(folder: Path, target: str, form: str, expected: str) -> None:
+    completed = transcribe(target, "a.mp4", "--format", form)
+    assert (completed.returncode, completed.stdout, completed.stderr) == (0, expected, "")
 
 
 def test_options_reach_the_server(folder: Path, service: FakeLipReading, target: str) -> None:
@@ -127,7 +127,7 @@ def test_options_reach_the_server(folder: Path, service: FakeLipReading, target:
     assert service.config.interim_results
 
 
-def test_segments_are_printed_as_they_come(folder: Path, service: FakeLipReading, target: str) -> None:
+def test_segments_are_printed_as_they_arrive(folder: Path, service: FakeLipReading, target: str) -> None:
     def script(requests: Any, context: Any) -> Iterator[fake_service.Response]:
         yield fake_service.started()
         yield fake_service.segment("early")
@@ -143,20 +143,20 @@ def test_segments_are_printed_as_they_come(folder: Path, service: FakeLipReading
         process.stdin.write(b"media")
         process.stdin.flush()
         assert process.stdout.readline() == b"[00:00.52 - 00:02.10] Person 1: early\n", (
-            "printed before the end of input"
+            "the segment must be printed before the end of input"
         )
         process.stdin.close()
         assert process.wait(20) == 0
 
 
 def test_standard_input_is_read(folder: Path, service: FakeLipReading, target: str) -> None:
-    done = transcribe(target, "-", "--format", "json", input="media from a pipe")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout)["file"] == "-"
+    completed = transcribe(target, "-", "--format", "json", input="media from a pipe")
+    assert (completed.returncode, completed.stderr) == (0, "")
+    assert json.loads(completed.stdout)["file"] == "-"
     assert service.media == b"media from a pipe"
 
 
-def test_interim_results_and_warnings_go_to_standard_error(
+def test_interim_results_and_warnings_are_written_to_standard_error(
     folder: Path, service: FakeLipReading, target: str
 ) -> None:
     def script(requests: Any, context: Any) -> Iterator[fake_service.Response]:
@@ -169,9 +169,9 @@ def test_interim_results_and_warnings_go_to_standard_error(
         yield fake_service.finished()
 
     service.script = script
-    done = transcribe(target, "a.mp4", "--interim-results")
-    assert (done.returncode, done.stdout) == (0, LINE)
-    assert done.stderr.splitlines() == [
+    completed = transcribe(target, "a.mp4", "--interim-results")
+    assert (completed.returncode, completed.stdout) == (0, LINE)
+    assert completed.stderr.splitlines() == [
         "gorggle: a.mp4: warning: there is no audio: using the video alone",
         "[00:00.52 - 00:02.10] Person 1: bin …",
     ]
@@ -194,10 +194,10 @@ def test_a_file_without_speech_succeeds(folder: Path, service: FakeLipReading, t
 
 
 def test_several_files_have_headers(folder: Path, service: FakeLipReading, target: str) -> None:
-    script_file_names(service)
-    done = transcribe(target, "a.mp4", "b.webm")
-    assert done.returncode == 0
-    assert done.stdout.splitlines() == [
+    return_file_names(service)
+    completed = transcribe(target, "a.mp4", "b.webm")
+    assert completed.returncode == 0
+    assert completed.stdout.splitlines() == [
         "==> a.mp4 <==",
         "[00:00.52 - 00:02.10] Person 1: text of a.mp4",
         "==> b.webm <==",
@@ -208,23 +208,23 @@ def test_several_files_have_headers(folder: Path, service: FakeLipReading, targe
 def test_several_files_are_one_json_object_per_line(
     folder: Path, service: FakeLipReading, target: str
 ) -> None:
-    script_file_names(service)
-    done = transcribe(target, "a.mp4", "b.webm", "--format", "json")
-    documents = [json.loads(line) for line in done.stdout.splitlines()]
+    return_file_names(service)
+    completed = transcribe(target, "a.mp4", "b.webm", "--format", "json")
+    documents = [json.loads(line) for line in completed.stdout.splitlines()]
     assert [document["file"] for document in documents] == ["a.mp4", "b.webm"]
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_a_file_that_fails_does_not_stop_the_others(
+def test_a_failed_file_does_not_stop_the_others(
     folder: Path, service: FakeLipReading, target: str, form: str
 ) -> None:
-    script_file_names(service)
+    return_file_names(service)
     (folder / "empty.mp4").touch()
     files = ["nowhere.mp4", "bad.mp4", ".", "empty.mp4", "a.mp4"]
-    done = transcribe(target, *files, "--format", form)
-    assert done.returncode == 1
-    assert "text of a.mp4" in done.stdout
-    assert done.stderr.splitlines() == [
+    completed = transcribe(target, *files, "--format", form)
+    assert completed.returncode == 1
+    assert "text of a.mp4" in completed.stdout
+    assert completed.stderr.splitlines() == [
         "gorggle: nowhere.mp4: does not exist",
         "gorggle: bad.mp4: invalid video: send MP4, WebM or Matroska",
         "gorggle: .: is a directory: give the path of a media file",
@@ -236,8 +236,8 @@ def test_a_file_that_fails_does_not_stop_the_others(
 
 
 def test_output_is_written_to_a_file(folder: Path, target: str) -> None:
-    done = transcribe(target, "a.mp4", "--format", "srt", "--output", "captions.srt")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    completed = transcribe(target, "a.mp4", "--format", "srt", "--output", "captions.srt")
+    assert (completed.returncode, completed.stdout, completed.stderr) == (0, "", "")
     assert Path("captions.srt").read_text().startswith("1\n00:00:00,520 --> ")
     assert sorted(path.name for path in folder.iterdir()) == ["a.mp4", "b.webm", "bad.mp4", "captions.srt"]
 
@@ -255,36 +255,41 @@ def test_the_format_follows_the_extension_of_the_output(
 
 @pytest.mark.parametrize("output", ["a.mp4", "../{folder}/a.mp4"])
 def test_an_output_that_would_overwrite_the_input_is_refused(folder: Path, target: str, output: str) -> None:
-    done = transcribe(target, "a.mp4", "--output", output.format(folder=folder.name))
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "would overwrite the input a" in done.stderr or "would overwrite the input .." in done.stderr
+    completed = transcribe(target, "a.mp4", "--output", output.format(folder=folder.name))
+    assert (completed.returncode, completed.stdout) == (2, "")
+    assert (
+        "would overwrite the input a" in completed.stderr
+        or "would overwrite the input .." in completed.stderr
+    )
     assert Path("a.mp4").read_bytes() == b"a.mp4" * 1000
 
 
 def test_several_outputs_are_written_into_a_folder(
     folder: Path, service: FakeLipReading, target: str
 ) -> None:
-    script_file_names(service)
-    done = transcribe(target, "a.mp4", "bad.mp4", "b.webm", "--format", "vtt", "--output", "new/captions")
-    assert (done.returncode, done.stdout) == (1, "")
+    return_file_names(service)
+    completed = transcribe(
+        target, "a.mp4", "bad.mp4", "b.webm", "--format", "vtt", "--output", "new/captions"
+    )
+    assert (completed.returncode, completed.stdout) == (1, "")
     assert sorted(path.name for path in Path("new/captions").iterdir()) == ["a.vtt", "b.vtt"]
     assert "text of b.webm" in Path("new/captions/b.vtt").read_text()
 
 
 def test_an_output_is_not_changed_by_a_failure(folder: Path, service: FakeLipReading, target: str) -> None:
-    script_file_names(service)
+    return_file_names(service)
     Path("kept.txt").write_text("from before")
     assert transcribe(target, "bad.mp4", "--output", "kept.txt").returncode == 1
     assert Path("kept.txt").read_text() == "from before"
 
 
-def test_an_output_may_be_a_device(folder: Path, target: str) -> None:
-    done = transcribe(target, "a.mp4", "--output", "/dev/stderr")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", LINE)
+def test_the_output_can_be_a_device(folder: Path, target: str) -> None:
+    completed = transcribe(target, "a.mp4", "--output", "/dev/stderr")
+    assert (completed.returncode, completed.stdout, completed.stderr) == (0, "", LINE)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["a.mp4", "--format", "docx"], "invalid choice: 'docx'"),
         (["a.mp4", "--modality", "ears"], "invalid choice: 'ears'"),
@@ -299,22 +304,24 @@ def test_an_output_may_be_a_device(folder: Path, target: str) -> None:
         (["a.mp4", "--cert", "c.pem"], "--cert and --key must be used together"),
     ],
 )
-def test_wrong_arguments_exit_with_2(folder: Path, target: str, arguments: Sequence[str], said: str) -> None:
-    done = gorggle("transcribe", *arguments, "--server", target)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
+def test_invalid_arguments_exit_with_code_2(
+    folder: Path, target: str, arguments: Sequence[str], message: str
+) -> None:
+    completed = run_gorggle("transcribe", *arguments, "--server", target)
+    assert (completed.returncode, completed.stdout) == (2, "")
+    assert message in completed.stderr
+    assert "Traceback" not in completed.stderr
 
 
-def test_options_of_a_server_need_a_server(folder: Path) -> None:
-    done = gorggle("transcribe", "a.mp4", "--token-file", "a.mp4")
-    assert (done.returncode, done.stderr) == (
+def test_server_options_require_a_server(folder: Path) -> None:
+    completed = run_gorggle("transcribe", "a.mp4", "--token-file", "a.mp4")
+    assert (completed.returncode, completed.stderr) == (
         2,
         "gorggle transcribe: error: --token-file needs --server\n",
     )
 
 
-# ---------------------------------------------------------------------------------------------------- ends and faults
+# ---------------------------------------------------------------------------------------- interruptions and errors
 
 
 def endless_responses(requests: Any, context: Any) -> Iterator[fake_service.Response]:
@@ -324,7 +331,7 @@ def endless_responses(requests: Any, context: Any) -> Iterator[fake_service.Resp
         time.sleep(0.01)
 
 
-def test_a_closed_output_pipe_ends_the_command_quietly(
+def test_a_closed_output_pipe_ends_the_command_without_a_message(
     folder: Path, service: FakeLipReading, target: str
 ) -> None:
     service.script = endless_responses
@@ -358,32 +365,34 @@ def test_ctrl_c_ends_the_command_without_a_traceback(
 
 
 def test_an_unreachable_server_is_named_in_the_error(folder: Path) -> None:
-    done = gorggle("transcribe", "a.mp4", "--server", "127.0.0.1:1")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert re.fullmatch(r"gorggle: a.mp4: no connection to 127.0.0.1:1: .*\n", done.stderr)
+    completed = run_gorggle("transcribe", "a.mp4", "--server", "127.0.0.1:1")
+    assert (completed.returncode, completed.stdout) == (1, "")
+    assert re.fullmatch(r"gorggle: a.mp4: no connection to 127.0.0.1:1: .*\n", completed.stderr)
 
 
-def test_another_server_is_used_if_one_is_unreachable(
+def test_the_next_server_is_used_if_one_is_unreachable(
     folder: Path, service: FakeLipReading, target: str
 ) -> None:
-    script_file_names(service)
-    done = gorggle("transcribe", "a.mp4", "--server", f"127.0.0.1:1,{target}")
-    assert (done.returncode, done.stderr.count("\n")) == (0, 1), done.stderr
-    assert "text of a.mp4" in done.stdout
-    assert "127.0.0.1:1" in done.stderr
-    assert "resuming from 0.0 s" in done.stderr
+    return_file_names(service)
+    completed = run_gorggle("transcribe", "a.mp4", "--server", f"127.0.0.1:1,{target}")
+    assert (completed.returncode, completed.stderr.count("\n")) == (0, 1), completed.stderr
+    assert "text of a.mp4" in completed.stdout
+    assert "127.0.0.1:1" in completed.stderr
+    assert "resuming from 0.0 s" in completed.stderr
 
 
 def test_an_invalid_address_is_reported_once(folder: Path) -> None:
-    done = gorggle("transcribe", "a.mp4", "b.webm", "--server", "somewhere")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "gorggle: 'somewhere' is not an address: use HOST:PORT, such as 127.0.0.1:50051\n"
+    completed = run_gorggle("transcribe", "a.mp4", "b.webm", "--server", "somewhere")
+    assert (completed.returncode, completed.stdout) == (1, "")
+    assert (
+        completed.stderr == "gorggle: 'somewhere' is not an address: use HOST:PORT, such as 127.0.0.1:50051\n"
+    )
 
 
 # -------------------------------------------------------------------------------------------------------------- token
 
 
-def test_a_token_comes_from_a_file_or_the_environment(
+def test_a_token_is_read_from_a_file_or_the_environment(
     folder: Path, service: FakeLipReading, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("token").write_text("from-a-file\n")
@@ -394,17 +403,17 @@ def test_a_token_comes_from_a_file_or_the_environment(
     assert service.metadata["authorization"] == "Bearer from-the-environment"
 
 
-def test_a_token_is_never_sent_unencrypted_nor_shown(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_is_never_sent_unencrypted_or_printed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GORGGLE_TOKEN", "very-secret")
-    done = gorggle("transcribe", "a.mp4", "--server", "192.0.2.1:50051")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "gorggle: the token would be sent to 192.0.2.1:50051 unencrypted: use TLS\n"
+    completed = run_gorggle("transcribe", "a.mp4", "--server", "192.0.2.1:50051")
+    assert (completed.returncode, completed.stdout) == (1, "")
+    assert completed.stderr == "gorggle: the token would be sent to 192.0.2.1:50051 unencrypted: use TLS\n"
 
 
 def test_a_missing_token_file_is_reported(folder: Path, target: str) -> None:
-    done = transcribe(target, "a.mp4", "--token-file", "nowhere")
-    assert done.returncode == 1
-    assert "cannot read the token file nowhere" in done.stderr
+    completed = transcribe(target, "a.mp4", "--token-file", "nowhere")
+    assert completed.returncode == 1
+    assert "cannot read the token file nowhere" in completed.stderr
 
 
 # ----------------------------------------------------------------------------------------------------------- progress
@@ -426,27 +435,27 @@ def test_progress_is_drawn_on_a_terminal_and_cleared(
 
     service.script = script
     (folder / "a.mp4").write_bytes(bytes(300_000))
-    ours, theirs = pty.openpty()
+    terminal, child_terminal = pty.openpty()
     command = [sys.executable, "-m", "gorggle", "transcribe", "a.mp4", "--server", target]
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, env=environment) as process:
-        os.close(theirs)
-        drawn = b""
-        while chunk := _terminal_output(ours):
-            drawn += chunk
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=child_terminal, env=environment) as process:
+        os.close(child_terminal)
+        output = b""
+        while chunk := _read_terminal(terminal):
+            output += chunk
         assert process.stdout
         assert process.stdout.read() == LINE.encode()
         assert process.wait(20) == 0
-    os.close(ours)
-    assert b"50%  0.3 MB sent" in drawn
-    assert b"00:02 transcribed of 00:04" in drawn
-    assert drawn.endswith(b"\r\x1b[K"), "the line is cleared at the end"
+    os.close(terminal)
+    assert b"50%  0.3 MB sent" in output
+    assert b"00:02 transcribed of 00:04" in output
+    assert output.endswith(b"\r\x1b[K"), "the progress line must be cleared at the end"
 
 
-def _terminal_output(descriptor: int) -> bytes:
+def _read_terminal(descriptor: int) -> bytes:
     try:
         return os.read(descriptor, 4096)
-    except OSError:  # Linux' way to say that the other side was closed
+    except OSError:  # on Linux, EIO: the other side is closed
         return b""
 
 
@@ -454,48 +463,48 @@ def _terminal_output(descriptor: int) -> bytes:
 
 
 def test_models_show_their_licences(target: str) -> None:
-    done = gorggle("models", "--server", target)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "commercial use:  FORBIDDEN" in done.stdout
-    assert "36.5 % on held-out speakers (video, clean; make evaluate)" in done.stdout
-    assert [line for line in done.stdout.splitlines() if line and not line.startswith(" ")] == [
+    completed = run_gorggle("models", "--server", target)
+    assert (completed.returncode, completed.stderr) == (0, "")
+    assert "commercial use:  FORBIDDEN" in completed.stdout
+    assert "36.5 % on held-out speakers (video, clean; make evaluate)" in completed.stdout
+    assert [line for line in completed.stdout.splitlines() if line and not line.startswith(" ")] == [
         "grid",
         "large",
     ]
 
 
 def test_models_are_written_as_json(target: str) -> None:
-    done = gorggle("models", "--server", target, "--json")
-    models = json.loads(done.stdout)
+    completed = run_gorggle("models", "--server", target, "--json")
+    models = json.loads(completed.stdout)
     assert [model["name"] for model in models] == ["grid", "large"]
     assert models[0]["license"]["commercial_use"] == "forbidden"
 
 
 def test_the_version_is_printed() -> None:
-    done = gorggle("--version")
-    assert done.returncode == 0
-    assert re.fullmatch(r"gorggle \d+\.\d+\.\d+\S*\n", done.stdout)
+    completed = run_gorggle("--version")
+    assert completed.returncode == 0
+    assert re.fullmatch(r"gorggle \d+\.\d+\.\d+\S*\n", completed.stdout)
 
 
 @pytest.mark.parametrize("command", [[], ["transcribe"], ["models"], ["model"]])
 def test_every_command_has_help_with_examples(command: list[str]) -> None:
-    done = gorggle(*command, "--help")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "examples:" in done.stdout
-    assert max(map(len, done.stdout.splitlines())) <= 110
+    completed = run_gorggle(*command, "--help")
+    assert (completed.returncode, completed.stderr) == (0, "")
+    assert "examples:" in completed.stdout
+    assert max(map(len, completed.stdout.splitlines())) <= 110
 
 
 @pytest.mark.parametrize("arguments", [[], ["transmogrify"], ["transcribe", "--wrong"]])
-def test_a_missing_or_unknown_command_exits_with_2(arguments: list[str]) -> None:
-    done = gorggle(*arguments)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "usage: gorggle" in done.stderr
+def test_a_missing_or_unknown_command_exits_with_code_2(arguments: list[str]) -> None:
+    completed = run_gorggle(*arguments)
+    assert (completed.returncode, completed.stdout) == (2, "")
+    assert "usage: gorggle" in completed.stderr
 
 
 def test_tls_options_reach_the_connection(folder: Path, make_server: MakeServer) -> None:
-    from tests.sdk.test_channel import Authority, server_credentials
+    from tests.sdk.test_channel import CertificateAuthority, server_credentials
 
-    authority = Authority()
+    authority = CertificateAuthority()
     _, port = make_server(server_credentials(authority, "gorggle.internal", mutual=True))
     certificate, key = authority.issue("client")
     for name, content in (("ca.pem", authority.pem), ("cert.pem", certificate), ("key.pem", key)):
@@ -510,14 +519,14 @@ def test_tls_options_reach_the_connection(folder: Path, make_server: MakeServer)
         "--server-name",
         "gorggle.internal",
     ]
-    done = transcribe(f"127.0.0.1:{port}", "a.mp4", *options)
-    assert (done.returncode, done.stdout, done.stderr) == (0, LINE, "")
+    completed = transcribe(f"127.0.0.1:{port}", "a.mp4", *options)
+    assert (completed.returncode, completed.stdout, completed.stderr) == (0, LINE, "")
 
 
 def test_grpc_logs_errors_only_unless_configured(monkeypatch: pytest.MonkeyPatch) -> None:
     for value, expected in ((None, "ERROR"), ("debug", "debug")):
         with monkeypatch.context() as patch:
-            # Set first, so that monkeypatch restores it.
+            # Set it first, so that monkeypatch restores the variable that main() changes.
             patch.setenv("GRPC_VERBOSITY", value or "")
             if value is None:
                 patch.delenv("GRPC_VERBOSITY")

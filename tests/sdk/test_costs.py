@@ -31,7 +31,7 @@ def test_an_idle_stack_has_no_gpu_cost() -> None:
     )
 
 
-def test_zones_add_endpoint_cost_and_nat_replaces_endpoints() -> None:
+def test_zones_increase_endpoint_cost_and_a_nat_gateway_replaces_endpoints() -> None:
     one, three = (
         cost_model.estimate_idle_month(cost_model.StackConfig(endpoint_zone_count=zones)) for zones in (1, 3)
     )
@@ -52,11 +52,11 @@ def test_an_hour_of_video_is_the_sum_of_its_parts() -> None:
 
 
 def test_server_engines_cost_gpu_time_only() -> None:
-    own = cost_model.estimate_video_hours(
+    server_engines = cost_model.estimate_video_hours(
         1, cost_model.StackConfig(audio_engine="server", face_engine="server")
     )
-    assert own.parts["transcribe"] == own.parts["rekognition"] == 0
-    assert own.parts["gpu"] == pytest.approx(2 * cost_model.estimate_video_hours(1).parts["gpu"])
+    assert server_engines.parts["transcribe"] == server_engines.parts["rekognition"] == 0
+    assert server_engines.parts["gpu"] == pytest.approx(2 * cost_model.estimate_video_hours(1).parts["gpu"])
 
 
 def test_the_fleet_start_is_billed_once() -> None:
@@ -96,9 +96,9 @@ def test_the_command_prints_both_estimates(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_a_price_file_overrides_list_prices(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    mine = tmp_path / "mine.json"
-    mine.write_text(json.dumps({"transcribe_per_min": 1.0, "instances": {"g6.xlarge": 9.0}}))
-    assert main.main(["cost", "--json", "--prices", str(mine)]) == 0
+    price_file = tmp_path / "mine.json"
+    price_file.write_text(json.dumps({"transcribe_per_min": 1.0, "instances": {"g6.xlarge": 9.0}}))
+    assert main.main(["cost", "--json", "--prices", str(price_file)]) == 0
     output = json.loads(capsys.readouterr().out)
     assert output["1 h of video"]["parts"]["transcribe"] == 60
     assert output["1 h of video"]["parts"]["gpu"] == pytest.approx(0.25 * (9 + 100 * 0.08 / 730), abs=1e-4)
@@ -107,7 +107,7 @@ def test_a_price_file_overrides_list_prices(tmp_path: Path, capsys: pytest.Captu
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("{", "not valid JSON"),
         ("3", "the prices contain 3"),
@@ -118,8 +118,8 @@ def test_a_price_file_overrides_list_prices(tmp_path: Path, capsys: pytest.Captu
         ('{"instances": 3}', "instances is 3"),
     ],
 )
-def test_invalid_prices_are_rejected(text: str, said: str) -> None:
-    with pytest.raises(PricesError, match=said):
+def test_invalid_prices_are_rejected(text: str, message: str) -> None:
+    with pytest.raises(PricesError, match=message):
         parse_prices(text)
 
 
@@ -143,9 +143,9 @@ def test_every_price_has_a_source_and_date() -> None:
     ],
 )
 def test_invalid_arguments_are_rejected(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as caught:
         main.main(["cost", *arguments])
-    assert ended.value.code == 2
+    assert caught.value.code == 2
     assert "usage: gorggle cost" in capsys.readouterr().err
 
 

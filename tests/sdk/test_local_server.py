@@ -1,4 +1,4 @@
-"""The temporary local server of the command line, and the commands of the server package."""
+"""The temporary local server of the command line, and the commands forwarded to the server package."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ import pytest
 import gorggle
 from gorggle import local_server
 from gorggle.local_server import LocalServer
-from tests.sdk.test_cli import LINE, WITH_SIGINT
-from tests.sdk.test_cli import gorggle as run_gorggle
+from tests.sdk.test_cli import LINE, WITH_SIGINT, run_gorggle
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,7 +42,7 @@ server = grpc.server(futures.ThreadPoolExecutor(4))
 lip_reading_pb2_grpc.add_LipReadingServicer_to_server(FakeLipReading(), server)
 port = server.add_insecure_port("127.0.0.1:0")
 server.start()
-print("some library's noise")
+print("output of a library")
 print(json.dumps(["listening"]))
 print(json.dumps({"listening": f"127.0.0.1:{port}"}), flush=True)
 print("a log line " * 20000, file=sys.stderr, flush=True)
@@ -56,7 +55,7 @@ server.stop(None)
 
 @pytest.fixture
 def fake_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Install a package that replaces the server in subprocesses; return the file with its process ID."""
+    """Install a fake server package for subprocesses; return the path of the server's PID file."""
     package = tmp_path / "packages" / "gorggle_server"
     (package / "avhubert").mkdir(parents=True)
     (package / "__init__.py").touch()
@@ -80,14 +79,14 @@ def is_running(pid_file: Path) -> bool:
     return True
 
 
-def wait_until_gone(pid_file: Path) -> bool:
+def wait_for_exit(pid_file: Path) -> bool:
     end = time.monotonic() + 10
     while is_running(pid_file) and time.monotonic() < end:
         time.sleep(0.02)
     return not is_running(pid_file)
 
 
-def test_a_local_server_serves_and_exits_afterwards(fake_server: Path) -> None:
+def test_a_local_server_serves_calls_and_exits_with_its_context(fake_server: Path) -> None:
     with LocalServer() as server, gorggle.Client(server.address) as client:
         assert server.address.startswith("127.0.0.1:")
         assert [segment.text for segment in client.transcribe(b"media")] == ["bin blue at f two now"]
@@ -95,37 +94,39 @@ def test_a_local_server_serves_and_exits_afterwards(fake_server: Path) -> None:
     assert not is_running(fake_server)
 
 
-def test_without_server_the_command_starts_one(fake_server: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_starts_a_local_server_without_the_server_option(
+    fake_server: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("GORGGLE_TOKEN", "for another server")
     monkeypatch.setenv("GORGGLE_TLS_KEY", "for another server")
-    done = run_gorggle("transcribe", "a.mp4")
-    assert (done.returncode, done.stdout, done.stderr) == (0, LINE, "")
-    assert wait_until_gone(fake_server)
+    completed = run_gorggle("transcribe", "a.mp4")
+    assert (completed.returncode, completed.stdout, completed.stderr) == (0, LINE, "")
+    assert wait_for_exit(fake_server)
 
 
 def test_several_files_share_one_local_server(fake_server: Path) -> None:
-    done = run_gorggle("transcribe", "nowhere.mp4", "a.mp4", "a.mp4", "--format", "json")
-    assert done.returncode == 1
-    assert len(done.stdout.splitlines()) == 2
-    assert done.stderr == "gorggle: nowhere.mp4: does not exist\n"
+    completed = run_gorggle("transcribe", "nowhere.mp4", "a.mp4", "a.mp4", "--format", "json")
+    assert completed.returncode == 1
+    assert len(completed.stdout.splitlines()) == 2
+    assert completed.stderr == "gorggle: nowhere.mp4: does not exist\n"
 
 
-def test_no_server_is_started_for_files_that_cannot_be_read(fake_server: Path) -> None:
+def test_no_server_is_started_for_unreadable_files(fake_server: Path) -> None:
     assert run_gorggle("transcribe", "nowhere.mp4").returncode == 1
     assert not fake_server.exists()
 
 
 def test_models_can_be_listed_from_a_local_server(fake_server: Path) -> None:
-    done = run_gorggle("models")
-    assert done.returncode == 0
-    assert "Reads the GRID grammar." in done.stdout
+    completed = run_gorggle("models")
+    assert completed.returncode == 0
+    assert "Reads the GRID grammar." in completed.stdout
 
 
 def test_a_startup_failure_is_reported_once(fake_server: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_MODE", "fail")
-    done = run_gorggle("transcribe", "a.mp4", "a.mp4")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == (
+    completed = run_gorggle("transcribe", "a.mp4", "a.mp4")
+    assert (completed.returncode, completed.stdout) == (1, "")
+    assert completed.stderr == (
         "gorggle: the server exited with code 1 before it was ready: "
         "gorggle serve: the model file is damaged\n"
     )
@@ -135,9 +136,9 @@ def test_missing_server_packages_are_reported_as_not_installed(
     fake_server: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKE_MODE", "missing")
-    done = run_gorggle("transcribe", "a.mp4")
-    assert done.returncode == 1
-    assert done.stderr == (
+    completed = run_gorggle("transcribe", "a.mp4")
+    assert completed.returncode == 1
+    assert completed.stderr == (
         "gorggle: the server is not installed: pip install 'gorggle[server]', or use --server\n"
     )
 
@@ -159,14 +160,14 @@ def test_a_hanging_server_is_killed_after_the_timeout(
     assert not is_running(fake_server)
 
 
-def _interrupted(
-    fake_server: Path, arguments: list[str], wait_for: Any, number: signal.Signals
+def _run_until_signalled(
+    fake_server: Path, arguments: list[str], is_ready: Any, number: signal.Signals
 ) -> tuple[int, bytes]:
     command = [sys.executable, "-c", WITH_SIGINT, *arguments]
     pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, **pipes) as process:
         end = time.monotonic() + 20
-        while not wait_for() and time.monotonic() < end:
+        while not is_ready() and time.monotonic() < end:
             time.sleep(0.02)
         time.sleep(0.3)
         process.send_signal(number)
@@ -176,31 +177,31 @@ def _interrupted(
 
 
 def test_ctrl_c_stops_the_local_server(fake_server: Path) -> None:
-    code, said = _interrupted(fake_server, ["transcribe", "-"], fake_server.exists, signal.SIGINT)
-    assert (code, said) == (130, b"")
-    assert wait_until_gone(fake_server)
+    code, stderr = _run_until_signalled(fake_server, ["transcribe", "-"], fake_server.exists, signal.SIGINT)
+    assert (code, stderr) == (130, b"")
+    assert wait_for_exit(fake_server)
 
 
 def test_a_killed_command_leaves_no_server_running(fake_server: Path) -> None:
-    code, _ = _interrupted(fake_server, ["transcribe", "-"], fake_server.exists, signal.SIGKILL)
+    code, _ = _run_until_signalled(fake_server, ["transcribe", "-"], fake_server.exists, signal.SIGKILL)
     assert code == -signal.SIGKILL
-    assert wait_until_gone(fake_server)
+    assert wait_for_exit(fake_server)
 
 
-def test_server_commands_are_run_with_their_arguments(fake_server: Path) -> None:
-    done = run_gorggle("model", "convert", "in.pt", "out.safetensors", "--help")
-    assert done.returncode == 3
-    assert done.stdout == "['gorggle model', 'convert', 'in.pt', 'out.safetensors', '--help']\n"
-    serving = run_gorggle("serve", "--port", "1")
-    assert "AssertionError: ['gorggle serve', '--port', '1']" in serving.stderr
+def test_server_commands_receive_their_arguments(fake_server: Path) -> None:
+    completed = run_gorggle("model", "convert", "in.pt", "out.safetensors", "--help")
+    assert completed.returncode == 3
+    assert completed.stdout == "['gorggle model', 'convert', 'in.pt', 'out.safetensors', '--help']\n"
+    serve = run_gorggle("serve", "--port", "1")
+    assert "AssertionError: ['gorggle serve', '--port', '1']" in serve.stderr
 
 
-def test_commands_of_a_missing_server_report_it(fake_server: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_commands_report_missing_packages(fake_server: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for package in ("gorggle_server", "gorggle_server/avhubert"):
         program = fake_server.parent / "packages" / package / "__main__.py"
         program.write_text("import a_module_that_is_not_there")
     for arguments in (["serve"], ["model", "info", "x"]):
-        done = run_gorggle(*arguments)
-        assert done.returncode == 1
+        completed = run_gorggle(*arguments)
+        assert completed.returncode == 1
         expected = f"gorggle: {local_server.NOT_INSTALLED} (no module named a_module_that_is_not_there)\n"
-        assert done.stderr == expected
+        assert completed.stderr == expected

@@ -26,7 +26,7 @@ from gorggle.cli.output import build_output_paths, write_atomically
         (["-", "a"], "new", ["new/stdin.srt", "new/a.srt"]),
     ],
 )
-def test_each_result_has_its_own_file(
+def test_each_input_file_has_a_unique_output_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: list[str], output: str, expected: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -37,12 +37,12 @@ def test_each_result_has_its_own_file(
 def test_files_are_replaced_atomically(tmp_path: Path) -> None:
     target = tmp_path / "new" / "a.txt"
     write_atomically(target, "first")
-    seen: set[str] = set()
+    contents: set[str] = set()
     stop = threading.Event()
 
     def poll() -> None:
         while not stop.is_set():
-            seen.add(target.read_text()[:5])
+            contents.add(target.read_text()[:5])
 
     poller = threading.Thread(target=poll)
     poller.start()
@@ -50,11 +50,11 @@ def test_files_are_replaced_atomically(tmp_path: Path) -> None:
         write_atomically(target, ("x" if number % 2 else "y") * 100_000)
     stop.set()
     poller.join()
-    assert seen <= {"first", "xxxxx", "yyyyy"}
+    assert contents <= {"first", "xxxxx", "yyyyy"}
     assert [path.name for path in target.parent.iterdir()] == ["a.txt"]
 
 
-def test_a_symbolic_link_keeps_its_target(tmp_path: Path) -> None:
+def test_writing_through_a_symbolic_link_replaces_its_target(tmp_path: Path) -> None:
     (tmp_path / "real.txt").write_text("before")
     (tmp_path / "link.txt").symlink_to("real.txt")
     write_atomically(tmp_path / "link.txt", "after")

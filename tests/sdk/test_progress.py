@@ -16,7 +16,7 @@ class Terminal(io.StringIO):
         return True
 
     def shown(self) -> str:
-        """The current line."""
+        """Return the text after the last clear sequence."""
         return self.getvalue().rsplit("\r\x1b[K", 1)[-1]
 
 
@@ -34,7 +34,7 @@ def media(duration_s: float | None) -> MediaInfo:
     return MediaInfo("mp4", "h264", "aac", 640, 480, 25.0, duration_s, 0)
 
 
-def test_fraction_and_eta_follow_media_time(now: list[float]) -> None:
+def test_fraction_and_eta_are_computed_from_media_time(now: list[float]) -> None:
     terminal = Terminal()
     line = ProgressLine(terminal, "clip.mp4", 1_000_000)
     line.handle_event(media(60))
@@ -43,27 +43,27 @@ def test_fraction_and_eta_follow_media_time(now: list[float]) -> None:
     now[0] += 5
     line.handle_event(Progress(400_000, 30, 15, 1))
     assert (
-        terminal.shown()
+        terminal.current_line()
         == "clip.mp4  [#####---------------]  25%  0.5 MB sent  00:15 transcribed of 01:00  ETA 00:30"
     )
 
 
-def test_without_a_duration_bytes_give_the_fraction(now: list[float]) -> None:
+def test_the_fraction_is_computed_from_bytes_without_a_duration(now: list[float]) -> None:
     terminal = Terminal()
     line = ProgressLine(terminal, "clip.mp4", 1_000_000)
     line.handle_event(media(None))
     now[0] += 1
     line.handle_event(Progress(500_000, 30, 15, 1))
-    assert terminal.shown() == "clip.mp4  [##########----------]  50%  0.0 MB sent  00:15 transcribed"
+    assert terminal.current_line() == "clip.mp4  [##########----------]  50%  0.0 MB sent  00:15 transcribed"
 
 
 def test_a_stream_of_unknown_size_has_no_fraction() -> None:
     terminal = Terminal()
     ProgressLine(terminal, "-").add_bytes(2_500_000)
-    assert terminal.shown() == "-  2.5 MB sent  00:00 transcribed"
+    assert terminal.current_line() == "-  2.5 MB sent  00:00 transcribed"
 
 
-def test_it_is_redrawn_at_most_ten_times_a_second(now: list[float]) -> None:
+def test_the_line_is_redrawn_at_most_ten_times_per_second(now: list[float]) -> None:
     terminal = Terminal()
     line = ProgressLine(terminal, "clip.mp4", 1000)
     for _ in range(100):
@@ -72,38 +72,38 @@ def test_it_is_redrawn_at_most_ten_times_a_second(now: list[float]) -> None:
     assert 9 <= terminal.getvalue().count("\r") <= 11
 
 
-def test_a_message_replaces_the_figures() -> None:
+def test_a_message_replaces_the_statistics() -> None:
     terminal = Terminal()
     line = ProgressLine(terminal, "clip.mp4", 1000)
     line.set_message("bin\nblue")
-    assert terminal.shown() == "clip.mp4  bin blue"
+    assert terminal.current_line() == "clip.mp4  bin blue"
     line.set_message("")
-    assert "MB sent" in terminal.shown()
+    assert "MB sent" in terminal.current_line()
 
 
-def test_it_never_wraps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_line_never_wraps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     terminal = Terminal()
     line = ProgressLine(terminal, "a/very/long/path/to/some/file/somewhere.mp4", 1000)
     line.add_bytes(10)
-    assert len(terminal.shown()) < 40
+    assert len(terminal.current_line()) < 40
     line.set_message("word " * 50)
-    assert len(terminal.shown()) < 40
+    assert len(terminal.current_line()) < 40
 
 
-def test_once_closed_it_stays_cleared(now: list[float]) -> None:
+def test_a_closed_line_stays_cleared(now: list[float]) -> None:
     terminal = Terminal()
     line = ProgressLine(terminal, "clip.mp4", 1000)
     line.add_bytes(10)
     line.clear()
-    assert terminal.shown() == ""
+    assert terminal.current_line() == ""
     now[0] += 1
     line.add_bytes(10)
-    assert terminal.shown() != ""
+    assert terminal.current_line() != ""
     line.close()
     now[0] += 1
     line.add_bytes(10)
-    assert terminal.shown() == ""
+    assert terminal.current_line() == ""
 
 
 def test_nothing_is_drawn_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,14 +24,14 @@ CLIP = EXAMPLES / "demo.mp4"
 BOX = (0.35, 0.3, 0.3, 0.4)
 
 
-def segments(speaker: str = "face-1") -> list[Segment]:
+def load_segments(speaker: str = "face-1") -> list[Segment]:
     truth = json.loads(CLIP.with_suffix(".json").read_text())
-    made = []
+    segments = []
     for sentence in truth["sentences"][:2]:
         words = tuple(Word(each["text"], each["start_s"], each["end_s"], 0.9) for each in sentence["words"])
         times = np.arange(words[0].start_s, words[-1].end_s, 0.2)
         boxes = tuple(FaceBox(float(time_s), *BOX) for time_s in times)
-        made.append(
+        segments.append(
             Segment(
                 words[0].start_s,
                 words[-1].end_s,
@@ -41,10 +41,10 @@ def segments(speaker: str = "face-1") -> list[Segment]:
                 face_boxes=boxes,
             )
         )
-    return made
+    return segments
 
 
-def frames_at(clip: Path, *times_s: float) -> list[Any]:
+def read_frames(clip: Path, *times_s: float) -> list[Any]:
     with av.open(str(clip)) as container:
         frames = [(frame.time, frame) for frame in container.decode(video=0)]
     return [
@@ -53,7 +53,7 @@ def frames_at(clip: Path, *times_s: float) -> list[Any]:
     ]
 
 
-def lengths(clip: Path) -> tuple[int, float]:
+def measure_durations(clip: Path) -> tuple[int, float]:
     with av.open(str(clip)) as container:
         frame_count = sum(1 for _ in container.decode(video=0))
     with av.open(str(clip)) as container:
@@ -62,44 +62,47 @@ def lengths(clip: Path) -> tuple[int, float]:
 
 
 @pytest.fixture(scope="module")
-def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return transcode(CLIP, tmp_path_factory.mktemp("clips") / "short.mp4", max_s=5.0)
+def short_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return transcode(CLIP, tmp_path_factory.mktemp("clips") / "short_clip.mp4", max_s=5.0)
 
 
-def test_captions_and_boxes_are_drawn_during_speech_only(short: Path, tmp_path: Path) -> None:
+def test_captions_and_boxes_are_only_drawn_during_speech(short_clip: Path, tmp_path: Path) -> None:
     target = tmp_path / "out.mp4"
-    write_overlay(short, segments(), target)
+    write_overlay(short_clip, load_segments(), target)
     (silent, spoken), (silent_before, spoken_before) = (
-        frames_at(target, 4.0, 2.0),
-        frames_at(short, 4.0, 2.0),
+        read_frames(target, 4.0, 2.0),
+        read_frames(short_clip, 4.0, 2.0),
     )
     height, width = spoken.shape[:2]
     caption = (slice(int(height * 0.87), int(height * 0.94)), slice(int(width * 0.4), int(width * 0.6)))
-    assert np.abs(silent - silent_before).mean() < 4, "nothing is drawn without speech"
+    assert np.abs(silent - silent_before).mean() < 4, "nothing must be drawn without speech"
     assert np.abs(spoken[caption] - spoken_before[caption]).mean() > 40
     edge = spoken[int(height * 0.5), int(width * BOX[0]) + 1]
-    assert edge[1] > 180, "the box's left side, in the speaker's colour"
+    assert edge[1] > 180, "the left edge of the box must have the colour of the speaker"
     assert edge[1] > edge[0] + 60
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
 
 
-def test_frame_count_and_audio_duration_are_kept(short: Path, tmp_path: Path) -> None:
+def test_frame_count_and_audio_duration_are_kept(short_clip: Path, tmp_path: Path) -> None:
     for name in ("out.mp4", "out.mkv"):
-        write_overlay(short, segments(), tmp_path / name)
-        (frame_count, audio_s), (before, audio_before_s) = lengths(tmp_path / name), lengths(short)
+        write_overlay(short_clip, load_segments(), tmp_path / name)
+        (frame_count, audio_s), (before, audio_before_s) = (
+            measure_durations(tmp_path / name),
+            measure_durations(short_clip),
+        )
         assert frame_count == before
         assert audio_s == pytest.approx(audio_before_s, abs=0.1)
 
 
 def test_a_rotated_video_is_drawn_upright(tmp_path: Path) -> None:
-    turned = transcode(CLIP, tmp_path / "turned.mp4", rotation_degrees=90, max_s=2.4)
-    write_overlay(turned, segments(), tmp_path / "out.mp4")
-    (upright,), (original,) = frames_at(tmp_path / "out.mp4", 0.4), frames_at(CLIP, 0.4)
+    rotated = transcode(CLIP, tmp_path / "rotated.mp4", rotation_degrees=90, max_s=2.4)
+    write_overlay(rotated, load_segments(), tmp_path / "out.mp4")
+    (upright,), (original,) = read_frames(tmp_path / "out.mp4", 0.4), read_frames(CLIP, 0.4)
     assert upright.shape == original.shape
     assert np.abs(upright - original).mean() < 8
 
 
-def test_odd_sizes_videos_without_audio_and_faces_beyond_the_edge_are_drawn(tmp_path: Path) -> None:
+def test_odd_sizes_missing_audio_and_boxes_beyond_the_frame_are_supported(tmp_path: Path) -> None:
     clip = transcode(
         CLIP,
         tmp_path / "odd.webm",
@@ -109,33 +112,35 @@ def test_odd_sizes_videos_without_audio_and_faces_beyond_the_edge_are_drawn(tmp_
         size=(161, 121),
         max_s=1.6,
     )
-    wide = [
+    off_screen_segments = [
         Segment(
             0.0, 1.5, "a" * 90 + " <b>", speaker="ü" * 40, face_boxes=(FaceBox(0.5, -0.2, -0.3, 1.6, 1.8),)
         )
     ]
-    write_overlay(clip, wide, tmp_path / "out.mp4")
-    (frame,) = frames_at(tmp_path / "out.mp4", 0.5)
+    write_overlay(clip, off_screen_segments, tmp_path / "out.mp4")
+    (frame,) = read_frames(tmp_path / "out.mp4", 0.5)
     assert frame.shape == (120, 160, 3)
 
 
 def test_an_overlay_needs_a_video_stream(tmp_path: Path) -> None:
     audio = transcode(CLIP, tmp_path / "audio.mp4", video_codec=None, max_s=1.0)
     with pytest.raises(InvalidSourceError, match="no video stream"):
-        write_overlay(audio, segments(), tmp_path / "out.mp4")
+        write_overlay(audio, load_segments(), tmp_path / "out.mp4")
     assert not (tmp_path / "out.mp4").exists()
-    write_plot(audio, Transcript(str(audio), 1.0, "grid", tuple(segments("voice"))), [], tmp_path / "out.png")
+    write_plot(
+        audio, Transcript(str(audio), 1.0, "grid", tuple(load_segments("voice"))), [], tmp_path / "out.png"
+    )
 
 
-def test_the_plot_shows_mouths_words_and_speech(short: Path, tmp_path: Path) -> None:
-    transcript = Transcript(str(short), 5.0, "grid", tuple(segments()))
+def test_a_plot_has_mouth_images_during_speech(short_clip: Path, tmp_path: Path) -> None:
+    transcript = Transcript(str(short_clip), 5.0, "grid", tuple(load_segments()))
     activities = [Activity("speech_begin", 0.9, "face-1"), Activity("speech_end", 3.5, "face-1")]
-    mouths = extract_mouth_images(short, segments(), 5.0)
+    mouths = extract_mouth_images(short_clip, load_segments(), 5.0)
     assert [speaker for _, speaker in mouths] == ["face-1"] * len(mouths)
     assert all(1.0 <= time_s <= 5.0 for time_s, _ in mouths)
     assert len(mouths) >= 3
     assert all(min(mouth.shape[:2]) > 50 for mouth in mouths.values())
-    write_plot(short, transcript, activities, tmp_path / "out.png")
+    write_plot(short_clip, transcript, activities, tmp_path / "out.png")
     with av.open(str(tmp_path / "out.png")) as frame:
         assert frame.streams.video[0].width > 1000
 
@@ -147,11 +152,11 @@ def test_speech_spans_follow_activity_events() -> None:
         Activity("speech_end", 2.0, "face-1"),
     ]
     assert compute_speech_spans(events, [], 4.0) == [("face-1", 1.0, 2.0), ("face-2", 1.5, 4.0)]
-    assert compute_speech_spans([], segments()[:1], 4.0) == [("face-1", 1.0, 3.496)]
+    assert compute_speech_spans([], load_segments()[:1], 4.0) == [("face-1", 1.0, 3.496)]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["a.mp4", "b.mp4", "--overlay", "out.mp4"], "exactly one file"),
         (["-", "--plot", "out.png"], "not standard input"),
@@ -162,15 +167,15 @@ def test_speech_spans_follow_activity_events() -> None:
     ],
 )
 def test_invalid_render_options_are_refused_before_transcription(
-    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as ending:
+    with pytest.raises(SystemExit) as caught:
         main(["transcribe", *arguments])
-    assert ending.value.code == 2
-    assert says in capsys.readouterr().err
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
 
 
-def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_extra_is_named_in_the_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delitem(__import__("sys").modules, "gorggle.rendering.timeline_plot", raising=False)
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     with pytest.raises(ConfigurationError, match=r"gorggle\[rendering\]"):

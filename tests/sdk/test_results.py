@@ -1,4 +1,4 @@
-"""Transcripts as JSON and as text."""
+"""Transcripts as JSON, text and captions."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from gorggle import Segment, Transcript, Word, to_json, to_text, to_text_line
 from gorggle.results import format_time, sort_segments
 
-# The time per example depends on the load of the machine.
-unhurried = settings(deadline=None)
+# The duration of an example depends on the load of the machine.
+no_deadline = settings(deadline=None)
 
 SEGMENT = Segment(
     0.5204,
@@ -26,7 +26,7 @@ SEGMENT = Segment(
 TRANSCRIPT = Transcript("clip.mp4", 3.00049, "grid", (SEGMENT,))
 
 
-def test_json_has_exactly_these_fields() -> None:
+def test_json_has_exactly_the_documented_fields() -> None:
     assert json.loads(TRANSCRIPT.to_json()) == {
         "file": "clip.mp4",
         "duration": 3.0,
@@ -50,7 +50,7 @@ def test_json_has_exactly_these_fields() -> None:
     assert "\n" not in TRANSCRIPT.to_json(indent=None)
 
 
-def test_a_list_of_segments_can_be_written() -> None:
+def test_segments_can_be_written_without_a_transcript() -> None:
     assert json.loads(to_json([SEGMENT], file="clip.mp4", duration_s=3, model="grid")) == json.loads(
         TRANSCRIPT.to_json()
     )
@@ -77,13 +77,13 @@ def test_interim_segments_are_never_written() -> None:
     assert sort_segments([interim]) == ()
 
 
-def test_results_cannot_be_changed() -> None:
+def test_results_are_immutable_and_hashable() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         SEGMENT.text = "other"  # type: ignore[misc]
     assert len({SEGMENT, dataclasses.replace(SEGMENT)}) == 1
 
 
-@unhurried
+@no_deadline
 @given(st.floats(0, 1e6))
 def test_format_time_never_shows_sixty_seconds(time_s: float) -> None:
     shown = format_time(time_s)

@@ -1,4 +1,4 @@
-"""Streams that go well, through both clients: what is sent, what comes back, which events are reported."""
+"""Successful calls of both clients: requests, results and reported events."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gorggle._transport.channel import ConnectionOptions
 from gorggle.sources import SourceOptions
 from gorggle.v1 import config_pb2, lip_reading_pb2
 from tests.sdk import fake_service
-from tests.sdk.conftest import AsyncReader, Reader, SyncReader
+from tests.sdk.conftest import AsyncAdapter, ClientAdapter, SyncAdapter
 from tests.sdk.fake_service import FakeLipReading
 
 CONTENT = bytes(range(256)) * 700
@@ -35,20 +35,22 @@ def clip(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_segment_comes_back_whole(reader: Reader, service: FakeLipReading, target: str) -> None:
+def test_all_fields_of_a_segment_are_decoded(
+    adapter: ClientAdapter, service: FakeLipReading, target: str
+) -> None:
     def script(requests: Any, context: Any) -> Iterator[fake_service.Response]:
         yield fake_service.started()
-        answer = fake_service.segment("bin blue")
-        answer.segment.alternatives.add(text="bin glue", confidence=0.25)
-        answer.segment.alternatives[0].words.add(text="bin", start_offset=Duration(nanos=520_000_000))
-        answer.segment.face_boxes.add(
+        response = fake_service.segment("bin blue")
+        response.segment.alternatives.add(text="bin glue", confidence=0.25)
+        response.segment.alternatives[0].words.add(text="bin", start_offset=Duration(nanos=520_000_000))
+        response.segment.face_boxes.add(
             offset=Duration(seconds=1), left=0.25, top=0.125, width=0.5, height=0.375
         )
-        yield answer
+        yield response
         yield fake_service.finished()
 
     service.script = script
-    [found] = reader.transcribe(target, CONTENT)
+    [found] = adapter.transcribe(target, CONTENT)
     assert (found.start_s, found.end_s, found.text) == (0.52, 2.1, "bin blue")
     assert (found.confidence, found.stability, found.is_final) == (0.875, 1.0, True)
     assert (found.segment_id, found.revision, found.speaker, found.modality) == ("1", 1, "face-1", "av")
@@ -59,8 +61,8 @@ def test_a_segment_comes_back_whole(reader: Reader, service: FakeLipReading, tar
     assert found.face_boxes == (gorggle.FaceBox(1.0, 0.25, 0.125, 0.5, 0.375),)
 
 
-def test_every_option_arrives(reader: Reader, service: FakeLipReading, target: str) -> None:
-    reader.transcribe(
+def test_every_option_is_sent(adapter: ClientAdapter, service: FakeLipReading, target: str) -> None:
+    adapter.transcribe(
         target,
         CONTENT,
         modality="video",
@@ -106,10 +108,10 @@ def test_every_option_arrives(reader: Reader, service: FakeLipReading, target: s
     )
 
 
-def test_without_options_the_server_decides_but_words_have_times(
-    reader: Reader, service: FakeLipReading, target: str
+def test_defaults_request_word_timestamps_and_heartbeats_only(
+    adapter: ClientAdapter, service: FakeLipReading, target: str
 ) -> None:
-    reader.transcribe(target, CONTENT)
+    adapter.transcribe(target, CONTENT)
     assert service.config == config_pb2.StreamingConfig(
         recognition=config_pb2.RecognitionConfig(
             modality=config_pb2.MODALITY_AUDIO_VISUAL, enable_word_time_offsets=True, start_offset=Duration()
@@ -119,7 +121,7 @@ def test_without_options_the_server_decides_but_words_have_times(
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"modality": "lips"}, "av, video, audio"),
         ({"max_alternatives": 11}, "0 to 10"),
@@ -138,29 +140,29 @@ def test_without_options_the_server_decides_but_words_have_times(
         ({"audio": b"\0\0"}, "arrays"),
     ],
 )
-def test_options_that_no_server_would_accept_are_refused_before_a_call(
-    reader: Reader, options: dict[str, Any], said: str
+def test_invalid_options_are_refused_before_a_call(
+    adapter: ClientAdapter, options: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(gorggle.InvalidRequestError, match=said):
-        reader.transcribe("127.0.0.1:1", CONTENT, **options)
+    with pytest.raises(gorggle.InvalidRequestError, match=message):
+        adapter.transcribe("127.0.0.1:1", CONTENT, **options)
 
 
 # ----------------------------------------------------------------------------------------------------------- sources
 
 
-def chunks_of(content: bytes, size: int) -> Iterator[bytes]:
+def split_chunks(content: bytes, size: int) -> Iterator[bytes]:
     for start in range(0, len(content), size):
         yield content[start : start + size]
 
 
-async def chunks_from(content: bytes, size: int) -> AsyncIterator[bytes]:
-    for chunk in chunks_of(content, size):
+async def split_chunks_async(content: bytes, size: int) -> AsyncIterator[bytes]:
+    for chunk in split_chunks(content, size):
         await asyncio.sleep(0)
         yield chunk
 
 
 class AsyncFile:
-    """As aiofiles makes them."""
+    """An asynchronous file object with the interface of aiofiles."""
 
     def __init__(self, content: bytes) -> None:
         self._file = io.BytesIO(content)
@@ -181,62 +183,60 @@ class AsyncFile:
         lambda: CONTENT,
         lambda: bytearray(CONTENT),
         lambda: memoryview(CONTENT)[::1],
-        lambda: chunks_of(CONTENT, 1000),
+        lambda: split_chunks(CONTENT, 1000),
         lambda: [CONTENT],
         lambda: [b"", CONTENT[:1], bytearray(CONTENT[1:9]), memoryview(CONTENT)[9:], b""],
     ],
 )
-def test_any_source_arrives_byte_for_byte(
-    reader: Reader, service: FakeLipReading, target: str, clip: Path, source: Any
+def test_any_source_is_sent_unchanged(
+    adapter: ClientAdapter, service: FakeLipReading, target: str, clip: Path, source: Any
 ) -> None:
     match source:
         case "path":
-            found = reader.transcribe(target, str(clip))
+            found = adapter.transcribe(target, str(clip))
         case "Path":
-            found = reader.transcribe(target, clip)
+            found = adapter.transcribe(target, clip)
         case "file" | "buffered file":
             with clip.open("rb", buffering=0 if source == "file" else -1) as file:
-                found = reader.transcribe(target, file)
-                assert not file.closed, "a file that was given open is left open"
-        case make:
-            found = reader.transcribe(target, make())
+                found = adapter.transcribe(target, file)
+                assert not file.closed, "a file that the caller opened must stay open"
+        case make_source:
+            found = adapter.transcribe(target, make_source())
     assert [segment.text for segment in found] == ["bin blue at f two now"]
     assert service.media == CONTENT
 
 
-@pytest.mark.parametrize("source", [lambda: chunks_from(CONTENT, 999), lambda: AsyncFile(CONTENT)])
-def test_an_asynchronous_source_arrives_byte_for_byte(
-    service: FakeLipReading, target: str, source: Any
-) -> None:
-    assert len(AsyncReader().transcribe(target, source())) == 1
+@pytest.mark.parametrize("source", [lambda: split_chunks_async(CONTENT, 999), lambda: AsyncFile(CONTENT)])
+def test_an_asynchronous_source_is_sent_unchanged(service: FakeLipReading, target: str, source: Any) -> None:
+    assert len(AsyncAdapter().transcribe(target, source())) == 1
     assert service.media == CONTENT
 
 
-def test_an_asynchronous_source_is_refused_by_the_ordinary_client(target: str) -> None:
+def test_an_asynchronous_source_is_refused_by_the_synchronous_client(target: str) -> None:
     with pytest.raises(gorggle.InvalidSourceError, match="AsyncClient"):
-        SyncReader().transcribe(target, chunks_from(CONTENT, 999))
+        SyncAdapter().transcribe(target, split_chunks_async(CONTENT, 999))
 
 
 @pytest.mark.parametrize("chunk_bytes", [64, 1000, 65536, 2**20])
-def test_media_is_cut_at_chunk_bytes(
-    reader: Reader, service: FakeLipReading, target: str, clip: Path, chunk_bytes: int
+def test_media_is_split_into_chunks_of_chunk_bytes(
+    adapter: ClientAdapter, service: FakeLipReading, target: str, clip: Path, chunk_bytes: int
 ) -> None:
-    reader.transcribe(target, clip, chunk_bytes=chunk_bytes)
+    adapter.transcribe(target, clip, chunk_bytes=chunk_bytes)
     sizes = [len(request.media) for request in service.requests]
     assert sum(sizes) == len(CONTENT)
     assert set(sizes[:-1]) <= {chunk_bytes}
     assert 0 < sizes[-1] <= chunk_bytes
 
 
-def test_a_file_is_read_from_where_it_stands(service: FakeLipReading, target: str, clip: Path) -> None:
+def test_a_file_is_read_from_its_current_position(service: FakeLipReading, target: str, clip: Path) -> None:
     with clip.open("rb") as file:
         file.seek(100)
-        SyncReader().transcribe(target, file)
+        SyncAdapter().transcribe(target, file)
     assert service.media == CONTENT[100:]
 
 
-def test_a_pipe_is_sent_as_it_fills(service: FakeLipReading, target: str) -> None:
-    """A live source has no more for now: what it has must not wait for a full chunk."""
+def test_available_bytes_of_a_pipe_are_sent_without_delay(service: FakeLipReading, target: str) -> None:
+    """A live source must not wait until a chunk is full."""
     arrived = threading.Event()
 
     def script(requests: Any, context: Any) -> Iterator[fake_service.Response]:
@@ -247,30 +247,30 @@ def test_a_pipe_is_sent_as_it_fills(service: FakeLipReading, target: str) -> Non
         yield fake_service.finished()
 
     service.script = script
-    reading, writing = os.pipe()
-    with os.fdopen(reading, "rb") as source, os.fdopen(writing, "wb", buffering=0) as sink:
-        result = threading.Thread(target=lambda: SyncReader().transcribe(target, source))
-        result.start()
+    read_descriptor, write_descriptor = os.pipe()
+    with os.fdopen(read_descriptor, "rb") as source, os.fdopen(write_descriptor, "wb", buffering=0) as sink:
+        client_thread = threading.Thread(target=lambda: SyncAdapter().transcribe(target, source))
+        client_thread.start()
         sink.write(b"first")
         assert arrived.wait(10), "nothing was sent while the pipe was open"
         sink.write(b"second")
         sink.close()
-        result.join(10)
+        client_thread.join(10)
     assert service.media == b"firstsecond"
 
 
-def test_a_named_pipe_is_read(service: FakeLipReading, target: str, tmp_path: Path) -> None:
+def test_a_named_pipe_is_a_valid_source(service: FakeLipReading, target: str, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe.ts"
     os.mkfifo(pipe)
-    writing = threading.Thread(target=lambda: pipe.write_bytes(CONTENT))
-    writing.start()
-    SyncReader().transcribe(target, pipe)
-    writing.join(10)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(CONTENT))
+    writer.start()
+    SyncAdapter().transcribe(target, pipe)
+    writer.join(10)
     assert service.media == CONTENT
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
         ("", "path is empty"),
         ("nowhere.mp4", "nowhere.mp4 does not exist"),
@@ -284,37 +284,39 @@ def test_a_named_pipe_is_read(service: FakeLipReading, target: str, tmp_path: Pa
         ("clip.mp4/x", "not a directory"),
     ],
 )
-def test_a_source_that_cannot_be_read_is_refused_before_a_call(
-    reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Any, said: str
+def test_an_unreadable_source_is_refused_before_a_call(
+    adapter: ClientAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Any, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("folder").mkdir()
     Path("empty.mp4").touch()
     Path("clip.mp4").write_bytes(CONTENT)
-    with pytest.raises(gorggle.InvalidSourceError, match=said) as caught:
-        reader.transcribe("127.0.0.1:1", source)
+    with pytest.raises(gorggle.InvalidSourceError, match=message) as caught:
+        adapter.transcribe("127.0.0.1:1", source)
     assert caught.value.code is None
 
 
 def test_a_file_without_permission_is_refused_before_a_call(
     clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "access", lambda *_: False)  # root may read everything
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root can read every file
     with pytest.raises(gorggle.InvalidSourceError, match="permission denied"):
-        SyncReader().transcribe("127.0.0.1:1", clip)
+        SyncAdapter().transcribe("127.0.0.1:1", clip)
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make_source", "message"),
     [
         (lambda: io.StringIO("text"), "text mode"),
         (lambda: [b"good", "bad"], "chunk 1 is a str"),
         (lambda: [1, 2], "chunk 0 is a int"),
     ],
 )
-def test_a_source_that_gives_no_bytes_says_so(reader: Reader, target: str, make: Any, said: str) -> None:
-    with pytest.raises(gorggle.InvalidSourceError, match=said):
-        reader.transcribe(target, make())
+def test_a_source_of_other_types_than_bytes_is_refused(
+    adapter: ClientAdapter, target: str, make_source: Any, message: str
+) -> None:
+    with pytest.raises(gorggle.InvalidSourceError, match=message):
+        adapter.transcribe(target, make_source())
 
 
 # ------------------------------------------------------------------------------------------------------------ events
@@ -332,7 +334,7 @@ def event_script(requests: Any, context: Any) -> Iterator[fake_service.Response]
     yield fake_service.warning("there is no audio")
     yield fake_service.activity(begin, 0.5)
     yield fake_service.segment("bin", is_final=False)
-    yield fake_service.Response()  # a kind that this client does not know yet
+    yield fake_service.Response()  # an event type unknown to this client
     yield fake_service.segment("bin blue")
     yield fake_service.activity(end, 2.0)
     yield fake_service.progress(2.5, 2.0, 4096)
@@ -352,27 +354,27 @@ EXPECTED_EVENTS = [
 ]
 
 
-def test_all_events_are_reported(reader: Reader, service: FakeLipReading, target: str) -> None:
+def test_all_events_are_reported(adapter: ClientAdapter, service: FakeLipReading, target: str) -> None:
     service.script = event_script
     events: list[gorggle.Event] = []
-    segments = reader.transcribe(target, CONTENT, on_event=events.append)
+    segments = adapter.transcribe(target, CONTENT, on_event=events.append)
     assert events == EXPECTED_EVENTS
     assert [(segment.text, segment.is_final) for segment in segments] == [("bin", False), ("bin blue", True)]
 
 
-def test_events_may_go_to_a_coroutine(service: FakeLipReading, target: str) -> None:
+def test_the_event_callback_can_be_a_coroutine(service: FakeLipReading, target: str) -> None:
     service.script = event_script
     events: list[gorggle.Event] = []
 
-    async def tell(event: gorggle.Event) -> None:
+    async def record_event(event: gorggle.Event) -> None:
         await asyncio.sleep(0)
         events.append(event)
 
-    AsyncReader().transcribe(target, CONTENT, on_event=tell)
+    AsyncAdapter().transcribe(target, CONTENT, on_event=record_event)
     assert events == EXPECTED_EVENTS
 
 
-def test_what_is_known_of_a_stream_stands_in_its_attributes(service: FakeLipReading, target: str) -> None:
+def test_stream_attributes_contain_the_stream_metadata(service: FakeLipReading, target: str) -> None:
     service.script = event_script
     with Client(target) as client:
         stream = client.transcribe(CONTENT)
@@ -385,8 +387,8 @@ def test_what_is_known_of_a_stream_stands_in_its_attributes(service: FakeLipRead
     assert [warning.kind for warning in transcript.warnings] == ["no_audio", "other"]
 
 
-def test_a_transcript_gathers_a_stream(
-    reader: Reader, service: FakeLipReading, target: str, clip: Path
+def test_a_transcript_contains_the_final_segments_in_order_of_time(
+    adapter: ClientAdapter, service: FakeLipReading, target: str, clip: Path
 ) -> None:
     def script(requests: Any, context: Any) -> Iterator[fake_service.Response]:
         yield fake_service.started()
@@ -397,21 +399,21 @@ def test_a_transcript_gathers_a_stream(
 
     service.script = script
 
-    async def gather() -> gorggle.Transcript:
+    async def collect() -> gorggle.Transcript:
         async with AsyncClient(target) as client:
             return await client.transcribe(clip).transcript()
 
     with Client(target) as client:
-        transcripts = [client.transcribe(clip).transcript(), asyncio.run(gather())]
+        transcripts = [client.transcribe(clip).transcript(), asyncio.run(collect())]
     for transcript in transcripts:
         assert (transcript.file, transcript.model, transcript.duration_s) == (str(clip), "grid", 3.0)
         assert [segment.text for segment in transcript.segments] == ["first", "second"]
 
 
-def test_the_first_segment_comes_before_the_last_byte_is_sent(
-    reader: Reader, service: FakeLipReading, target: str
+def test_the_started_event_is_reported_while_media_is_still_sent(
+    adapter: ClientAdapter, service: FakeLipReading, target: str
 ) -> None:
-    seen = threading.Event()
+    started = threading.Event()
 
     def script(requests: Any, context: Any) -> Iterator[fake_service.Response]:
         yield fake_service.started()
@@ -424,25 +426,27 @@ def test_the_first_segment_comes_before_the_last_byte_is_sent(
 
     def chunks() -> Iterator[bytes]:
         yield b"first"
-        assert seen.wait(10), "no segment came while media was still to be sent"
+        assert started.wait(10), "the call did not start before all media was sent"
         yield b"last"
 
-    def tell(event: gorggle.Event) -> None:
+    def on_event(event: gorggle.Event) -> None:
         if isinstance(event, Started):
-            threading.Timer(0.2, seen.set).start()
+            threading.Timer(0.2, started.set).start()
 
     service.script = script
-    assert [segment.text for segment in reader.transcribe(target, chunks(), on_event=tell)] == ["early"]
+    assert [segment.text for segment in adapter.transcribe(target, chunks(), on_event=on_event)] == ["early"]
 
 
 # ------------------------------------------------------------------------------------------------------- other calls
 
 
-def test_a_clip_is_read_in_one_call(reader: Reader, service: FakeLipReading, target: str, clip: Path) -> None:
+def test_a_clip_is_recognized_in_one_call(
+    adapter: ClientAdapter, service: FakeLipReading, target: str, clip: Path
+) -> None:
     requests: list[lip_reading_pb2.RecognizeRequest] = []
-    answer = service.clip
-    service.clip = lambda request, context: (requests.append(request), answer(request, context))[1]
-    transcript = reader.ask(target, "recognize", clip, modality="audio", model="large")
+    recognize = service.clip
+    service.clip = lambda request, context: (requests.append(request), recognize(request, context))[1]
+    transcript = adapter.call(target, "recognize", clip, modality="audio", model="large")
     assert requests[0].content == CONTENT
     assert requests[0].config.modality == config_pb2.MODALITY_AUDIO_ONLY
     assert (transcript.file, transcript.model, transcript.duration_s) == (str(clip), "large", 7.0)
@@ -451,33 +455,33 @@ def test_a_clip_is_read_in_one_call(reader: Reader, service: FakeLipReading, tar
     assert transcript.warnings == (StreamWarning("no_audio", "there is no audio"),)
 
 
-def test_a_clip_may_lie_in_s3(reader: Reader, service: FakeLipReading, target: str) -> None:
+def test_a_clip_in_s3_is_sent_as_a_uri(adapter: ClientAdapter, service: FakeLipReading, target: str) -> None:
     requests: list[lip_reading_pb2.RecognizeRequest] = []
-    answer = service.clip
-    service.clip = lambda request, context: (requests.append(request), answer(request, context))[1]
-    transcript = reader.ask(target, "recognize", "s3://bucket/clip.mp4?versionId=7")
+    recognize = service.clip
+    service.clip = lambda request, context: (requests.append(request), recognize(request, context))[1]
+    transcript = adapter.call(target, "recognize", "s3://bucket/clip.mp4?versionId=7")
     assert requests[0].uri == "s3://bucket/clip.mp4?versionId=7"
     assert transcript.file == "s3://bucket/clip.mp4?versionId=7"
 
 
-def test_an_asynchronous_clip_is_read_in_one_call(service: FakeLipReading, target: str) -> None:
+def test_an_asynchronous_source_is_recognized_in_one_call(service: FakeLipReading, target: str) -> None:
     requests: list[lip_reading_pb2.RecognizeRequest] = []
-    answer = service.clip
-    service.clip = lambda request, context: (requests.append(request), answer(request, context))[1]
-    AsyncReader().ask(target, "recognize", chunks_from(CONTENT, 777))
+    recognize = service.clip
+    service.clip = lambda request, context: (requests.append(request), recognize(request, context))[1]
+    AsyncAdapter().call(target, "recognize", split_chunks_async(CONTENT, 777))
     assert requests[0].content == CONTENT
 
 
-def test_a_clip_without_bytes_is_refused(reader: Reader, target: str) -> None:
+def test_a_clip_without_bytes_is_refused(adapter: ClientAdapter, target: str) -> None:
     with pytest.raises(gorggle.InvalidSourceError, match="no bytes"):
-        reader.ask(target, "recognize", iter([]))
+        adapter.call(target, "recognize", iter([]))
 
 
-def test_models_tell_their_licences(reader: Reader, target: str) -> None:
-    models = reader.ask(target, "models")
+def test_models_have_licences_and_error_rates(adapter: ClientAdapter, target: str) -> None:
+    models = adapter.call(target, "models")
     assert [model.name for model in models] == ["grid", "large"]
-    assert reader.ask(target, "model", "grid") == models[0]
-    assert reader.ask(target, "model") == models[0]
+    assert adapter.call(target, "model", "grid") == models[0]
+    assert adapter.call(target, "model") == models[0]
     assert models[0].license.commercial_use == "forbidden"
     assert models[0].modalities == ("av", "video")
     assert models[0].error_rates == (
@@ -485,20 +489,20 @@ def test_models_tell_their_licences(reader: Reader, target: str) -> None:
     )
 
 
-def test_an_unknown_model_is_not_found(reader: Reader, target: str) -> None:
+def test_an_unknown_model_is_not_found(adapter: ClientAdapter, target: str) -> None:
     with pytest.raises(gorggle.NotFoundError, match="no model whisper"):
-        reader.ask(target, "model", "whisper")
+        adapter.call(target, "model", "whisper")
 
 
-def test_the_server_tells_its_limits(reader: Reader, target: str) -> None:
-    info = reader.ask(target, "server_info")
+def test_server_info_contains_limits_and_capacity(adapter: ClientAdapter, target: str) -> None:
+    info = adapter.call(target, "server_info")
     assert (info.version, info.default_model, info.device, info.uptime_s) == ("0.1.0", "grid", "cpu", 12.5)
     assert info.limits.max_speakers == 4
     assert info.limits.idle_timeout_s == 30.0
     assert info.capacity == gorggle.ServerCapacity(max_streams=8, active_streams=1)
 
 
-def test_a_client_may_be_used_from_several_threads(service: FakeLipReading, target: str) -> None:
+def test_a_client_can_be_used_from_several_threads(service: FakeLipReading, target: str) -> None:
     def script(requests: Any, context: Any) -> Iterator[fake_service.Response]:
         yield fake_service.started()
         yield fake_service.segment(b"".join(request.media for request in requests).decode())
@@ -508,10 +512,10 @@ def test_a_client_may_be_used_from_several_threads(service: FakeLipReading, targ
     found: dict[str, str] = {}
     with Client(target) as client:
 
-        def read(text: str) -> None:
+        def transcribe(text: str) -> None:
             found[text] = next(client.transcribe(text.encode())).text
 
-        threads = [threading.Thread(target=read, args=(f"speaker {number}",)) for number in range(4)]
+        threads = [threading.Thread(target=transcribe, args=(f"speaker {number}",)) for number in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -522,7 +526,9 @@ def test_a_client_may_be_used_from_several_threads(service: FakeLipReading, targ
 def test_every_option_is_an_argument() -> None:
     arguments = inspect.signature(gorggle.Client.transcribe).parameters.keys()
     options = {field.name for kind in (StreamOptions, SourceOptions) for field in dataclasses.fields(kind)}
-    assert options - arguments == {"heartbeat_interval_s"}, "that is an argument of the client"
+    assert options - arguments == {"heartbeat_interval_s"}, (
+        "heartbeat_interval_s is an argument of the client"
+    )
     recognize_arguments = inspect.signature(gorggle.Client.recognize).parameters.keys()
     assert {field.name for field in dataclasses.fields(RecognitionOptions)} <= recognize_arguments
     connection_options = {field.name for field in dataclasses.fields(ConnectionOptions)}

@@ -1,4 +1,4 @@
-"""Rendered clips can be decoded and match their ground truth."""
+"""Rendered clips: encoding, audio synchronization and ground truth."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SENTENCES = ("bin blue", "place red in h")
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def decoded(path: Path) -> tuple[list[np.ndarray], np.ndarray, int]:
+def decode_clip(path: Path) -> tuple[list[np.ndarray], np.ndarray, int]:
     with av.open(str(path)) as container:
         frames = [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]
     with av.open(str(path)) as container:
@@ -42,7 +42,7 @@ def test_a_written_clip_has_all_frames_and_synchronized_audio(tmp_path: Path, su
     path = tmp_path / f"clip{suffix}"
     source = list(scene.frames)
     write_clip(path, source, scene.waveform)
-    frames, audio, rate = decoded(path)
+    frames, audio, rate = decode_clip(path)
     assert len(frames) == len(source) == len(scene.waveform) * 25 // 16_000
     assert np.abs(frames[5].astype(int) - source[5]).mean() < 8
     loud = np.flatnonzero(np.abs(audio) > 0.1 * np.abs(audio).max()) / rate
@@ -50,7 +50,7 @@ def test_a_written_clip_has_all_frames_and_synchronized_audio(tmp_path: Path, su
     assert loud[-1] == pytest.approx(scene.sentences[0].end_s, abs=0.25)
 
 
-def test_an_mp4_has_its_index_in_front(tmp_path: Path) -> None:
+def test_an_mp4_has_its_index_before_the_media_data(tmp_path: Path) -> None:
     scene = single_speaker_scene(demo_speaker(), ["bin"], DEMO_VOICE, pause_s=0.1, size=(160, 120))
     write_clip(tmp_path / "clip.mp4", scene.frames, scene.waveform)
     data = (tmp_path / "clip.mp4").read_bytes()
@@ -72,21 +72,21 @@ def test_sentences_have_pauses_of_the_requested_length() -> None:
     assert np.abs(between.astype(int)).max() < 200
 
 
-def test_only_the_current_speaker_moves_the_lips() -> None:
+def test_only_the_lips_of_the_current_speaker_move() -> None:
     speakers = [demo_speaker(), Speaker.from_seed(2_000_005)]
     turns = [(0, "bob bob"), (1, "pop pop")]
     scene = dialogue_scene(speakers, [DEMO_VOICE, Voice("en-us", "m3", 110)], turns, 0.5, (480, 240))
     frames = np.stack(list(scene.frames)).astype(int)
     assert frames.shape[1:] == (240, 480, 3)
-    moved = np.abs(np.diff(frames, axis=0)).mean(axis=3) > 40
+    motion = np.abs(np.diff(frames, axis=0)).mean(axis=3) > 40
     for sentence in scene.sentences:
-        during = moved[int(sentence.start_s * 25) : int(sentence.end_s * 25)]
+        during = motion[int(sentence.start_s * 25) : int(sentence.end_s * 25)]
         lips = [during[:, 140:200, half : half + 240].sum() for half in (0, 240)]
         assert lips[sentence.speaker] > 3 * lips[1 - sentence.speaker]
     assert [sentence.speaker for sentence in scene.sentences] == [0, 1]
 
 
-def test_videos_side_by_side_end_with_the_shorter() -> None:
+def test_side_by_side_video_ends_with_the_shorter_one() -> None:
     left, right = [np.zeros((4, 6, 3), np.uint8)] * 3, [np.ones((4, 2, 3), np.uint8)] * 2
     composed = list(compose_side_by_side([left, right]))
     assert [frame.shape for frame in composed] == [(4, 8, 3)] * 2
@@ -111,21 +111,23 @@ def test_the_example_clips_match_their_ground_truth(name: str, size: tuple[int, 
     truth = json.loads((EXAMPLES / f"{name}.json").read_text())
     path = EXAMPLES / f"{name}.mp4"
     assert path.stat().st_size < 1_500_000
-    frames, _, _ = decoded(path)
+    frames, _, _ = decode_clip(path)
     assert frames[0].shape == (size[1], size[0], 3)
     assert len(frames) == round(truth["duration_s"] * 25)
-    made = scene()
-    assert [sentence["text"] for sentence in truth["sentences"]] == [s.text for s in made.sentences]
-    # espeak-ng's flutter continues from sentence to sentence: timestamps differ by a millisecond.
+    rendered = scene()
+    assert [sentence["text"] for sentence in truth["sentences"]] == [s.text for s in rendered.sentences]
+    # espeak-ng carries its pitch flutter over from sentence to sentence: timestamps vary by about 1 ms.
     assert [sentence["start_s"] for sentence in truth["sentences"]] == pytest.approx(
-        [s.start_s for s in made.sentences], abs=0.02
+        [s.start_s for s in rendered.sentences], abs=0.02
     )
 
 
-def test_the_command_writes_clip_and_truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_writes_a_clip_and_its_ground_truth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("training.clips.DEMO_SENTENCES", ("bin blue",))
     main(["photo", "--out", str(tmp_path / "new" / "photo.mp4"), "--size", "320x240"])
-    frames, _, _ = decoded(tmp_path / "new" / "photo.mp4")
+    frames, _, _ = decode_clip(tmp_path / "new" / "photo.mp4")
     assert frames[0].shape == (240, 320, 3)
     truth = json.loads((tmp_path / "new" / "photo.json").read_text())
     assert truth["photo"] == "astronaut"

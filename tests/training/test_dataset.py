@@ -1,4 +1,4 @@
-"""Rendered utterances, their shards, and the batches made of them."""
+"""Rendered utterances, the shards that store them, and training batches."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -39,12 +39,12 @@ def tokenizer() -> Vocabulary:
 
 
 def test_rendering_is_deterministic() -> None:
-    first, again = render_utterance(Split.VALIDATION, 3), render_utterance(Split.VALIDATION, 3)
-    assert first.text == again.text
-    # espeak-ng's output varies by some samples with previous sentences.
-    assert abs(first.frames - again.frames) <= 1
-    frames = min(first.frames, again.frames)
-    differences = np.abs(first.crops[:frames].astype(int) - again.crops[:frames])
+    first, repeated = render_utterance(Split.VALIDATION, 3), render_utterance(Split.VALIDATION, 3)
+    assert first.text == repeated.text
+    # espeak-ng's output varies by a few samples, depending on previous sentences.
+    assert abs(first.frames - repeated.frames) <= 1
+    frames = min(first.frames, repeated.frames)
+    differences = np.abs(first.crops[:frames].astype(int) - repeated.crops[:frames])
     assert differences.mean() < 3
 
 
@@ -54,15 +54,15 @@ def test_splits_have_different_speakers_and_sentences() -> None:
     assert not np.array_equal(test.crops[0], validation.crops[0])
 
 
-def test_video_audio_and_motion_have_equal_duration_and_contain_the_words() -> None:
+def test_video_audio_and_motion_have_equal_duration_and_span_all_words() -> None:
     for index in range(5):
         utterance = render_utterance(Split.TRAIN, index)
         assert len(utterance.motion) == utterance.frames
         assert len(utterance.waveform) == utterance.frames * SAMPLES_PER_FRAME
-        times = [time for word in utterance.words for time in (word.start_s, word.end_s)]
-        assert times == sorted(times)
-        assert times[0] >= 0
-        assert times[-1] <= utterance.frames / 25 <= MAX_DURATION_S + 0.04
+        timestamps_s = [time for word in utterance.words for time in (word.start_s, word.end_s)]
+        assert timestamps_s == sorted(timestamps_s)
+        assert timestamps_s[0] >= 0
+        assert timestamps_s[-1] <= utterance.frames / 25 <= MAX_DURATION_S + 0.04
 
 
 def test_audio_is_silent_before_the_first_word() -> None:
@@ -97,7 +97,7 @@ def test_an_incomplete_shard_is_ignored(folder: Path) -> None:
     assert len(UtteranceStore(folder, Split.TRAIN)) == UTTERANCES
 
 
-def test_phrases_and_commands_of_the_test_split_have_separate_stores(tmp_path: Path) -> None:
+def test_each_corpus_has_a_separate_store(tmp_path: Path) -> None:
     for corpus in Corpus:
         write_shard(tmp_path, Split.TEST, 0, count=1, corpus=corpus)
     command, phrase = (UtteranceStore(tmp_path, Split.TEST, corpus)[0] for corpus in Corpus)
@@ -105,12 +105,12 @@ def test_phrases_and_commands_of_the_test_split_have_separate_stores(tmp_path: P
     assert set(phrase.text.split()) <= set(phrases.VOCABULARY)
 
 
-def test_the_same_seed_gives_the_same_batches(store: UtteranceStore, tokenizer: Vocabulary) -> None:
-    first, again = (
+def test_batches_are_reproducible_by_seed(store: UtteranceStore, tokenizer: Vocabulary) -> None:
+    first, repeated = (
         next(iter(BatchStream(store, tokenizer, 200, 5))),
         next(iter(BatchStream(store, tokenizer, 200, 5))),
     )
-    assert all(torch.equal(tensor, vars(again)[name]) for name, tensor in vars(first).items())
+    assert all(torch.equal(tensor, vars(repeated)[name]) for name, tensor in vars(first).items())
     other = next(iter(BatchStream(store, tokenizer, 200, 6)))
     assert other.video.shape != first.video.shape or not torch.equal(other.video, first.video)
 
@@ -134,15 +134,15 @@ def test_the_decoder_input_is_shifted_by_one_token(store: UtteranceStore, tokeni
         assert all(token == PAD for token in previous[length:])
 
 
-def test_the_decoder_input_is_on_the_device_of_the_tokens(
+def test_the_decoder_input_is_on_the_same_device_as_the_tokens(
     store: UtteranceStore, tokenizer: Vocabulary
 ) -> None:
     batch = BatchStream(store, tokenizer, 10_000, 0).make_batch([0])
-    elsewhere = replace(batch, tokens=batch.tokens.to("meta"))
-    assert elsewhere.previous_tokens.device.type == "meta"
+    on_meta_device = replace(batch, tokens=batch.tokens.to("meta"))
+    assert on_meta_device.previous_tokens.device.type == "meta"
 
 
-def test_tokens_have_the_frames_of_their_word(tokenizer: Vocabulary) -> None:
+def test_tokens_are_aligned_with_the_frames_of_their_word(tokenizer: Vocabulary) -> None:
     words = (TimedWord("bin", 0.2, 0.4), TimedWord("xab", 0.4, 0.72))
     tokens, spans = align_tokens(words, tokenizer, frames=25)
     assert tokenizer.decode(tokens) == "bin xab"
@@ -159,8 +159,8 @@ def test_noise_is_mixed_at_the_requested_ratio() -> None:
     for kind in NoiseKind:
         voices = [(1000 * rng.standard_normal(8000)).astype(np.int16) for _ in range(3)]
         mixture = mix_at_snr(speech, generate_noise(kind, len(speech), voices, rng), snr_db=10.0)
-        left = mixture.astype(float) - speech
-        assert 10 * np.log10(np.mean(speech.astype(float) ** 2) / np.mean(left**2)) == pytest.approx(
+        noise = mixture.astype(float) - speech
+        assert 10 * np.log10(np.mean(speech.astype(float) ** 2) / np.mean(noise**2)) == pytest.approx(
             10.0, abs=0.5
         )
 

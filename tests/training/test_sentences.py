@@ -1,4 +1,4 @@
-"""The grammar's sentences and the split that keeps validation and test out of training."""
+"""Sentences of the corpora, their training, validation and test splits, and the tokenizer."""
 
 import numpy as np
 import pytest
@@ -33,11 +33,11 @@ def test_sentences_belong_to_their_split(corpus: Corpus) -> None:
 
 def test_phrases_are_diverse_and_use_the_whole_vocabulary() -> None:
     rng = np.random.default_rng(3)
-    drawn = [random_phrase(rng) for _ in range(20_000)]
-    assert {word for phrase in drawn for word in phrase} == set(phrases.VOCABULARY)
+    sampled = [random_phrase(rng) for _ in range(20_000)]
+    assert {word for phrase in sampled for word in phrase} == set(phrases.VOCABULARY)
     assert 300 <= len(phrases.VOCABULARY) <= 600
-    assert len(set(drawn)) > 15_000
-    assert {len(phrase) for phrase in drawn} <= set(range(3, 11))
+    assert len(set(sampled)) > 15_000
+    assert {len(phrase) for phrase in sampled} <= set(range(3, 11))
 
 
 def test_phrases_have_few_tokens_per_word() -> None:
@@ -48,21 +48,21 @@ def test_phrases_have_few_tokens_per_word() -> None:
     assert all(tokenizer.decode(tokenizer.encode(text)) == text for text in texts)
 
 
-def test_about_a_tenth_of_the_sentences_is_held_out() -> None:
+def test_about_ten_percent_of_the_sentences_are_held_out() -> None:
     rng = np.random.default_rng(1)
-    drawn = [tuple(str(rng.choice(words)) for words in GRAMMAR) for _ in range(2000)]
-    held_out = sum(assign_split(sentence) is not Split.TRAIN for sentence in drawn)
+    sampled = [tuple(str(rng.choice(words)) for words in GRAMMAR) for _ in range(2000)]
+    held_out = sum(assign_split(sentence) is not Split.TRAIN for sentence in sampled)
     assert 140 < held_out < 260
 
 
 def test_the_demo_sentences_belong_to_the_grammar_but_not_to_training() -> None:
     for text in DEMO_SENTENCES:
         words = tuple(text.split())
-        assert all(word in of_slot for word, of_slot in zip(words, GRAMMAR, strict=True))
+        assert all(word in slot_words for word, slot_words in zip(words, GRAMMAR, strict=True))
         assert assign_split(words) is Split.TEST
 
 
-def test_a_span_is_a_proper_part_of_the_sentence() -> None:
+def test_a_span_is_a_shorter_contiguous_part_of_the_sentence() -> None:
     rng = np.random.default_rng(2)
     sentence = ("bin", "blue", "at", "f", "two", "now")
     for _ in range(50):

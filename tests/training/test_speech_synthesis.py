@@ -1,4 +1,4 @@
-"""Synthesized speech: timestamps match the audio."""
+"""Synthesized speech: word and phoneme timestamps match the audio."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def is_vowel(phoneme: TimedPhoneme) -> bool:
     return phoneme.symbol.strip("ˈˌ")[0] in VOWELS
 
 
-def get_audio(speech: Speech, start_s: float, end_s: float) -> np.ndarray:
+def slice_audio(speech: Speech, start_s: float, end_s: float) -> np.ndarray:
     return speech.waveform[round(start_s * SAMPLE_RATE_HZ) : round(end_s * SAMPLE_RATE_HZ)].astype(float)
 
 
@@ -35,12 +35,12 @@ def share_above_3500_hz(samples: np.ndarray) -> float:
     return float(power[len(samples) * 3500 // SAMPLE_RATE_HZ :].sum() / power.sum())
 
 
-def loudness(samples: np.ndarray) -> float:
+def rms_level(samples: np.ndarray) -> float:
     return float(np.sqrt(np.mean(samples**2)))
 
 
 @pytest.mark.parametrize("voice", VOICES)
-def test_every_word_is_timed_in_order(voice: Voice) -> None:
+def test_words_have_increasing_timestamps(voice: Voice) -> None:
     words = ["place", "red", "in", "h", "nine", "please"]
     speech = synthesize(words, voice)
     assert [word.text for word in speech.words] == words
@@ -50,7 +50,7 @@ def test_every_word_is_timed_in_order(voice: Voice) -> None:
 
 
 @pytest.mark.parametrize("voice", VOICES)
-def test_every_phoneme_lies_in_a_word(voice: Voice) -> None:
+def test_every_phoneme_is_within_a_word(voice: Voice) -> None:
     speech = synthesize("set white with p four soon", voice)
     for phoneme in speech.phonemes:
         assert any(w.start_s <= phoneme.start_s and phoneme.end_s <= w.end_s for w in speech.words), phoneme
@@ -59,39 +59,48 @@ def test_every_phoneme_lies_in_a_word(voice: Voice) -> None:
 @pytest.mark.parametrize("voice", VOICES)
 def test_fricatives_have_high_frequencies_and_vowels_do_not(voice: Voice) -> None:
     speech = synthesize("set six soon", voice)
-    hisses = [p for p in speech.phonemes if p.symbol == "s"]
-    assert len(hisses) == 4
-    assert min(share_above_3500_hz(get_audio(speech, p.start_s + 0.01, p.end_s - 0.01)) for p in hisses) > 0.8
+    fricatives = [p for p in speech.phonemes if p.symbol == "s"]
+    assert len(fricatives) == 4
+    assert (
+        min(share_above_3500_hz(slice_audio(speech, p.start_s + 0.01, p.end_s - 0.01)) for p in fricatives)
+        > 0.8
+    )
     vowels = [p for p in speech.phonemes if is_vowel(p)]
-    assert max(share_above_3500_hz(get_audio(speech, p.start_s, p.end_s)) for p in vowels) < 0.4
+    assert max(share_above_3500_hz(slice_audio(speech, p.start_s, p.end_s)) for p in vowels) < 0.4
 
 
 def test_a_fricative_starts_within_25_ms_of_its_timestamp() -> None:
     speech = join_speech([synthesize("set", Voice(rate_wpm=100))], (0.2, 0.1))
     start_s = speech.phonemes[0].start_s
     windows = np.arange(start_s - 0.1, start_s + 0.1, 0.005)
-    loud = [loudness(get_audio(speech, at_s, at_s + 0.005)) > 100 for at_s in windows]
+    loud = [rms_level(slice_audio(speech, at_s, at_s + 0.005)) > 100 for at_s in windows]
     assert abs(windows[loud.index(True)] - start_s) < 0.025
 
 
 @pytest.mark.parametrize("voice", VOICES)
 def test_vowels_are_loud_and_padding_is_silent(voice: Voice) -> None:
     speech = join_speech([synthesize("bin blue at f two now", voice)], (0.3, 0.4))
-    whole = loudness(speech.waveform.astype(float))
-    assert loudness(get_audio(speech, 0.0, speech.words[0].start_s)) == 0
-    assert loudness(get_audio(speech, speech.words[-1].end_s + 0.03, speech.duration_s)) < 0.02 * whole
+    overall_level = rms_level(speech.waveform.astype(float))
+    assert rms_level(slice_audio(speech, 0.0, speech.words[0].start_s)) == 0
+    assert (
+        rms_level(slice_audio(speech, speech.words[-1].end_s + 0.03, speech.duration_s))
+        < 0.02 * overall_level
+    )
     vowels = [p for p in speech.phonemes if is_vowel(p) and p.end_s - p.start_s > 0.06]
-    assert min(loudness(get_audio(speech, p.start_s + 0.02, p.end_s - 0.02)) for p in vowels) > 0.4 * whole
+    assert (
+        min(rms_level(slice_audio(speech, p.start_s + 0.02, p.end_s - 0.02)) for p in vowels)
+        > 0.4 * overall_level
+    )
 
 
-def test_joined_speech_has_the_pauses_and_shifts_all_times() -> None:
+def test_joining_speech_inserts_pauses_and_shifts_all_timestamps() -> None:
     speech = synthesize("bin blue", Voice())
-    later = join_speech([speech], (0.25, 0.5))
-    assert later.words[1].start_s == pytest.approx(speech.words[1].start_s + 0.25)
-    assert later.phonemes[-1].end_s == pytest.approx(speech.phonemes[-1].end_s + 0.25)
-    assert later.duration_s == pytest.approx(later.words[-1].end_s + 0.5, abs=1e-4)
-    twice = join_speech([speech, speech], (0.25, 0.5, 0.0))
-    assert twice.words[2].start_s == pytest.approx(later.duration_s + speech.words[0].start_s)
+    padded = join_speech([speech], (0.25, 0.5))
+    assert padded.words[1].start_s == pytest.approx(speech.words[1].start_s + 0.25)
+    assert padded.phonemes[-1].end_s == pytest.approx(speech.phonemes[-1].end_s + 0.25)
+    assert padded.duration_s == pytest.approx(padded.words[-1].end_s + 0.5, abs=1e-4)
+    joined = join_speech([speech, speech], (0.25, 0.5, 0.0))
+    assert joined.words[2].start_s == pytest.approx(padded.duration_s + speech.words[0].start_s)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +119,7 @@ def test_word_groups_of_espeak_are_timed_separately() -> None:
     assert all(word.end_s - word.start_s > 0.03 for word in speech.words)
 
 
-def test_a_faster_voice_needs_less_time() -> None:
+def test_a_faster_voice_produces_shorter_audio() -> None:
     assert (
         synthesize("lay green", Voice(rate_wpm=160)).duration_s
         < 0.8 * synthesize("lay green", Voice(rate_wpm=95)).duration_s
@@ -125,17 +134,17 @@ def test_every_voice_produces_audio() -> None:
 
 
 def test_a_random_voice_depends_on_its_seed() -> None:
-    first, again, other = (Voice.random(np.random.default_rng(seed)) for seed in (4, 4, 5))
-    assert first == again != other
+    first, repeated, other = (Voice.random(np.random.default_rng(seed)) for seed in (4, 4, 5))
+    assert first == repeated != other
 
 
-def _hash_in_worker(text: str) -> bytes:
+def _synthesize_in_subprocess(text: str) -> bytes:
     return synthesize(text, Voice()).waveform.tobytes()
 
 
-def test_new_processes_produce_identical_audio() -> None:
+def test_separate_processes_produce_identical_audio() -> None:
     with multiprocessing.get_context("spawn").Pool(2, maxtasksperchild=1) as pool:
-        first, second = pool.map(_hash_in_worker, ["bin blue at f two now"] * 2, chunksize=1)
+        first, second = pool.map(_synthesize_in_subprocess, ["bin blue at f two now"] * 2, chunksize=1)
     assert first == second
 
 

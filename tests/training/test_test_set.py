@@ -1,4 +1,4 @@
-"""Held-out clips: speakers are disjoint from training, and the manifest matches the audio."""
+"""Held-out clips: speakers disjoint from training, and a manifest that matches the audio."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ def test_no_speaker_is_in_two_clips_or_in_training() -> None:
         for seed in plan.speaker_seeds
     ]
     assert len(set(seeds)) == len(seeds)
-    chosen_on = {
+    validation_seeds = {
         seed for plan in plan_clips(list(Corpus), 600, 2, Split.VALIDATION) for seed in plan.speaker_seeds
     }
-    assert min(chosen_on) > DEMO_SPEAKER_SEED + 100_000
-    assert not chosen_on & set(seeds)
-    # Rendered test utterances use one speaker each from the first seed; there are far fewer.
+    assert min(validation_seeds) > DEMO_SPEAKER_SEED + 100_000
+    assert not validation_seeds & set(seeds)
+    # Rendered test utterances use one speaker each, numbered from the first seed: far fewer than 50,000.
     assert min(seeds) > FIRST_SPEAKER_SEED[Split.TEST] + 50_000
     assert max(seeds) < DEMO_SPEAKER_SEED
 
 
-def test_sentences_are_of_the_test_split_and_the_manifest_matches_the_audio() -> None:
+def test_sentences_are_from_the_test_split_and_the_manifest_matches_the_audio() -> None:
     scene = build_scene(GRID_ONE)
     assert [assign_split(tuple(sentence.text.split())) for sentence in scene.sentences] == [Split.TEST] * 2
     entry = json.loads(json.dumps(build_manifest_entry(GRID_ONE, scene)))
@@ -57,13 +57,13 @@ def test_sentences_are_of_the_test_split_and_the_manifest_matches_the_audio() ->
     first, second = entry["sentences"]
     assert first["speaker"] == second["speaker"] == f"test-{GRID_ONE.speaker_seeds[0]}"
     assert second["start_s"] - first["end_s"] >= test_set.MIN_PAUSE_S - 0.001
-    loud = np.abs(
+    speech = np.abs(
         scene.waveform[round(first["start_s"] * 16_000) : round(first["end_s"] * 16_000)].astype(int)
     )
     pause = scene.waveform[
         round((first["end_s"] + 0.02) * 16_000) : round((second["start_s"] - 0.01) * 16_000)
     ]
-    assert loud.max() > 10 * max(1, np.abs(pause.astype(int)).max())
+    assert speech.max() > 10 * max(1, np.abs(pause.astype(int)).max())
 
 
 def test_two_speakers_take_turns() -> None:
@@ -96,9 +96,9 @@ def test_the_command_writes_clips_and_a_valid_manifest(
     assert reports == [f"{tmp_path / 'clips'}: 1 of 1 clips"]
     lexicon = read_lexicon(tmp_path / "clips" / "lexicon.tsv")
     assert set(VOCABULARY) <= set(lexicon)
-    made_at = entry.media.stat().st_mtime_ns
+    created_ns = entry.media.stat().st_mtime_ns
     run(options, reports.append)
-    assert entry.media.stat().st_mtime_ns == made_at
+    assert entry.media.stat().st_mtime_ns == created_ns
 
 
 def test_zero_sentences_are_refused(tmp_path: Path) -> None:

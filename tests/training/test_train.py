@@ -1,4 +1,4 @@
-"""The training loop learns, can be resumed, and writes a model that the server loads."""
+"""The training loop: loss reduction, resumption, export and learning rate schedule."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +22,7 @@ OPTIONS = TrainingOptions(minutes=0.5, frames_per_batch=260, threads=1)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
+def single_threaded() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -59,14 +59,14 @@ def tiny_config(vocabulary_size: int) -> ModelConfig:
     )
 
 
-def tiny_run(out: Path, store: UtteranceStore, tokenizer: Vocabulary) -> TrainingRun:
+def make_tiny_run(out: Path, store: UtteranceStore, tokenizer: Vocabulary) -> TrainingRun:
     return TrainingRun(out, store, tokenizer, tiny_config(len(tokenizer.tokens)), OPTIONS)
 
 
-def test_a_few_steps_on_one_batch_reduce_every_part_of_the_loss(
+def test_a_few_steps_on_one_batch_reduce_every_loss_term(
     tmp_path: Path, store: UtteranceStore, tokenizer: Vocabulary
 ) -> None:
-    run = tiny_run(tmp_path, store, tokenizer)
+    run = make_tiny_run(tmp_path, store, tokenizer)
     batch = BatchStream(store, tokenizer, 10_000, 0).make_batch([0, 1])
     run.elapsed_s = 0.04 * 30  # past the warm-up
     first = run.step(batch)
@@ -78,9 +78,9 @@ def test_a_few_steps_on_one_batch_reduce_every_part_of_the_loss(
 
 
 def test_a_stopped_run_can_be_resumed(tmp_path: Path, store: UtteranceStore, tokenizer: Vocabulary) -> None:
-    run = tiny_run(tmp_path, store, tokenizer)
+    run = make_tiny_run(tmp_path, store, tokenizer)
     run.train(lambda _: None, max_steps=3)
-    resumed = tiny_run(tmp_path, store, tokenizer)
+    resumed = make_tiny_run(tmp_path, store, tokenizer)
     assert resumed.steps == 3
     assert resumed.elapsed_s == run.elapsed_s > 0
     for name, weight in run.criterion.state_dict().items():
@@ -93,16 +93,16 @@ def test_a_stopped_run_can_be_resumed(tmp_path: Path, store: UtteranceStore, tok
 def test_resuming_with_other_tokens_is_refused(
     tmp_path: Path, store: UtteranceStore, tokenizer: Vocabulary
 ) -> None:
-    tiny_run(tmp_path, store, tokenizer).save()
-    others = Vocabulary([*tokenizer.tokens[:-1], "ß"], tokenizer.sentencepiece_model)
+    make_tiny_run(tmp_path, store, tokenizer).save()
+    other_vocabulary = Vocabulary([*tokenizer.tokens[:-1], "ß"], tokenizer.sentencepiece_model)
     with pytest.raises(ValueError, match="trained with other tokens"):
-        tiny_run(tmp_path, store, others)
+        make_tiny_run(tmp_path, store, other_vocabulary)
 
 
 def test_a_trained_network_loads_as_a_model(
     tmp_path: Path, store: UtteranceStore, tokenizer: Vocabulary
 ) -> None:
-    run = tiny_run(tmp_path, store, tokenizer)
+    run = make_tiny_run(tmp_path, store, tokenizer)
     run.train(lambda _: None, max_steps=2)
     path = tmp_path / "tiny.safetensors"
     tokens = tokenizer.tokens
@@ -122,8 +122,8 @@ def test_export_writes_the_averaged_weights_of_a_run(
     run = TrainingRun(tmp_path, store, tokenizer, small_config(len(tokenizer.tokens)), OPTIONS)
     run.save()
     measured = {"modality": "video only", "condition": "clean", "words": {"rate": 0.25}}
-    in_white_noise = {**measured, "condition": "white at 0 dB"}
-    conditions = {"video only, clean": measured, "video only, white at 0 dB": in_white_noise}
+    measured_in_noise = {**measured, "condition": "white at 0 dB"}
+    conditions = {"video only, clean": measured, "video only, white at 0 dB": measured_in_noise}
     evaluation = {"grid": {"sentences": 7, "beam_size": 5, "conditions": conditions}}
     export_model(tmp_path, tmp_path / "model.safetensors", evaluation, "an earlier run of 5 minutes")
     model = load_model(tmp_path / "model.safetensors")
@@ -137,10 +137,12 @@ def test_export_writes_the_averaged_weights_of_a_run(
     assert (tmp_path / "model.safetensors").stat().st_size < 15_000_000
 
 
-def test_the_fast_front_end_equals_the_network(store: UtteranceStore, tokenizer: Vocabulary) -> None:
+def test_the_fast_frame_features_equal_those_of_the_network(
+    store: UtteranceStore, tokenizer: Vocabulary
+) -> None:
     torch.manual_seed(0)
     network = AVHubertNetwork(tiny_config(len(tokenizer.tokens))).eval()
-    TrainingLoss(network, 10)  # sets the slopes
+    TrainingLoss(network, 10)  # sets the activation slopes
     resnet = network.encoder.feature_extractor_video.resnet
     video = torch.randn(2, 11, 88, 88)
     padding_mask = torch.arange(11)[None, :] >= torch.tensor([11, 7])[:, None]
@@ -151,19 +153,19 @@ def test_the_fast_front_end_equals_the_network(store: UtteranceStore, tokenizer:
         )
 
 
-def test_the_learning_rate_rises_and_falls(
+def test_the_learning_rate_warms_up_and_decays(
     tmp_path: Path, store: UtteranceStore, tokenizer: Vocabulary
 ) -> None:
-    run = tiny_run(tmp_path, store, tokenizer)
-    rates = []
+    run = make_tiny_run(tmp_path, store, tokenizer)
+    learning_rates = []
     for share in (0.0, 0.04, 0.5, 1.0):
         run.elapsed_s = share * OPTIONS.minutes * 60
-        rates.append(run.learning_rate())
-    assert rates[0] < rates[1] == pytest.approx(OPTIONS.learning_rate)
-    assert rates[1] > rates[2] > rates[3] > 0
+        learning_rates.append(run.learning_rate())
+    assert learning_rates[0] < learning_rates[1] == pytest.approx(OPTIONS.learning_rate)
+    assert learning_rates[1] > learning_rates[2] > learning_rates[3] > 0
 
 
-def test_the_log_returns_entries_by_kind(tmp_path: Path) -> None:
+def test_the_metrics_log_returns_entries_by_kind(tmp_path: Path) -> None:
     log = MetricsLog(tmp_path / "metrics.jsonl")
     log.add("loss", 1.0, {"sentence": 2.5})
     log.add("error", 2.0, {"video only": 0.5})
@@ -180,7 +182,7 @@ def test_the_log_returns_entries_by_kind(tmp_path: Path) -> None:
         ({}, False),
     ],
 )
-def test_bfloat16_is_used_only_where_the_cpu_computes_in_it(
+def test_bfloat16_is_only_used_on_cpus_with_native_support(
     monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], expected: bool
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
@@ -189,7 +191,7 @@ def test_bfloat16_is_used_only_where_the_cpu_computes_in_it(
 
 
 @pytest.mark.parametrize("has_bfloat16", [False, True])
-def test_a_step_computes_in_the_chosen_type(
+def test_a_step_computes_in_bfloat16_only_if_it_is_fast(
     tmp_path: Path,
     store: UtteranceStore,
     tokenizer: Vocabulary,
@@ -197,8 +199,8 @@ def test_a_step_computes_in_the_chosen_type(
     has_bfloat16: bool,
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has_bfloat16})
-    run = tiny_run(tmp_path, store, tokenizer)
-    types = []
-    run.criterion.token_head.register_forward_hook(lambda *call: types.append(call[-1].dtype))
+    run = make_tiny_run(tmp_path, store, tokenizer)
+    dtypes = []
+    run.criterion.token_head.register_forward_hook(lambda *call: dtypes.append(call[-1].dtype))
     run.step(BatchStream(store, tokenizer, 10_000, 0).make_batch([0]))
-    assert types == [torch.bfloat16 if has_bfloat16 else torch.float32]
+    assert dtypes == [torch.bfloat16 if has_bfloat16 else torch.float32]
