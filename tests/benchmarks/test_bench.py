@@ -1,4 +1,4 @@
-"""`make bench`: results reach the page, and the parts run with minimal work."""
+"""`make bench`: the report is generated from the results, and the parts run with minimal workloads."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ MACHINE = {
 
 
 @pytest.fixture
-def one_thread() -> Any:
+def _restore_num_threads() -> Any:
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
 
 
-def page_in(folder: Path) -> Path:
+def copy_page(folder: Path) -> Path:
     return Path(shutil.copy(ROOT / "docs" / "performance.md", folder / "performance.md"))
 
 
-def test_the_page_shows_the_figures_in_the_results(tmp_path: Path) -> None:
-    page, results = page_in(tmp_path), ROOT / "benchmarks" / "results"
+def test_the_performance_page_matches_the_results(tmp_path: Path) -> None:
+    page, results = copy_page(tmp_path), ROOT / "benchmarks" / "results"
     report.write_report(results, tmp_path)
     assert page.read_text() == (ROOT / "docs" / "performance.md").read_text()
-    drawn = {path.name for path in (tmp_path / "images").iterdir()}
+    images = {path.name for path in (tmp_path / "images").iterdir()}
     plots = report.plots.PLOTS.items()
-    assert drawn == {file for name, (file, _) in plots if (results / f"{name}.json").is_file()}
-    assert "engine-speed.png" in drawn
+    assert images == {file for name, (file, _) in plots if (results / f"{name}.json").is_file()}
+    assert "engine-speed.png" in images
 
 
 def test_sections_without_results_are_unchanged(tmp_path: Path) -> None:
     (tmp_path / "startup.json").write_text(
         json.dumps({"import_gorggle_s": 0.125, "server_ready_s": 7.25, "first_clip_extra_s": -1.0})
     )
-    page = page_in(tmp_path)
+    page = copy_page(tmp_path)
     before = page.read_text()
     report.write_report(tmp_path, tmp_path)
     changed = set(page.read_text().splitlines()) - set(before.splitlines())
@@ -74,22 +74,24 @@ def test_the_roofline_is_the_longer_of_compute_and_memory_time() -> None:
 
 def test_the_vision_roofline_counts_detection_and_landmark_fits() -> None:
     clip = {"landmark_fits_per_frame": 0.5, "searched_px_per_frame": 10_000.0}
-    found = roofline.vision_roofline_ms({"one": clip, "other": clip}, MACHINE)
-    assert found["landmarks"] == pytest.approx(0.5 * 4.08e6 / 10e9 * 1e3)
-    assert found["detect"] == pytest.approx(1e4 * roofline.OPERATIONS_PER_PIXEL / 100e9 * 1e3)
+    figures = roofline.vision_roofline_ms({"one": clip, "other": clip}, MACHINE)
+    assert figures["landmarks"] == pytest.approx(0.5 * 4.08e6 / 10e9 * 1e3)
+    assert figures["detect"] == pytest.approx(1e4 * roofline.OPERATIONS_PER_PIXEL / 100e9 * 1e3)
 
 
-def test_vision_is_compared_with_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Too short for meaningful times: checks the figures' presence only."""
+def test_the_vision_benchmark_compares_with_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run is too short for meaningful timings: only check that the figures are present."""
     monkeypatch.setattr(vision, "WARM_UP_FRAMES", 8)
-    found = vision.measure_clip(clips()["drawn"], 5)
-    assert found["frames"] == 5
-    assert found["lost"] == 0
-    assert found["compared"] == 2
-    assert 0 < found["landmark_fits_per_frame"] < 2
-    for way in (found, found["live"], found["reference"]):
-        assert 0 < way["mouth_offset_percent"]["median"] < 5
-    lines = report.format_vision({"vision": {"machine": MACHINE, "clips": {"drawn, ordinary motion": found}}})
+    figures = vision.measure_clip(clips()["drawn"], 5)
+    assert figures["frames"] == 5
+    assert figures["lost"] == 0
+    assert figures["compared"] == 2
+    assert 0 < figures["landmark_fits_per_frame"] < 2
+    for measurement in (figures, figures["live"], figures["reference"]):
+        assert 0 < measurement["mouth_offset_percent"]["median"] < 5
+    lines = report.format_vision(
+        {"vision": {"machine": MACHINE, "clips": {"drawn, ordinary motion": figures}}}
+    )
     assert sum(line.startswith("| drawn, ordinary motion | ") for line in lines) == 1
     assert sum(line.startswith("| landmarks | ") and line.endswith("× |") for line in lines) == 1
 
@@ -105,7 +107,7 @@ def test_other_weight_types_are_compared_with_float32() -> None:
     assert "| Large | beam search, beam 5 | 1.500 s | 1.000 s | **1.50×** | differ |" in lines
 
 
-def test_front_end_and_encoder_are_also_summed() -> None:
+def test_the_sum_of_front_end_and_encoder_is_reported() -> None:
     front_end = {"model": "large", "stage": "front-end", "ours_s": 0.75, "theirs_s": 1.0, "gflop": 10.0}
     encoder = {"model": "large", "stage": "encoder", "ours_s": 0.75, "theirs_s": 2.0, "gflop": 20.0}
     search = {"model": "large", "stage": "beam search, beam 5", "ours_s": 1.0, "theirs_s": 2.0, "gflop": None}
@@ -137,12 +139,12 @@ def test_an_unknown_part_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "unknown part warp" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("one_thread")
-def test_the_engine_is_measured_without_fairseq(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("_restore_num_threads")
+def test_the_engine_benchmark_runs_without_fairseq(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "load_fairseq", lambda: None)
     out = tmp_path / "engine.json"
-    quick = "--models embedded --beams 2 --utterances 2 --seconds 1 --tokens 4 --repeats 1 --threads 1"
-    engine.main([*quick.split(), "--out", str(out)])
+    arguments = "--models embedded --beams 2 --utterances 2 --seconds 1 --tokens 4 --repeats 1 --threads 1"
+    engine.main([*arguments.split(), "--out", str(out)])
     measured = json.loads(out.read_text())
     assert [row["stage"] for row in measured["rows"]] == [
         "front-end",
@@ -156,12 +158,14 @@ def test_the_engine_is_measured_without_fairseq(tmp_path: Path, monkeypatch: pyt
     assert sum("embedded (gorggle-mini-1)" in line for line in lines) == 4
 
 
-@pytest.mark.usefixtures("one_thread")
-def test_a_file_is_transcribed_by_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("_restore_num_threads")
+def test_the_end_to_end_benchmark_measures_each_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(end_to_end, "load_fairseq", lambda: None)
     out = tmp_path / "whole.json"
-    quick = "--models embedded --seconds 1 --tokens 4 --beam 2 --repeats 1 --threads 1"
-    end_to_end.main([*quick.split(), "--out", str(out)])
+    arguments = "--models embedded --seconds 1 --tokens 4 --beam 2 --repeats 1 --threads 1"
+    end_to_end.main([*arguments.split(), "--out", str(out)])
     measured = json.loads(out.read_text())
     (row,) = measured["rows"]
     assert row["ratio"] is None

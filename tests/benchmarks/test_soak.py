@@ -1,4 +1,4 @@
-"""The soak test."""
+"""The report of a soak run."""
 
 from __future__ import annotations
 

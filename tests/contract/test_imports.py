@@ -1,4 +1,4 @@
-"""The import rules between packages, and the names of test files."""
+"""Import rules between packages, and the naming of test files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_the_import_rules_hold() -> None:
+def test_packages_follow_the_import_rules() -> None:
     command = [Path(sys.executable).with_name("lint-imports"), "--no-cache"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr

@@ -1,4 +1,4 @@
-"""The list of faults names tests that there are, and the statuses that callers get are explained."""
+"""The fault list in docs/reliability.md names existing tests, and all status codes are documented."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ import re
 from benchmarks.fuzz import DOCUMENTED_STATUSES
 from tests.contract.test_imports import ROOT
 
-TEXT = (ROOT / "docs" / "reliability.md").read_text()
+RELIABILITY_PAGE = (ROOT / "docs" / "reliability.md").read_text()
 TESTS = {
     path.name: set(re.findall(r"def (test_\w+)", path.read_text()))
     for path in (ROOT / "tests").rglob("test_*.py")
 }
 
 
-def test_every_test_that_is_named_is_there_and_in_the_file_that_is_named() -> None:
-    named = 0
-    for cell in re.findall(r"[^|;]+", TEXT):
+def test_documented_tests_exist_in_the_documented_files() -> None:
+    count = 0
+    for cell in re.findall(r"[^|;]+", RELIABILITY_PAGE):
         files = re.findall(r"`(?:[\w/]+/)?(test_\w+\.py)`", cell)
         assert set(files) <= TESTS.keys(), cell
         for name in re.findall(r"`(test_\w+)`", cell):
-            named += 1
+            count += 1
             assert any(name in TESTS[file] for file in files), f"{name} in {cell.strip()}"
-    assert named > 40
+    assert count > 40
 
 
-def test_every_fault_is_listed_once_with_what_shows_it() -> None:
-    rows = [line.split("|")[1:-1] for line in TEXT.splitlines() if re.match(r"\| \d+ \|", line)]
+def test_faults_are_numbered_consecutively_and_name_their_tests() -> None:
+    rows = [line.split("|")[1:-1] for line in RELIABILITY_PAGE.splitlines() if re.match(r"\| \d+ \|", line)]
     assert [int(row[0]) for row in rows] == list(range(1, 36))
     assert all(len(row) == 4 and all(cell.strip() for cell in row) for row in rows)
 
 
-def test_every_status_a_fuzzer_may_get_is_explained_to_operators() -> None:
+def test_every_status_code_the_fuzzer_accepts_is_documented() -> None:
     table = (ROOT / "docs" / "operations.md").read_text().split("## Status codes")[1]
-    explained = set(re.findall(r"^\| `([A-Z_]+)` \|", table, re.MULTILINE))
-    assert DOCUMENTED_STATUSES - {"OK"} <= explained
+    documented = set(re.findall(r"^\| `([A-Z_]+)` \|", table, re.MULTILINE))
+    assert DOCUMENTED_STATUSES - {"OK"} <= documented

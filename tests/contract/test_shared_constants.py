@@ -1,4 +1,4 @@
-"""Facts that packages cannot import from one another, because they are installed apart, are equal everywhere."""
+"""Constants that separately installed packages define independently have equal values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WEB = Path(__file__).parents[2] / "clients" / "web" / "src"
 
 
 def read_constant(file: str, name: str) -> float:
-    """Return a numeric constant of the page's TypeScript."""
+    """Return a numeric constant of the website's TypeScript."""
     (value,) = re.findall(rf"^(?:export )?const {name} = ([\d_.]+);", (WEB / file).read_text(), re.MULTILINE)
     return float(value.replace("_", ""))
 
@@ -31,7 +31,7 @@ def read_constant(file: str, name: str) -> float:
         ("live/capture.ts", "SAMPLE_RATE_HZ", input_format.SAMPLE_RATE_HZ),
     ],
 )
-def test_the_page_uses_the_same_value(file: str, name: str, expected: float) -> None:
+def test_the_website_uses_the_same_constant(file: str, name: str, expected: float) -> None:
     assert read_constant(file, name) == expected
 
 

@@ -1,4 +1,4 @@
-"""The wheel: its contents, and that the commands run from it, without the working tree and next to a user's own packages."""
+"""The wheel: its contents, and its commands without the working tree and beside a user's own packages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from infrastructure.packaging import build
 # Building the wheel downloads the build system.
 pytestmark = pytest.mark.timeout(600)
 ROOT = Path(__file__).resolve().parents[2]
-INSTALLED = {
+TOP_LEVEL_PACKAGES = {
     "gorggle",
     "gorggle_gateway",
     "gorggle_local",
@@ -28,8 +28,8 @@ INSTALLED = {
     "gorggle_evaluation",
     "gorggle_lambdas",
 }
-# Data files.
-FILES = {
+# Files that the wheel must contain.
+REQUIRED_FILES = {
     *(
         "gorggle_lambdas/functions.toml",
         "gorggle_lambdas/api/openapi.yaml",
@@ -48,25 +48,25 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of an environment with the wheel and this environment's dependencies, but not the working tree."""
-    folder = tmp_path_factory.mktemp("installed")
+def installed_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the interpreter of an environment with the wheel and the current dependencies, without the working tree."""
+    folder = tmp_path_factory.mktemp("installed_python")
     venv.create(folder, with_pip=False)
     minor = f"python{sys.version_info.major}.{sys.version_info.minor}"
     packages = folder / "lib" / minor / "site-packages"
-    with zipfile.ZipFile(wheel) as opened:
-        opened.extractall(packages)
-    # Only a path: .pth files in it, which lead to the working tree, are not processed.
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(packages)
+    # A path in a .pth file: the .pth files in that folder, which point to the working tree, are not processed.
     (packages / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
     return folder / "bin" / "python"
 
 
 def test_the_wheel_contains_only_the_product(wheel: Path) -> None:
-    with zipfile.ZipFile(wheel) as opened:
-        names = opened.namelist()
-    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == INSTALLED
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == TOP_LEVEL_PACKAGES
     assert all(name.startswith("gorggle") for name in names), "no generic top-level package"
-    assert set(names) >= FILES
+    assert set(names) >= REQUIRED_FILES
     assert not [
         name for name in names if "__pycache__" in name or "node_modules" in name or name.endswith(".pyc")
     ]
@@ -75,13 +75,13 @@ def test_the_wheel_contains_only_the_product(wheel: Path) -> None:
     assert wheel.stat().st_size < 60 * 2**20
 
 
-def test_the_product_runs_from_the_wheel(installed: Path, tmp_path: Path) -> None:
+def test_the_product_runs_from_the_wheel(installed_python: Path, tmp_path: Path) -> None:
     code = "import gorggle, gorggle_lambdas, gorggle_local.aws; print(gorggle.__file__, gorggle_lambdas.__file__, gorggle_local.aws.__file__)"
     files = subprocess.run(
-        [installed, "-P", "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+        [installed_python, "-P", "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
     )
-    assert all(file.startswith(str(installed.parents[1])) for file in files.stdout.split())
-    command = [installed, "-P", "-m", "gorggle", "local", "--print-ready", "--listen", "127.0.0.1:0"]
+    assert all(file.startswith(str(installed_python.parents[1])) for file in files.stdout.split())
+    command = [installed_python, "-P", "-m", "gorggle", "local", "--print-ready", "--listen", "127.0.0.1:0"]
     process = subprocess.Popen(
         [*map(str, command), "--data-dir", str(tmp_path / "product")],
         stdout=subprocess.PIPE,
@@ -103,7 +103,7 @@ def test_the_product_runs_from_the_wheel(installed: Path, tmp_path: Path) -> Non
     assert process.returncode == 0
 
 
-# Names of the repository's folders that a user's project may have too.
+# Folders of the repository whose names a user's project may also use.
 USER_PACKAGES = (
     "evaluation",
     "training",
@@ -117,7 +117,7 @@ USER_PACKAGES = (
 
 @pytest.fixture
 def user_project(tmp_path: Path) -> Path:
-    """A project whose packages have the names of the repository's folders."""
+    """Create a project whose packages have the names of folders of the repository."""
     for name in USER_PACKAGES:
         (tmp_path / name).mkdir()
         for file in ("__init__.py", "__main__.py"):
@@ -137,8 +137,8 @@ def user_project(tmp_path: Path) -> Path:
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_commands_run_next_to_a_users_own_packages(
-    installed: Path,
+def test_commands_run_beside_a_users_own_packages(
+    installed_python: Path,
     user_project: Path,
     arguments: list[str],
     expected: str,
@@ -147,13 +147,13 @@ def test_commands_run_next_to_a_users_own_packages(
 ) -> None:
     script = ["-c", "import sys; sys.path.remove(''); from gorggle.cli.main import main; sys.exit(main())"]
     environment = {**os.environ, "PYTHONPATH": str(user_project) if on_python_path else ""}
-    done = subprocess.run(
-        [installed, *(["-m", "gorggle"] if as_module else script), *arguments],
+    completed = subprocess.run(
+        [installed_python, *(["-m", "gorggle"] if as_module else script), *arguments],
         capture_output=True,
         text=True,
         check=False,
         cwd=user_project,
         env=environment,
     )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert expected in done.stdout
+    assert (completed.returncode, completed.stderr) == (0, "")
+    assert expected in completed.stdout

@@ -1,4 +1,4 @@
-"""One server for all tests, and one pipeline per module."""
+"""Fixtures: one inference server per session and one pipeline per module."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(scope="session")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return create_certificates(tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture(scope="session")
-def server(keys: Certificates) -> Iterator[GpuServer]:
-    server = GpuServer(keys)
+def server(certificates: Certificates) -> Iterator[GpuServer]:
+    server = GpuServer(certificates)
     server.start()
     yield server
     server.kill()
@@ -31,7 +31,7 @@ def server(keys: Certificates) -> Iterator[GpuServer]:
 
 @pytest.fixture(scope="module")
 def pipeline(
-    tmp_path_factory: pytest.TempPathFactory, server: GpuServer, keys: Certificates
+    tmp_path_factory: pytest.TempPathFactory, server: GpuServer, certificates: Certificates
 ) -> Iterator[Pipeline]:
-    with running_pipeline(tmp_path_factory.mktemp("aws"), server, keys, time_scale=0.1) as pipeline:
+    with running_pipeline(tmp_path_factory.mktemp("aws"), server, certificates, time_scale=0.1) as pipeline:
         yield pipeline

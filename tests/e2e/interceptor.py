@@ -57,7 +57,7 @@ class Interceptor:
             try:
                 server = socket.create_connection(self._server)
             except OSError:
-                # Like a port without a listener.
+                # Behave like a port without a listener.
                 client.close()
                 continue
             self.connection_count += 1

@@ -1,4 +1,4 @@
-"""A pipeline on the local AWS with a real server, with fault injection."""
+"""The pipeline deployed to the local AWS with a real server, with fault injection."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def create_certificates(folder: Path) -> Certificates:
 class GpuServer:
     """``gorggle serve`` with mutual TLS in a subprocess; it keeps its port after a restart."""
 
-    def __init__(self, keys: Certificates, port: int = 0) -> None:
-        self._keys = keys
+    def __init__(self, certificates: Certificates, port: int = 0) -> None:
+        self._certificates = certificates
         self.port = port
         self._process: subprocess.Popen[str] | None = None
 
@@ -68,8 +68,13 @@ class GpuServer:
             "--shutdown-grace-period-s",
             "1",
         ]
-        command += ["--tls-certificate", self._keys.server, "--tls-key", self._keys.server_key]
-        command += ["--tls-client-ca", self._keys.ca]
+        command += [
+            "--tls-certificate",
+            self._certificates.server,
+            "--tls-key",
+            self._certificates.server_key,
+        ]
+        command += ["--tls-client-ca", self._certificates.ca]
         self._process = subprocess.Popen(
             list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
         )
@@ -101,7 +106,7 @@ class GpuServer:
 
 @contextlib.contextmanager
 def local_aws(
-    time_scale: float = 1.0, truths: Path = EXAMPLES, python: LambdaPython | None = None
+    time_scale: float = 1.0, reference_folder: Path = EXAMPLES, python: LambdaPython | None = None
 ) -> Iterator[dict[str, str]]:
     """Run the local AWS in a subprocess; yield its URLs. ``python``: for the functions; None: the current one."""
     command = [
@@ -109,7 +114,7 @@ def local_aws(
         "-m",
         "tests.e2e.emulator",
         "--truth",
-        str(truths),
+        str(reference_folder),
         "--time-scale",
         str(time_scale),
     ]
@@ -151,16 +156,16 @@ class Pipeline:
 
     def request_upload(self, name: str = "demo.mp4", **options: str) -> dict[str, Any]:
         body = {"name": name, "content_type": "video/mp4", "options": options}
-        answer = self.call("POST", "/uploads", json=body)
-        assert answer.status_code == 201, answer.text
-        created: dict[str, Any] = answer.json()
+        response = self.call("POST", "/uploads", json=body)
+        assert response.status_code == 201, response.text
+        created: dict[str, Any] = response.json()
         return created
 
     def send(self, upload: dict[str, Any], content: bytes) -> None:
-        answer = requests.post(
+        response = requests.post(
             upload["upload"]["url"], data=upload["upload"]["fields"], files={"file": content}, timeout=60
         )
-        assert answer.status_code in (200, 204), answer.text
+        assert response.status_code in (200, 204), response.text
 
     def upload(self, path: Path | None = None, **options: str) -> str:
         """Upload a video and return the job id."""
@@ -170,9 +175,9 @@ class Pipeline:
         return str(created["job_id"])
 
     def job(self, job_id: str) -> dict[str, Any]:
-        answer = self.call("GET", f"/jobs/{job_id}")
-        assert answer.status_code == 200, answer.text
-        document: dict[str, Any] = answer.json()
+        response = self.call("GET", f"/jobs/{job_id}")
+        assert response.status_code == 200, response.text
+        document: dict[str, Any] = response.json()
         return document
 
     def wait_for_job(self, job_id: str, timeout_s: float = 300.0) -> dict[str, Any]:
@@ -184,9 +189,9 @@ class Pipeline:
         return job
 
     def result(self, job_id: str) -> dict[str, Any]:
-        answer = self.call("GET", f"/jobs/{job_id}/result?inline=true")
-        assert answer.status_code == 200, answer.text
-        document: dict[str, Any] = answer.json()
+        response = self.call("GET", f"/jobs/{job_id}/result?inline=true")
+        assert response.status_code == 200, response.text
+        document: dict[str, Any] = response.json()
         return document
 
     def inject_faults(self, *faults: dict[str, Any]) -> None:
@@ -202,8 +207,8 @@ class Pipeline:
         )
 
     def invocations(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = requests.get(f"{self.api_url}/_local/logs", timeout=10).json()
-        return found
+        entries: list[dict[str, Any]] = requests.get(f"{self.api_url}/_local/logs", timeout=10).json()
+        return entries
 
     def describe_failures(self) -> str:
         """Describe the last failed invocations, for assertion messages."""
@@ -215,29 +220,29 @@ class Pipeline:
         pages = self.stack.client("s3").list_objects_v2(
             Bucket=self.stack["bucket:results"], Prefix=f"jobs/{job_id}/"
         )
-        return [found["Key"].removeprefix(f"jobs/{job_id}/") for found in pages.get("Contents", [])]
+        return [item["Key"].removeprefix(f"jobs/{job_id}/") for item in pages.get("Contents", [])]
 
     def item(self, job_id: str) -> dict[str, Any]:
         """Return the job's item in DynamoDB."""
-        answer = self.stack.client("dynamodb").get_item(
+        response = self.stack.client("dynamodb").get_item(
             TableName=self.stack["table:jobs"], Key={"job_id": {"S": job_id}}, ConsistentRead=True
         )
-        found: dict[str, Any] = answer["Item"]
-        return found
+        item: dict[str, Any] = response["Item"]
+        return item
 
     def executions(self) -> list[dict[str, Any]]:
-        answer = self.stack.client("stepfunctions").list_executions(
+        response = self.stack.client("stepfunctions").list_executions(
             stateMachineArn=self.stack["state_machine"]
         )
-        found: list[dict[str, Any]] = answer["executions"]
-        return found
+        executions: list[dict[str, Any]] = response["executions"]
+        return executions
 
 
 @contextlib.contextmanager
 def running_pipeline(
     folder: Path,
     server: GpuServer,
-    keys: Certificates,
+    certificates: Certificates,
     *,
     time_scale: float = 1.0,
     server_port: int = 0,
@@ -257,9 +262,9 @@ def running_pipeline(
             Server(
                 f"127.0.0.1:{server_port or server.port}",
                 SERVER_NAME,
-                keys.ca.read_text(),
-                keys.client.read_text(),
-                keys.client_key.read_text(),
+                certificates.ca.read_text(),
+                certificates.client.read_text(),
+                certificates.client_key.read_text(),
             ),
             {"ada": hashlib.sha256(TOKEN.encode()).hexdigest()},
             {"poll_interval_s": 1, **settings},

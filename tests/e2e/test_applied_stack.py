@@ -1,4 +1,4 @@
-"""The Pulumi program deployed to the local AWS, with the packages of AWS and secrets from the stack's own rotation."""
+"""The Pulumi program deployed to the local AWS, with the packages built for AWS and secrets from the stack's own rotation."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ SETTINGS = {
 
 @dataclass
 class AppliedPipeline(Pipeline):
-    """Called with the operator's token."""
+    """Pipeline client that uses the operator's token by default."""
 
     token: str = ""
 
     def call(
-        self, method: str, path: str, *, token: str | None = "operator", **further: Any
+        self, method: str, path: str, *, token: str | None = "operator", **kwargs: Any
     ) -> requests.Response:
-        return super().call(method, path, token=self.token if token == "operator" else token, **further)
+        return super().call(method, path, token=self.token if token == "operator" else token, **kwargs)
 
 
 def build_packages(folder: Path) -> Path:
@@ -73,10 +73,10 @@ def fetch_certificates(stack: Stack, folder: Path) -> Certificates:
     """Write the certificates of the secrets to files."""
     paths = {}
     for role in ("server_certificate", "server_client"):
-        answer = stack.client("secretsmanager").get_secret_value(
+        response = stack.client("secretsmanager").get_secret_value(
             SecretId=f"gorggle-local/{role}", VersionStage="AWSCURRENT"
         )
-        for name, text in json.loads(answer["SecretString"]).items():
+        for name, text in json.loads(response["SecretString"]).items():
             paths[f"{role}.{name}"] = folder / f"{role}.{name}.pem"
             paths[f"{role}.{name}"].write_text(text)
     names = ("server_certificate.ca", "server_certificate.certificate", "server_certificate.key")

@@ -1,4 +1,4 @@
-"""Fault injection: every job ends, reports what failed, and releases its slot."""
+"""Fault injection: every job ends, reports its failures, and releases its slot."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from tests.e2e.pipeline import (
 pytestmark = pytest.mark.timeout(600)
 
 MANIFEST = tomllib.loads((ROOT / "lambdas" / "functions.toml").read_text())
-# The functions of a job with all sources and without failures; the others have separate tests.
-CALLED = [
+# The functions that a job with all sources calls if nothing fails; the others have separate tests.
+CALLED_FUNCTIONS = [
     "start_job",
     *(
         name
@@ -37,24 +37,24 @@ CALLED = [
     ),
 ]
 ALL_SOURCES = {"lips": "av", "audio": "transcribe", "faces": "rekognition"}
-# Less than a window of the clip, more than what is sent before its media.
+# More than is sent before the media, less than a window of the clip.
 MID_STREAM_BYTES = 60_000
 TIMEOUT_S = 120
-QUICK = {"lips": "none", "audio": "transcribe", "faces": "none"}
+TRANSCRIBE_ONLY = {"lips": "none", "audio": "transcribe", "faces": "none"}
 
 
 @pytest.fixture(scope="module")
-def own_server(keys: Certificates) -> Iterator[GpuServer]:
-    """A server that tests kill, freeze and restart."""
-    server = GpuServer(keys)
+def own_server(certificates: Certificates) -> Iterator[GpuServer]:
+    """Run a server that tests kill, freeze and restart."""
+    server = GpuServer(certificates)
     server.start()
     yield server
     server.kill()
 
 
 @pytest.fixture(scope="module")
-def between(own_server: GpuServer) -> Iterator[Interceptor]:
-    """The proxy in front of the server."""
+def interceptor(own_server: GpuServer) -> Iterator[Interceptor]:
+    """Run a proxy in front of the server."""
     interceptor = Interceptor(own_server.port)
     yield interceptor
     interceptor.close()
@@ -64,17 +64,17 @@ def between(own_server: GpuServer) -> Iterator[Interceptor]:
 def pipeline(
     tmp_path_factory: pytest.TempPathFactory,
     own_server: GpuServer,
-    between: Interceptor,
-    keys: Certificates,
+    interceptor: Interceptor,
+    certificates: Certificates,
 ) -> Iterator[Pipeline]:
     folder = tmp_path_factory.mktemp("aws")
     settings = {"fleet_start_timeout_s": TIMEOUT_S, "max_concurrent_jobs": 2, "window_duration_s": 4}
     with running_pipeline(
         folder,
         own_server,
-        keys,
+        certificates,
         time_scale=0.2,
-        server_port=between.port,
+        server_port=interceptor.port,
         clip=cut_demo(folder, sentence_count=2),
         **settings,
     ) as pipeline:
@@ -86,13 +86,13 @@ def pipeline(
 
 
 @pytest.fixture(autouse=True)
-def no_faults_are_left(pipeline: Pipeline) -> Iterator[None]:
+def _remove_faults(pipeline: Pipeline) -> Iterator[None]:
     yield
     pipeline.inject_faults()
 
 
-def fault_all(kind: str, **further: Any) -> list[dict[str, Any]]:
-    return [{"function": f"-{name}", "kind": kind, **further} for name in CALLED]
+def fault_all_functions(kind: str, **options: Any) -> list[dict[str, Any]]:
+    return [{"function": f"-{name}", "kind": kind, **options} for name in CALLED_FUNCTIONS]
 
 
 def get_failures(result: dict[str, Any], source: str) -> list[str]:
@@ -116,7 +116,7 @@ def wait_for_full_result(pipeline: Pipeline, job_id: str) -> dict[str, Any]:
 
 
 def test_duplicate_invocations_give_one_result(pipeline: Pipeline) -> None:
-    pipeline.inject_faults(*fault_all("twice"))
+    pipeline.inject_faults(*fault_all_functions("twice"))
     before = len(pipeline.executions())
     job_id = pipeline.upload(**ALL_SOURCES)
     result = wait_for_full_result(pipeline, job_id)
@@ -125,22 +125,22 @@ def test_duplicate_invocations_give_one_result(pipeline: Pipeline) -> None:
 
 
 def test_every_function_is_retried_after_a_timeout(pipeline: Pipeline) -> None:
-    pipeline.inject_faults(*fault_all("timeout", after_s=0.01))
+    pipeline.inject_faults(*fault_all_functions("timeout", after_s=0.01))
     wait_for_full_result(pipeline, pipeline.upload(**ALL_SOURCES))
 
 
 def test_every_function_is_retried_after_a_crash(pipeline: Pipeline) -> None:
-    pipeline.inject_faults(*fault_all("exit", after_s=0.001))
+    pipeline.inject_faults(*fault_all_functions("exit", after_s=0.001))
     wait_for_full_result(pipeline, pipeline.upload(**ALL_SOURCES))
 
 
 def test_service_errors_of_lambda_are_retried(pipeline: Pipeline) -> None:
-    pipeline.inject_faults(*fault_all("unreachable", times=2))
+    pipeline.inject_faults(*fault_all_functions("unreachable", times=2))
     wait_for_full_result(pipeline, pipeline.upload(**ALL_SOURCES))
 
 
 @pytest.mark.parametrize("function", ["start_transcription", "check_transcription"])
-def test_failure_of_the_audio_degrades_the_result(pipeline: Pipeline, function: str) -> None:
+def test_failure_of_a_transcription_function_degrades_the_result(pipeline: Pipeline, function: str) -> None:
     pipeline.inject_faults(
         {"function": f"-{function}", "kind": "error", "error": "KeyError", "message": "secret", "times": 9}
     )
@@ -219,7 +219,7 @@ def test_a_source_failure_that_cannot_be_recorded_fails_the_job(pipeline: Pipeli
         {"function": "-start_transcription", "kind": "error", "error": "SourceFailedError", "message": "no"},
         {"function": "-record_source_failure", "kind": "error", "error": "KeyError", "times": 9},
     )
-    job = pipeline.wait_for_job(pipeline.upload(**QUICK))
+    job = pipeline.wait_for_job(pipeline.upload(**TRANSCRIBE_ONLY))
     assert (job["state"], job["stage"]) == ("failed", "analyzing")
     assert job["failure"]["error"] == "KeyError"
 
@@ -242,22 +242,22 @@ def test_failure_of_a_required_function_fails_the_job_with_the_reason(
     pipeline.inject_faults(
         {"function": f"-{function}", "kind": "error", "error": "ZeroDivisionError", "times": 9}
     )
-    job = pipeline.wait_for_job(pipeline.upload(**QUICK))
+    job = pipeline.wait_for_job(pipeline.upload(**TRANSCRIBE_ONLY))
     assert job["state"] == "failed"
     assert job["failure"] == {
         "error": "ZeroDivisionError",
         "reason": "internal error (ZeroDivisionError)",
     }
     reached = {"probe_media": "waiting", "fuse_results": "analyzing", "complete_job": "fusing"}
-    assert job["stage"] == reached[function], "where it failed"
+    assert job["stage"] == reached[function], "the stage in which it failed"
 
 
 def test_a_failed_job_can_be_retried(pipeline: Pipeline) -> None:
     pipeline.inject_faults({"function": "-probe_media", "kind": "error", "times": 1})
-    job_id = pipeline.upload(**QUICK)
+    job_id = pipeline.upload(**TRANSCRIBE_ONLY)
     assert pipeline.wait_for_job(job_id)["state"] == "failed"
-    answer = pipeline.call("POST", f"/jobs/{job_id}/retry")
-    assert answer.status_code == 202, answer.text
+    response = pipeline.call("POST", f"/jobs/{job_id}/retry")
+    assert response.status_code == 202, response.text
     result = wait_for_result(pipeline, job_id)
     assert words(result) == reference_words(pipeline.clip)
     assert pipeline.job(job_id)["attempt"] == 2
@@ -270,7 +270,7 @@ def test_a_job_whose_failure_cannot_be_recorded_fails_when_its_execution_ends(
         {"function": "-probe_media", "kind": "error", "times": 1},
         {"function": "-fail_job", "kind": "error", "error": "MemoryError", "times": 9},
     )
-    job = pipeline.wait_for_job(pipeline.upload(**QUICK))
+    job = pipeline.wait_for_job(pipeline.upload(**TRANSCRIBE_ONLY))
     assert job["state"] == "failed"
     assert job["failure"]["reason"] == "internal error (MemoryError)"
 
@@ -300,7 +300,7 @@ def test_a_job_without_any_source_fails_with_all_reasons(pipeline: Pipeline) -> 
 
 @pytest.fixture(scope="module")
 def done_job(pipeline: Pipeline) -> str:
-    job_id = pipeline.upload(**QUICK)
+    job_id = pipeline.upload(**TRANSCRIBE_ONLY)
     wait_for_result(pipeline, job_id)
     return job_id
 
@@ -328,12 +328,12 @@ def test_a_route_returns_500_while_its_function_fails_or_times_out(
 
 def test_requests_are_denied_while_the_authorizer_fails(pipeline: Pipeline) -> None:
     pipeline.inject_faults({"function": "-authorize_request", "kind": "error"})
-    refused, let_in = (pipeline.call("GET", "/jobs").status_code for _ in range(2))
+    refused, accepted = (pipeline.call("GET", "/jobs").status_code for _ in range(2))
     assert refused in (401, 403, 500)
-    assert let_in == 200
+    assert accepted == 200
 
 
-def test_reconciliation_fails_a_job_whose_end_was_missed(
+def test_reconciliation_fails_a_job_whose_failure_was_not_recorded(
     pipeline: Pipeline,
 ) -> None:
     """Lambda would retry on AWS; here the test invokes the scheduled function."""
@@ -342,8 +342,8 @@ def test_reconciliation_fails_a_job_whose_end_was_missed(
         {"function": "-fail_job", "kind": "error", "times": 9},
         {"function": "-reconcile_jobs", "kind": "error", "times": 1},
     )
-    job_id = pipeline.upload(**QUICK)
-    wait_until(lambda: failed_invocations(pipeline, "reconcile_jobs"), pipeline)
+    job_id = pipeline.upload(**TRANSCRIBE_ONLY)
+    wait_until(lambda: list_failed_invocations(pipeline, "reconcile_jobs"), pipeline)
     assert pipeline.job(job_id)["state"] == "running"
     pipeline.inject_faults({"function": "-reconcile_jobs", "kind": "twice"})
     pipeline.stack.client("lambda").invoke(
@@ -353,7 +353,7 @@ def test_reconciliation_fails_a_job_whose_end_was_missed(
     assert pipeline.call("GET", "/health", token=None).json()["running_jobs"] == 0
 
 
-def failed_invocations(pipeline: Pipeline, function: str) -> list[dict[str, Any]]:
+def list_failed_invocations(pipeline: Pipeline, function: str) -> list[dict[str, Any]]:
     return [
         entry
         for entry in pipeline.invocations()
@@ -361,7 +361,7 @@ def failed_invocations(pipeline: Pipeline, function: str) -> list[dict[str, Any]
     ]
 
 
-# ------------------------------------------------------------------------------------------------------ the other parts
+# ---------------------------------------------------------------------------------------------- services, media, server
 
 
 def test_failures_of_transcribe_and_rekognition_degrade_the_result(
@@ -379,14 +379,14 @@ def test_failures_of_transcribe_and_rekognition_degrade_the_result(
 
 @pytest.mark.parametrize("content", [b"\0" * 5000, b"not a video at all", DEMO.read_bytes()[:3000]])
 def test_invalid_media_fails_the_job_with_the_reason(pipeline: Pipeline, content: bytes) -> None:
-    asked = pipeline.request_upload(**ALL_SOURCES)
-    pipeline.send(asked, content)
-    job = pipeline.wait_for_job(asked["job_id"])
+    upload = pipeline.request_upload(**ALL_SOURCES)
+    pipeline.send(upload, content)
+    job = pipeline.wait_for_job(upload["job_id"])
     assert job["failure"]["error"] == "InvalidMediaError"
     assert "cannot be decoded" in job["failure"]["reason"]
 
 
-def test_a_server_that_is_down_only_fails_the_lips(pipeline: Pipeline, own_server: GpuServer) -> None:
+def test_an_unavailable_server_fails_only_lip_reading(pipeline: Pipeline, own_server: GpuServer) -> None:
     pipeline.configure("scale_up_fleet", FLEET_START_TIMEOUT_S="1")
     own_server.kill()
     try:
@@ -400,34 +400,34 @@ def test_a_server_that_is_down_only_fails_the_lips(pipeline: Pipeline, own_serve
 
 def test_a_job_waits_for_a_server_that_starts_late(pipeline: Pipeline, own_server: GpuServer) -> None:
     own_server.kill()
-    late = threading.Timer(2.0, own_server.start)
-    late.start()
+    delayed_start = threading.Timer(2.0, own_server.start)
+    delayed_start.start()
     wait_for_full_result(pipeline, pipeline.upload(lips="video", audio="none", faces="none"))
-    late.join()
+    delayed_start.join()
 
 
 def test_a_window_is_retried_after_the_server_dies_in_mid_stream(
-    pipeline: Pipeline, own_server: GpuServer, between: Interceptor
+    pipeline: Pipeline, own_server: GpuServer, interceptor: Interceptor
 ) -> None:
     """The SDK resumes the stream, or the state machine retries the window: either way with a new connection."""
     connections_at_death: list[int] = []
 
     def restart() -> None:
         own_server.kill()
-        connections_at_death.append(between.connection_count)
+        connections_at_death.append(interceptor.connection_count)
         own_server.start()
 
-    has_died = between.run_after(MID_STREAM_BYTES, restart)
+    has_died = interceptor.run_after(MID_STREAM_BYTES, restart)
     wait_for_full_result(pipeline, pipeline.upload(lips="video", audio="none", faces="none"))
     assert has_died.is_set()
-    assert between.connection_count > connections_at_death[0]
+    assert interceptor.connection_count > connections_at_death[0]
 
 
 def test_a_window_is_retried_after_the_server_stalls_in_mid_stream(
-    pipeline: Pipeline, own_server: GpuServer, between: Interceptor
+    pipeline: Pipeline, own_server: GpuServer, interceptor: Interceptor
 ) -> None:
     pipeline.configure("read_lips", SERVER_STALL_TIMEOUT_S="8")
-    has_stalled = between.run_after(MID_STREAM_BYTES, own_server.freeze)
+    has_stalled = interceptor.run_after(MID_STREAM_BYTES, own_server.freeze)
     job_id = pipeline.upload(lips="video", audio="none", faces="none")
     try:
         assert has_stalled.wait(TIMEOUT_S), pipeline.describe_failures()
@@ -447,9 +447,9 @@ def list_errors(pipeline: Pipeline, name: str) -> list[dict[str, Any]]:
     ]
 
 
-def wait_until(holds: Callable[[], Any], pipeline: Pipeline) -> None:
+def wait_until(condition: Callable[[], Any], pipeline: Pipeline) -> None:
     end = time.monotonic() + TIMEOUT_S
-    while not holds():
+    while not condition():
         assert time.monotonic() < end, pipeline.describe_failures()
         time.sleep(0.2)
 
@@ -470,7 +470,7 @@ def build_upload_event(pipeline: Pipeline, key: str, version_id: str) -> str:
 
 
 def test_duplicate_upload_events_start_no_job(pipeline: Pipeline) -> None:
-    job_id = pipeline.upload(**QUICK)
+    job_id = pipeline.upload(**TRANSCRIBE_ONLY)
     wait_for_result(pipeline, job_id)
     item = pipeline.item(job_id)
     event = build_upload_event(pipeline, item["key"]["S"], item["version_id"]["S"])
@@ -485,10 +485,10 @@ def test_duplicate_upload_events_start_no_job(pipeline: Pipeline) -> None:
 def test_uploading_twice_with_one_form_creates_two_jobs(
     pipeline: Pipeline,
 ) -> None:
-    asked = pipeline.request_upload(**QUICK)
+    upload = pipeline.request_upload(**TRANSCRIBE_ONLY)
     before = len(pipeline.executions())
-    pipeline.send(asked, pipeline.clip.read_bytes())
-    pipeline.send(asked, pipeline.clip.read_bytes())
+    pipeline.send(upload, pipeline.clip.read_bytes())
+    pipeline.send(upload, pipeline.clip.read_bytes())
     end = time.monotonic() + 120
     while len(pipeline.executions()) < before + 2:
         assert time.monotonic() < end
@@ -499,7 +499,7 @@ def test_uploading_twice_with_one_form_creates_two_jobs(
 
 
 def test_running_jobs_do_not_exceed_the_limit(pipeline: Pipeline) -> None:
-    job_ids = [pipeline.upload(**QUICK) for _ in range(4)]
+    job_ids = [pipeline.upload(**TRANSCRIBE_ONLY) for _ in range(4)]
     max_running = 0
     end = time.monotonic() + 180
     while any(pipeline.job(job_id)["state"] not in ("done", "failed") for job_id in job_ids):
@@ -521,7 +521,7 @@ def test_an_event_that_always_fails_is_dead_lettered_and_can_be_redriven(
     sqs = pipeline.stack.client("sqs")
     uploads, dead = pipeline.stack["queue:uploads"], pipeline.stack["queue:upload_failures"]
     sqs.set_queue_attributes(QueueUrl=uploads, Attributes={"VisibilityTimeout": "0"})
-    job_id = pipeline.request_upload(**QUICK)["job_id"]
+    job_id = pipeline.request_upload(**TRANSCRIBE_ONLY)["job_id"]
     pipeline.inject_faults({"function": "-start_job", "kind": "error", "times": 100})
     key = f"uploads/{job_id}/demo.mp4"
     version = pipeline.stack.client("s3").put_object(
@@ -539,11 +539,11 @@ def test_an_event_that_always_fails_is_dead_lettered_and_can_be_redriven(
 
 
 def count_messages(pipeline: Pipeline, queue: str) -> int:
-    answer = pipeline.stack.client("sqs").get_queue_attributes(
+    response = pipeline.stack.client("sqs").get_queue_attributes(
         QueueUrl=pipeline.stack[f"queue:{queue}"],
         AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
     )
-    return sum(int(value) for value in answer["Attributes"].values())
+    return sum(int(value) for value in response["Attributes"].values())
 
 
 def wait_for_empty_queue(pipeline: Pipeline, queue: str) -> None:

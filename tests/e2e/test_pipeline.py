@@ -1,4 +1,4 @@
-"""The whole way: a video sent by the API, the state machine on moto, the functions' packages, a real server."""
+"""The whole pipeline: upload through the API, state machine on moto, packaged functions and a real server."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ from tests.e2e.runtime import lambda_python
 pytestmark = pytest.mark.timeout(600)
 
 
-def error_rate(said: Sequence[str], true: Sequence[str]) -> float:
-    """Word error rate: Levenshtein's distance over the true words' number."""
-    costs = list(range(len(true) + 1))
-    for row, word in enumerate(said, 1):
+def word_error_rate(hypothesis: Sequence[str], reference: Sequence[str]) -> float:
+    """Return the word error rate: the Levenshtein distance divided by the number of reference words."""
+    costs = list(range(len(reference) + 1))
+    for row, word in enumerate(hypothesis, 1):
         diagonal, costs[0] = costs[0], row
-        for column, other in enumerate(true, 1):
+        for column, other in enumerate(reference, 1):
             diagonal, costs[column] = (
                 costs[column],
                 min(costs[column] + 1, costs[column - 1] + 1, diagonal + (word != other)),
             )
-    return costs[-1] / len(true)
+    return costs[-1] / len(reference)
 
 
 @pytest.fixture(scope="module")
 def job_id(pipeline: Pipeline) -> str:
-    """The demo clip, with the stand-ins for Transcribe and Rekognition."""
+    """Transcribe the demo clip with the fake Transcribe and Rekognition; return the job id."""
     job_id = pipeline.upload(lips="av", audio="transcribe", faces="rekognition")
     job = pipeline.wait_for_job(job_id)
     assert job["state"] == "done", (job, pipeline.describe_failures())
     return job_id
 
 
-# Answers what it runs under, and where its layers' packages come from.
-TELLING = """
+# Reports the Python version and the location of the packages of the layers.
+PROBE_SOURCE = """
 import platform, sys
 import av, boto3, grpc, numpy
 
@@ -57,27 +57,27 @@ def handler(event, context):
 """
 
 
-def test_functions_run_under_the_selected_python_isolated_from_this_environment(
+def test_functions_run_under_the_selected_python_without_this_environment(
     pipeline: Pipeline,
 ) -> None:
-    client, packed = pipeline.stack.client("lambda"), io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr("telling.py", TELLING)
-    like = client.get_function_configuration(FunctionName=f"{pipeline.stack.name}-read_lips")
+    client, package = pipeline.stack.client("lambda"), io.BytesIO()
+    with zipfile.ZipFile(package, "w") as archive:
+        archive.writestr("probe.py", PROBE_SOURCE)
+    configuration = client.get_function_configuration(FunctionName=f"{pipeline.stack.name}-read_lips")
     client.create_function(
-        FunctionName="telling",
-        Runtime=like["Runtime"],
-        Role=like["Role"],
-        Handler="telling.handler",
-        Code={"ZipFile": packed.getvalue()},
+        FunctionName="probe",
+        Runtime=configuration["Runtime"],
+        Role=configuration["Role"],
+        Handler="probe.handler",
+        Code={"ZipFile": package.getvalue()},
         Timeout=60,
         MemorySize=512,
-        Layers=[layer["Arn"] for layer in like["Layers"]],
+        Layers=[layer["Arn"] for layer in configuration["Layers"]],
     )
-    reported = json.loads(client.invoke(FunctionName="telling")["Payload"].read())
+    reported = json.loads(client.invoke(FunctionName="probe")["Payload"].read())
     assert f"CPython {reported['python']} (" in lambda_python().description
     if lambda_python().layers:
-        assert f"python{reported['python'].rpartition('.')[0]}" == like["Runtime"]
+        assert f"python{reported['python'].rpartition('.')[0]}" == configuration["Runtime"]
         assert f"\nav=={reported['av']} " in (lock.LOCKS / "media.lock").read_text()
     assert not [path for path in reported["from"] if path.startswith(sys.prefix)]
 
@@ -87,7 +87,7 @@ def test_the_demo_clip_is_transcribed_with_fake_transcribe_and_rekognition(
 ) -> None:
     job, result = pipeline.job(job_id), pipeline.result(job_id)
     jsonschema.validate(result, load_result_schema())
-    assert error_rate(words(result), reference_words()) <= 0.07
+    assert word_error_rate(words(result), reference_words()) <= 0.07
     assert job["sources"] == {"lips": "used", "audio": "used", "faces": "used"}
     assert not job["is_degraded"]
     assert result["model"]["name"] == "gorggle-mini-1"
@@ -95,18 +95,18 @@ def test_the_demo_clip_is_transcribed_with_fake_transcribe_and_rekognition(
     assert len(result["people"]) == 1
 
 
-def test_the_servers_own_modes_need_neither_transcribe_nor_rekognition(pipeline: Pipeline) -> None:
+def test_server_engines_replace_transcribe_and_rekognition(pipeline: Pipeline) -> None:
     job_id = pipeline.upload(lips="video", audio="server", faces="server")
     job = pipeline.wait_for_job(job_id)
     assert job["state"] == "done", (job, pipeline.describe_failures())
     result = pipeline.result(job_id)
     assert job["sources"] == {"lips": "used", "audio": "used", "faces": "used"}
-    assert error_rate(words(result), reference_words()) <= 0.15
+    assert word_error_rate(words(result), reference_words()) <= 0.15
     assert result["sources"]["audio"]["engine"] == "gorggle-mini-1"
     assert result["faces"]
-    made = pipeline.list_job_objects(job_id)
-    assert "work/1/audio/0000.json" in made
-    assert "work/1/audio/transcription.json" not in made
+    objects = pipeline.list_job_objects(job_id)
+    assert "work/1/audio/0000.json" in objects
+    assert "work/1/audio/transcription.json" not in objects
 
 
 def test_two_people_are_distinguished(pipeline: Pipeline) -> None:
@@ -116,10 +116,10 @@ def test_two_people_are_distinguished(pipeline: Pipeline) -> None:
     assert job["state"] == "done", (job, pipeline.describe_failures())
     result = pipeline.result(job_id)
     assert {segment["person"] for segment in result["segments"]} == {"person-1", "person-2"}
-    assert error_rate(sorted(words(result)), sorted(reference_words(clip))) <= 0.15
+    assert word_error_rate(sorted(words(result)), sorted(reference_words(clip))) <= 0.15
 
 
-def test_the_job_in_dynamodb_holds_decimals_and_no_words(pipeline: Pipeline, job_id: str) -> None:
+def test_the_job_item_contains_decimals_and_no_words(pipeline: Pipeline, job_id: str) -> None:
     item = pipeline.item(job_id)
     assert item["media"]["M"]["duration_s"] == {"N": "19.968"}
     assert "please" not in json.dumps(item)
@@ -146,20 +146,20 @@ def test_state_machine_events_are_small_and_contain_no_words(pipeline: Pipeline,
 def test_results_are_available_in_every_format(
     pipeline: Pipeline, job_id: str, form: str, content_type: str, beginning: str
 ) -> None:
-    moved = pipeline.call("GET", f"/jobs/{job_id}/result?format={form}")
-    assert moved.status_code == 302
-    answer = requests.get(moved.headers["location"], timeout=30)
-    assert answer.status_code == 200
-    assert answer.headers["content-type"].startswith(content_type)
-    assert answer.text.startswith(beginning)
+    redirect = pipeline.call("GET", f"/jobs/{job_id}/result?format={form}")
+    assert redirect.status_code == 302
+    response = requests.get(redirect.headers["location"], timeout=30)
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith(content_type)
+    assert response.text.startswith(beginning)
     inline = pipeline.call("GET", f"/jobs/{job_id}/result?format={form}&inline=true")
-    assert inline.text == answer.text
+    assert inline.text == response.text
 
 
 def test_the_video_url_supports_range_requests(pipeline: Pipeline, job_id: str) -> None:
-    answer = pipeline.call("GET", f"/jobs/{job_id}/video")
-    assert answer.status_code == 200, answer.text
-    part = requests.get(answer.json()["url"], headers={"range": "bytes=100-199"}, timeout=30)
+    response = pipeline.call("GET", f"/jobs/{job_id}/video")
+    assert response.status_code == 200, response.text
+    part = requests.get(response.json()["url"], headers={"range": "bytes=100-199"}, timeout=30)
     assert part.status_code == 206
     assert part.content == DEMO.read_bytes()[100:200]
     assert part.headers["content-type"] == "video/mp4"
@@ -167,16 +167,16 @@ def test_the_video_url_supports_range_requests(pipeline: Pipeline, job_id: str) 
 
 
 def test_a_result_above_lambdas_limit_is_returned_as_a_url(pipeline: Pipeline, job_id: str) -> None:
-    """Beyond its limit Lambda fails the call, as on AWS."""
+    """A larger response would fail the invocation, as on AWS."""
     s3, key = pipeline.stack.client("s3"), f"jobs/{job_id}/results/1-1/result.json"
-    bucket, whole = pipeline.stack["bucket:results"], json.dumps({"words": ['"'] * 1_500_000}).encode()
+    bucket, content = pipeline.stack["bucket:results"], json.dumps({"words": ['"'] * 1_500_000}).encode()
     before = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-    assert len(whole) > 4 * 2**20
-    s3.put_object(Bucket=bucket, Key=key, Body=whole)
+    assert len(content) > 4 * 2**20
+    s3.put_object(Bucket=bucket, Key=key, Body=content)
     try:
-        answer = pipeline.call("GET", f"/jobs/{job_id}/result?inline=true&version=1")
-        assert (answer.status_code, answer.headers["content-type"]) == (200, PRESIGNED_URL_TYPE)
-        assert requests.get(answer.json()["url"], timeout=30).content == whole
+        response = pipeline.call("GET", f"/jobs/{job_id}/result?inline=true&version=1")
+        assert (response.status_code, response.headers["content-type"]) == (200, PRESIGNED_URL_TYPE)
+        assert requests.get(response.json()["url"], timeout=30).content == content
     finally:
         s3.put_object(Bucket=bucket, Key=key, Body=before, ContentType="application/json")
 
@@ -188,15 +188,15 @@ def test_a_correction_creates_a_new_version_and_keeps_the_old_one(pipeline: Pipe
         "segments": [{"id": first["id"], "text": first["text"].replace("blue", "yellow")}],
         "names": {"person-1": "Anna"},
     }
-    answer = pipeline.call("PUT", f"/jobs/{job_id}/result", json=corrections)
-    assert answer.status_code == 200, answer.text
+    response = pipeline.call("PUT", f"/jobs/{job_id}/result", json=corrections)
+    assert response.status_code == 200, response.text
     assert pipeline.job(job_id)["result_version"] == 2
     jsonschema.validate(pipeline.result(job_id), load_result_schema())
     assert "<v Anna>bin yellow" in pipeline.call("GET", f"/jobs/{job_id}/result?format=vtt&inline=true").text
     old = pipeline.call("GET", f"/jobs/{job_id}/result?version=1&inline=true").json()
     assert old["segments"][0]["text"] == first["text"]
-    again = pipeline.call("PUT", f"/jobs/{job_id}/result", json=corrections)
-    assert again.status_code == 409
+    conflicting = pipeline.call("PUT", f"/jobs/{job_id}/result", json=corrections)
+    assert conflicting.status_code == 409
 
 
 def test_requests_need_a_token_and_see_only_their_own_jobs(pipeline: Pipeline, job_id: str) -> None:
@@ -216,7 +216,7 @@ def test_health_and_openapi_document_are_public(pipeline: Pipeline) -> None:
     assert description["openapi"].startswith("3.1")
 
 
-def test_a_deleted_job_leaves_nothing_behind(pipeline: Pipeline) -> None:
+def test_deleting_a_job_deletes_all_its_objects(pipeline: Pipeline) -> None:
     job_id = pipeline.upload(lips="none", audio="transcribe", faces="none")
     pipeline.wait_for_job(job_id)
     assert pipeline.call("DELETE", f"/jobs/{job_id}").status_code == 204
@@ -228,8 +228,8 @@ def test_a_deleted_job_leaves_nothing_behind(pipeline: Pipeline) -> None:
     assert "Versions" not in versions
 
 
-def verified(pipeline: Pipeline, token: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """What the command that checks a stack says of this one."""
+def run_smoke_test(pipeline: Pipeline, token: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the smoke test against this pipeline."""
     return subprocess.run(
         [sys.executable, "-m", "infrastructure.smoke_test", pipeline.api_url, *arguments],
         cwd=ROOT,
@@ -241,15 +241,15 @@ def verified(pipeline: Pipeline, token: str, *arguments: str) -> subprocess.Comp
 
 
 def test_the_smoke_test_passes(pipeline: Pipeline) -> None:
-    done = verified(pipeline, json.dumps({"token": TOKEN}))
-    assert done.returncode == 0, (done.stdout, done.stderr, pipeline.describe_failures())
-    assert "health: ok" in done.stdout
-    assert "audio used, faces used, lips used" in done.stdout
-    assert re.search(r"estimated \d+\.\d{4} USD, cost \d+\.\d{4} USD", done.stdout)
-    assert done.stdout.splitlines()[-1] == "all checks passed"
+    completed = run_smoke_test(pipeline, json.dumps({"token": TOKEN}))
+    assert completed.returncode == 0, (completed.stdout, completed.stderr, pipeline.describe_failures())
+    assert "health: ok" in completed.stdout
+    assert "audio used, faces used, lips used" in completed.stdout
+    assert re.search(r"estimated \d+\.\d{4} USD, cost \d+\.\d{4} USD", completed.stdout)
+    assert completed.stdout.splitlines()[-1] == "all checks passed"
 
 
 def test_the_smoke_test_fails_with_an_invalid_token(pipeline: Pipeline) -> None:
-    done = verified(pipeline, "a guess")
-    assert (done.returncode, "all checks passed" in done.stdout) == (1, False)
-    assert "error: POST /uploads returned 403" in done.stderr
+    completed = run_smoke_test(pipeline, "a guess")
+    assert (completed.returncode, "all checks passed" in completed.stdout) == (1, False)
+    assert "error: POST /uploads returned 403" in completed.stderr

@@ -1,4 +1,4 @@
-"""A real server in this process, on a free port, with the embedded model."""
+"""Fixtures: an in-process server on a free port with the embedded model, and clients for it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from tests.clips import cut_demo
 
 ROOT = Path(__file__).resolve().parents[2]
 _folder = tempfile.TemporaryDirectory(prefix="gorggle-tests-")
-# Shorter than the demo clip, which every test would take twice as long to decode.
+# The first sentences of the demo clip: decoding the whole clip in every test would take twice as long.
 DEMO = cut_demo(Path(_folder.name), sentence_count=3)
 
 
 @dataclass
 class RunningServer:
-    """A server on a thread of its own."""
+    """A server and the event loop of its thread."""
 
     server: Server
     loop: asyncio.AbstractEventLoop
@@ -44,15 +44,15 @@ class RunningServer:
 
 @contextlib.contextmanager
 def running_server(*, load: bool = True, **settings: Any) -> Iterator[RunningServer]:
-    """Start a server, yield it, stop it."""
+    """Start a server on a background thread, yield it, and stop it."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
 
-    async def make() -> Server:
+    async def create() -> Server:
         return Server(ServerSettings(**{"listen": "127.0.0.1:0", "shutdown_grace_period_s": 1, **settings}))
 
-    running = RunningServer(asyncio.run_coroutine_threadsafe(make(), loop).result(10), loop)
+    running = RunningServer(asyncio.run_coroutine_threadsafe(create(), loop).result(10), loop)
     running.call(running.server.start())
     try:
         if load:
@@ -89,8 +89,8 @@ def truth() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def spoken(truth: dict[str, Any]) -> list[str]:
-    """The demo clip's sentences."""
+def reference_sentences(truth: dict[str, Any]) -> list[str]:
+    """Return the reference text of each sentence of the demo clip."""
     return [sentence["text"] for sentence in truth["sentences"]]
 
 
@@ -99,7 +99,7 @@ Messages = Callable[..., Iterator[lip_reading_pb2.StreamingRecognizeRequest]]
 
 @pytest.fixture(scope="session")
 def messages() -> Messages:
-    """Builds the requests of a stream: a configuration, then chunks of bytes."""
+    """Return a function that yields the requests of a stream: a configuration, then media chunks."""
 
     def build(
         *chunks: bytes, config: config_pb2.StreamingConfig | None = None

@@ -1,4 +1,4 @@
-"""The demo clip as sent by a client with its own face tracking: chunks of crops and audio, interleaved."""
+"""The requests of a client with its own face tracking: interleaved chunks of mouth crops and audio."""
 
 from __future__ import annotations
 
@@ -21,26 +21,28 @@ def extract_crops_and_audio(path: Path) -> tuple[tuple[tuple[int, np.ndarray], .
     pipe = BytePipe(len(content) + 1)
     pipe.write(content)
     pipe.close()
-    perception = ContainerPipeline(pipe, RecognitionOptions("any"), ServerSettings(), 1000.0)
-    for _ in perception.steps():
+    pipeline = ContainerPipeline(pipe, RecognitionOptions("any"), ServerSettings(), 1000.0)
+    for _ in pipeline.steps():
         pass
-    tracks = tuple((track.start, np.stack(track.crops)) for track in perception.buffer.tracks.values())
-    perception.buffer._join_audio()
-    return tracks, perception.buffer._audio
+    tracks = tuple((track.start, np.stack(track.crops)) for track in pipeline.buffer.tracks.values())
+    pipeline.buffer._join_audio()
+    return tracks, pipeline.buffer._audio
 
 
 def create_chunks(path: Path, times: int = 1, chunk_frames: int = 5) -> list[MouthCrops | AudioChunk]:
-    """The clip, several times over, in pieces of a fifth of a second by default."""
+    """Return the clip, repeated `times` times, as chunks of `chunk_frames` video frames."""
     tracks, audio = extract_crops_and_audio(path)
     frames = len(audio) // 640
-    made: list[MouthCrops | AudioChunk] = []
+    chunks: list[MouthCrops | AudioChunk] = []
     for start in range(0, frames * times, chunk_frames):
         first = start % frames
         end = min(first + chunk_frames, frames)
         for face, (track_start, crops) in enumerate(tracks):
-            shown = range(max(first, track_start), min(end, track_start + len(crops)))
-            if shown:
-                pixels = crops[shown.start - track_start : shown.stop - track_start]
-                made.append(MouthCrops(pixels, [(start - first + frame) / 25 for frame in shown], face))
-        made.append(AudioChunk(audio[first * 640 : end * 640]))
-    return made
+            visible_frames = range(max(first, track_start), min(end, track_start + len(crops)))
+            if visible_frames:
+                pixels = crops[visible_frames.start - track_start : visible_frames.stop - track_start]
+                chunks.append(
+                    MouthCrops(pixels, [(start - first + frame) / 25 for frame in visible_frames], face)
+                )
+        chunks.append(AudioChunk(audio[first * 640 : end * 640]))
+    return chunks

@@ -1,7 +1,7 @@
-"""The real server with a device that fails while a file is there: ``python -m tests.integration.faulty_server FILE …``.
+"""Server with an injected device fault: ``python -m tests.integration.faulty_server FILE …``.
 
-The file's text is the error's. The fault is put in below everything of the server, where a call of the device would raise.
-A text that begins with "lost" makes the device fail for good, as CUDA does after an illegal access.
+While FILE exists, ``Model.encode`` raises a RuntimeError with the file's text. With the text "slow SECONDS", it sleeps first
+and then succeeds. With a text that begins with "lost", the device health check fails too, as after an illegal memory access.
 """
 
 from __future__ import annotations
@@ -17,26 +17,27 @@ from gorggle_server.inference import device_health
 
 
 def inject_faults_while_exists(fault: Path) -> None:
+    """Patch the model and the device health check to fail while the file exists."""
     encode = Model.encode
 
-    def failing(self: Model, *arguments: Any, **named: Any) -> Any:
+    def encode_or_fail(self: Model, *arguments: Any, **keywords: Any) -> Any:
         if fault.exists():
             text = fault.read_text()
             if text.startswith("slow"):
                 time.sleep(float(text.split()[1]))
             else:
                 raise RuntimeError(text)
-        return encode(self, *arguments, **named)
+        return encode(self, *arguments, **keywords)
 
-    calculate = device_health.run_probe_kernel
+    run_probe = device_health.run_probe_kernel
 
-    def calculate_or_fail(device: str) -> None:
+    def run_probe_or_fail(device: str) -> None:
         if fault.exists() and fault.read_text().startswith("lost"):
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
-        calculate(device)
+        run_probe(device)
 
-    Model.encode = failing  # type: ignore[method-assign]
-    device_health.run_probe_kernel = calculate_or_fail
+    Model.encode = encode_or_fail  # type: ignore[method-assign]
+    device_health.run_probe_kernel = run_probe_or_fail
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""TCP proxy that can cut its connections, freeze, and count bytes."""
+"""TCP proxy that can cut its connections, freeze, and count connections."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ class Proxy:
 
     @property
     def address(self) -> str:
-        """Where to connect to."""
+        """The address that clients connect to."""
         return f"127.0.0.1:{self._listening.getsockname()[1]}"
 
     def cut(self) -> None:
-        """Break every connection, as a cable does."""
+        """Shut down every open connection; new connections are accepted."""
         for side in self._sockets:
             with contextlib.suppress(OSError):
                 side.shutdown(socket.SHUT_RDWR)
         self._sockets.clear()
 
     def freeze(self) -> None:
-        """Pass nothing more, and say nothing of it."""
+        """Stop forwarding without closing any connection."""
         self._flowing.clear()
 
     def resume(self) -> None:
-        """Pass everything on again."""
+        """Forward again, including the bytes received while frozen."""
         self._flowing.set()
 
     def close(self) -> None:
-        """End."""
+        """Stop listening, shut down all connections and join the threads."""
         self._is_closed = True
         self.resume()
         with contextlib.suppress(OSError):
@@ -82,7 +82,7 @@ class Proxy:
 
 @contextlib.contextmanager
 def proxy_to(address: str) -> Iterator[Proxy]:
-    """A proxy to a server, for a while."""
+    """Run a proxy to a server within the context."""
     proxy = Proxy(address)
     try:
         yield proxy

@@ -1,4 +1,4 @@
-"""Live streams beyond what the device has been measured to carry, through a real server."""
+"""Admission control: live streams above the measured device capacity are refused."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Requests = queue.SimpleQueue[lip_reading_pb2.StreamingRecognizeRequest | None]
 
 
 @pytest.fixture(scope="module")
-def narrow() -> Iterator[RunningServer]:
-    """A server with room for one live stream, however fast the machine."""
+def single_stream_server() -> Iterator[RunningServer]:
+    """Run a server that admits one live stream, regardless of the machine's speed."""
     with running_server(max_live_device_utilization=1e-6, sandbox_decoding=False) as running:
         yield running
 
 
-def opened(
+def open_stream(
     stub: lip_reading_pb2_grpc.LipReadingStub, *, live: bool
 ) -> tuple[Requests, Iterator[lip_reading_pb2.StreamingRecognizeResponse]]:
     requests: Requests = queue.SimpleQueue()
@@ -33,17 +33,19 @@ def opened(
     return requests, stub.StreamingRecognize(iter(requests.get, None), timeout=30)
 
 
-def test_a_live_stream_too_many_is_refused_at_once_and_files_are_not(narrow: RunningServer) -> None:
-    with grpc.insecure_channel(narrow.address) as channel:
+def test_live_streams_above_capacity_are_refused_at_once_and_files_are_not(
+    single_stream_server: RunningServer,
+) -> None:
+    with grpc.insecure_channel(single_stream_server.address) as channel:
         stub = lip_reading_pb2_grpc.LipReadingStub(channel)
-        first_requests, first = opened(stub, live=True)
+        first_requests, first = open_stream(stub, live=True)
         assert next(first).WhichOneof("event") == "started"
 
-        began = time.monotonic()
-        _, second = opened(stub, live=True)
+        start_s = time.monotonic()
+        _, second = open_stream(stub, live=True)
         with pytest.raises(grpc.RpcError) as refused:
             next(second)
-        took_s = time.monotonic() - began
+        duration_s = time.monotonic() - start_s
         assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert "1 live streams are served" in refused.value.details()
         retry = error_details_pb2.RetryInfo()
@@ -51,9 +53,9 @@ def test_a_live_stream_too_many_is_refused_at_once_and_files_are_not(narrow: Run
         assert status is not None
         assert any(detail.Unpack(retry) for detail in status.details)
         assert retry.retry_delay.ToSeconds() >= 1
-        assert took_s < 2  # milliseconds on an idle machine
+        assert duration_s < 2  # milliseconds on an idle machine
 
-        file_requests, file = opened(stub, live=False)
+        file_requests, file = open_stream(stub, live=False)
         assert next(file).WhichOneof("event") == "started"
         file_requests.put(None)
         file.cancel()
@@ -61,8 +63,8 @@ def test_a_live_stream_too_many_is_refused_at_once_and_files_are_not(narrow: Run
         first.cancel()
 
         deadline = time.monotonic() + 10
-        while True:  # the place is free when the first stream's thread is
-            third_requests, third = opened(stub, live=True)
+        while True:  # the slot is released when the first stream's thread ends
+            third_requests, third = open_stream(stub, live=True)
             try:
                 assert next(third).WhichOneof("event") == "started"
                 break
@@ -71,5 +73,5 @@ def test_a_live_stream_too_many_is_refused_at_once_and_files_are_not(narrow: Run
                 time.sleep(0.05)
         third_requests.put(None)
         third.cancel()
-    demand = narrow.server.metrics.registry.get_sample_value("gorggle_live_device_load")
+    demand = single_stream_server.server.metrics.registry.get_sample_value("gorggle_live_device_load")
     assert demand is not None

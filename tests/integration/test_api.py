@@ -1,4 +1,4 @@
-"""The API on a real server: frames, PCM formats, languages, paging and error details."""
+"""API tests on a real server: frames, PCM formats, languages, paging and error details."""
 
 from __future__ import annotations
 
@@ -54,6 +54,7 @@ def get_words(segments: Any) -> list[str]:
 
 
 def count_errors(expected: list[str], words: list[str]) -> int:
+    """Return the edit distance in words."""
     distances = list(range(len(words) + 1))
     for row, one in enumerate(expected, 1):
         previous, distances[0] = distances[0], row
@@ -66,41 +67,41 @@ def count_errors(expected: list[str], words: list[str]) -> int:
 
 
 @pytest.fixture(scope="module")
-def sandboxed() -> Iterator[RunningServer]:
+def sandboxed_server() -> Iterator[RunningServer]:
     with running_server(sandbox_decoding=True) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def said(sandboxed: RunningServer) -> list[str]:
-    with Client(sandboxed.address) as client:
+def expected_words(sandboxed_server: RunningServer) -> list[str]:
+    with Client(sandboxed_server.address) as client:
         return get_words(client.transcribe(DEMO))
 
 
 # ------------------------------------------------------------------------------------------------------------- frames
 
 
-def test_jpeg_frames_with_stereo_audio_give_the_words_of_the_file(
-    sandboxed: RunningServer, said: list[str]
+def test_jpeg_frames_with_stereo_audio_give_the_same_words_as_the_file(
+    sandboxed_server: RunningServer, expected_words: list[str]
 ) -> None:
     frames, audio, rate = decode_demo("bgr24")
     jpegs = [cv2.imencode(".jpg", frame)[1].tobytes() for frame in frames]
     events: list[Any] = []
-    with Client(sandboxed.address) as client:
+    with Client(sandboxed_server.address) as client:
         segments = list(
             client.transcribe(
                 interleave(jpegs, audio, rate), frame_rate_hz=25, on_event=events.append, face_boxes=True
             )
         )
-    assert count_errors(said, get_words(segments)) <= 1
+    assert count_errors(expected_words, get_words(segments)) <= 1
     assert all(segment.face_boxes for segment in segments)
     (info,) = [event for event in events if isinstance(event, gorggle.MediaInfo)]
     assert (info.container, info.video_codec, info.width_px, info.height_px) == ("", "mjpeg", 640, 480)
 
 
-def test_frames_without_audio_are_read_from_the_lips(sandboxed: RunningServer) -> None:
+def test_frames_without_audio_are_transcribed_from_the_lips(sandboxed_server: RunningServer) -> None:
     frames, _, _ = decode_demo()
-    with Client(sandboxed.address) as client:
+    with Client(sandboxed_server.address) as client:
         expected = get_words(client.transcribe(DEMO, modality="video"))
         arrays = get_words(client.transcribe(iter(frames), frame_rate_hz=25, modality="video"))
         timed = (VideoFrame(frame, 5 + index / 25) for index, frame in enumerate(frames[:200]))
@@ -110,13 +111,13 @@ def test_frames_without_audio_are_read_from_the_lips(sandboxed: RunningServer) -
     assert all(segment.start_s >= 5 for segment in transcript.segments)
 
 
-def test_audio_before_the_first_frame_is_held_back(sandboxed: RunningServer) -> None:
+def test_audio_before_the_first_frame_is_buffered(sandboxed_server: RunningServer) -> None:
     def media() -> Iterator[Any]:
         yield AudioChunk(np.zeros(8000, np.float32))
         for _ in range(25):
             yield np.zeros((64, 64), np.uint8)
 
-    with Client(sandboxed.address) as client:
+    with Client(sandboxed_server.address) as client:
         transcript = client.transcribe(media(), frame_rate_hz=25).transcript()
     assert transcript.duration_s == pytest.approx(1, abs=0.1)
 
@@ -164,7 +165,7 @@ PCM = Request(pcm=media_pb2.Pcm(samples=bytes(3200)))
         ([PCM, Request(pcm=media_pb2.Pcm(samples=b"ab", sample_rate_hertz=8000))], "pcm.sample_rate_hertz"),
     ],
 )
-def test_invalid_media_messages_are_refused_with_their_field(
+def test_invalid_media_messages_are_refused_with_the_field_name(
     stub, requests: list[Request], field: str
 ) -> None:
     config = Request(config=config_pb2.StreamingConfig())
@@ -174,9 +175,9 @@ def test_invalid_media_messages_are_refused_with_their_field(
     assert unpack(caught.value, error_details_pb2.BadRequest()).field_violations[0].field == field
 
 
-def test_damaged_jpeg_frames_do_not_harm_the_server(sandboxed: RunningServer) -> None:
+def test_damaged_jpeg_frames_release_their_slots(sandboxed_server: RunningServer) -> None:
     random = np.random.default_rng(3)
-    with Client(sandboxed.address) as client:
+    with Client(sandboxed_server.address) as client:
         for _ in range(3):
             damaged = [JPEG[:4] + random.bytes(2000) for _ in range(30)]
             with contextlib.suppress(gorggle.GorggleError):
@@ -198,7 +199,7 @@ FORMATS = [(16_000, 0, 1), (16_000, 2, 1), (48_000, 2, 2), (44_100, 1, 6), (8000
 
 
 @pytest.mark.parametrize(("rate", "encoding", "channels"), FORMATS)
-def test_pcm_of_any_format_becomes_16_khz_mono(rate: int, encoding: int, channels: int) -> None:
+def test_pcm_of_any_format_is_resampled_to_16_khz_mono(rate: int, encoding: int, channels: int) -> None:
     encoded, resampler, parts = encode_sine(rate, encoding, channels), PcmResampler(), []
     for start in range(0, len(encoded), 1000):
         message = media_pb2.Pcm(
@@ -216,7 +217,9 @@ def test_pcm_of_any_format_becomes_16_khz_mono(rate: int, encoding: int, channel
 
 
 @pytest.mark.parametrize(("rate", "encoding", "channels"), FORMATS)
-def test_a_stream_of_any_pcm_format_has_its_duration(stub, rate: int, encoding: int, channels: int) -> None:
+def test_the_duration_of_a_stream_is_correct_for_any_pcm_format(
+    stub, rate: int, encoding: int, channels: int
+) -> None:
     encoded = encode_sine(rate, encoding, channels)
     requests = [
         Request(config=config_pb2.StreamingConfig(recognition={"modality": config_pb2.MODALITY_AUDIO_ONLY}))
@@ -233,7 +236,7 @@ def test_a_stream_of_any_pcm_format_has_its_duration(stub, rate: int, encoding: 
     assert responses[-1].finished.media_duration.ToMilliseconds() == pytest.approx(3000, abs=45)
 
 
-def test_the_sdk_sends_audio_of_any_rate(client: Client) -> None:
+def test_the_sdk_sends_audio_of_any_sample_rate(client: Client) -> None:
     transcript = client.recognize(
         None, audio=np.zeros(96_000, np.float32), audio_sample_rate_hz=48_000, modality="audio"
     )
@@ -257,7 +260,9 @@ def test_languages_of_the_model_are_accepted(client: Client, code: str) -> None:
         ({"automatic_punctuation": True}, "enable_automatic_punctuation"),
     ],
 )
-def test_what_the_model_cannot_do_is_refused(client: Client, options: dict[str, Any], field: str) -> None:
+def test_options_that_the_model_does_not_support_are_refused(
+    client: Client, options: dict[str, Any], field: str
+) -> None:
     with pytest.raises(gorggle.InvalidRequestError, match=f"model gorggle-mini-1.*{field}|{field}.*en"):
         client.recognize(None, audio=bytes(3200), modality="audio", **options)
     with pytest.raises(gorggle.InvalidRequestError):

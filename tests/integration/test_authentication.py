@@ -1,4 +1,4 @@
-"""Callers that the server does not know, and keys that change while it runs."""
+"""Authentication with tokens and mutual TLS, and their renewal while the server runs."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from gorggle_server.security.api_tokens import TokenStore, create_token, main
 from gorggle_server.security.secret_sources import FileSecretSource
 from tests.integration.conftest import Messages, RunningServer, running_server
 
-QUESTION = server_pb2.GetServerInfoRequest()
-SECRET = "a-token-that-was-never-issued"
+INFO_REQUEST = server_pb2.GetServerInfoRequest()
+UNKNOWN_TOKEN = "a-token-that-was-never-issued"
 Metadata = list[tuple[str, str]]
 
 
@@ -36,14 +36,14 @@ def token(token_file: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def guarded(token_file: Path, token: str) -> Iterator[RunningServer]:
+def token_server(token_file: Path, token: str) -> Iterator[RunningServer]:
     with running_server(token_file=token_file, max_streams_per_client=1) as running:
         yield running
 
 
 @pytest.fixture
-def stub(guarded: RunningServer) -> Iterator[lip_reading_pb2_grpc.LipReadingStub]:
-    with grpc.insecure_channel(guarded.address) as channel:
+def stub(token_server: RunningServer) -> Iterator[lip_reading_pb2_grpc.LipReadingStub]:
+    with grpc.insecure_channel(token_server.address) as channel:
         yield lip_reading_pb2_grpc.LipReadingStub(channel)
 
 
@@ -55,19 +55,19 @@ def bearer(token: str) -> Metadata:
     "metadata",
     [
         [],
-        bearer(SECRET),
+        bearer(UNKNOWN_TOKEN),
         bearer(""),
-        [("authorization", SECRET)],
-        [("authorization", f"Basic {SECRET}")],
-        [("token", SECRET)],
-        [*bearer(SECRET), *bearer(SECRET)],
+        [("authorization", UNKNOWN_TOKEN)],
+        [("authorization", f"Basic {UNKNOWN_TOKEN}")],
+        [("token", UNKNOWN_TOKEN)],
+        [*bearer(UNKNOWN_TOKEN), *bearer(UNKNOWN_TOKEN)],
     ],
     ids=["none", "unknown", "empty", "bare", "another scheme", "wrong place", "twice"],
 )
 def test_a_call_without_a_known_token_is_refused(stub, metadata, caplog, messages: Messages) -> None:
     caplog.set_level(logging.DEBUG)
     calls: list[Callable[[], object]] = [
-        lambda: stub.GetServerInfo(QUESTION, metadata=metadata, timeout=10),
+        lambda: stub.GetServerInfo(INFO_REQUEST, metadata=metadata, timeout=10),
         lambda: list(stub.StreamingRecognize(messages(b"media"), metadata=metadata, timeout=10)),
     ]
     for call in calls:
@@ -75,47 +75,47 @@ def test_a_call_without_a_known_token_is_refused(stub, metadata, caplog, message
             call()
         assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
         assert "oken" in caught.value.details()
-        assert SECRET not in caught.value.details()
-    assert SECRET not in caplog.text
+        assert UNKNOWN_TOKEN not in caught.value.details()
+    assert UNKNOWN_TOKEN not in caplog.text
 
 
-def test_a_right_token_twice_is_refused(stub, token: str) -> None:
+def test_a_valid_token_sent_twice_is_refused(stub, token: str) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        stub.GetServerInfo(QUESTION, metadata=[*bearer(token), *bearer(token)], timeout=10)
+        stub.GetServerInfo(INFO_REQUEST, metadata=[*bearer(token), *bearer(token)], timeout=10)
     assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 def test_a_known_token_is_served(stub, token: str) -> None:
-    assert stub.GetServerInfo(QUESTION, metadata=bearer(token), timeout=10).version
+    assert stub.GetServerInfo(INFO_REQUEST, metadata=bearer(token), timeout=10).version
 
 
-def test_health_checks_need_no_token(guarded: RunningServer) -> None:
-    with grpc.insecure_channel(guarded.address) as channel:
-        answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
-    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+def test_health_checks_need_no_token(token_server: RunningServer) -> None:
+    with grpc.insecure_channel(token_server.address) as channel:
+        response = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+    assert response.status == health_pb2.HealthCheckResponse.SERVING
 
 
 def test_tokens_are_added_and_removed_without_a_restart(stub, token_file: Path, token: str) -> None:
     second = create_token("camera-2", token_file)
-    assert stub.GetServerInfo(QUESTION, metadata=bearer(second), timeout=10).version
-    kept = [line for line in token_file.read_text().splitlines() if not line.startswith("camera-2")]
-    token_file.write_text("\n".join([*kept, ""]))
+    assert stub.GetServerInfo(INFO_REQUEST, metadata=bearer(second), timeout=10).version
+    remaining = [line for line in token_file.read_text().splitlines() if not line.startswith("camera-2")]
+    token_file.write_text("\n".join([*remaining, ""]))
     with pytest.raises(grpc.RpcError) as caught:
-        stub.GetServerInfo(QUESTION, metadata=bearer(second), timeout=10)
+        stub.GetServerInfo(INFO_REQUEST, metadata=bearer(second), timeout=10)
     assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
-    assert stub.GetServerInfo(QUESTION, metadata=bearer(token), timeout=10).version
+    assert stub.GetServerInfo(INFO_REQUEST, metadata=bearer(token), timeout=10).version
 
 
-def test_a_token_file_that_breaks_leaves_the_tokens_as_they_were(tmp_path: Path, caplog) -> None:
+def test_an_unreadable_token_file_keeps_the_previous_tokens(tmp_path: Path, caplog) -> None:
     path = tmp_path / "tokens"
     token = create_token("camera", path)
     tokens = TokenStore(FileSecretSource(path))
-    path.write_text(f"camera {SECRET}\n")
+    path.write_text(f"camera {UNKNOWN_TOKEN}\n")
     assert tokens.get_client_name(token) == "camera"
     path.unlink()
     assert tokens.get_client_name(token) == "camera"
     assert "line 1" in caplog.text
-    assert SECRET not in caplog.text
+    assert UNKNOWN_TOKEN not in caplog.text
 
 
 def test_a_token_file_contains_no_token_and_is_readable_only_by_its_owner(
@@ -125,7 +125,7 @@ def test_a_token_file_contains_no_token_and_is_readable_only_by_its_owner(
     assert token_file.stat().st_mode & 0o077 == 0
 
 
-def test_the_command_makes_a_token_that_holds(tmp_path: Path, capsys) -> None:
+def test_the_command_creates_a_valid_token(tmp_path: Path, capsys) -> None:
     path = str(tmp_path / "tokens")
     assert main(["editor", path]) == 0
     assert (
@@ -140,20 +140,22 @@ def test_the_command_makes_a_token_that_holds(tmp_path: Path, capsys) -> None:
 def test_one_client_cannot_use_all_slots(stub, token_file: Path, token: str, messages: Messages) -> None:
     other = create_token("camera-3", token_file)
     released = threading.Event()
-    held = stub.StreamingRecognize(iter(_slowly(messages(), released)), metadata=bearer(token), timeout=20)
-    next(held)
+    first_call = stub.StreamingRecognize(
+        iter(_pause_after_first(messages(), released)), metadata=bearer(token), timeout=20
+    )
+    next(first_call)
     with pytest.raises(grpc.RpcError) as caught:
         list(stub.StreamingRecognize(messages(), metadata=bearer(token), timeout=20))
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "camera-1" in caught.value.details()
     with pytest.raises(grpc.RpcError) as caught:
         list(stub.StreamingRecognize(messages(b"x"), metadata=bearer(other), timeout=20))
-    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT  # it had a place
-    held.cancel()
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT  # it got a slot
+    first_call.cancel()
     released.set()
 
 
-def _slowly(requests, released):
+def _pause_after_first(requests, released):
     yield next(requests)
     released.wait(20)
 
@@ -166,8 +168,8 @@ def test_an_unreadable_token_file_is_reported_at_startup(tmp_path: Path) -> None
 # ------------------------------------------------------------------------------------------------------- certificates
 
 
-class Keys:
-    """The files of a server with mutual TLS, and of its clients."""
+class TlsFiles:
+    """The key and certificate files of a server with mutual TLS and of its clients."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -188,38 +190,40 @@ class Keys:
     def client(
         self, address: str, issued: trustme.LeafCert | None, trusted: trustme.CA | None = None
     ) -> Client:
-        """A client with that certificate, which trusts that authority."""
+        """Return a client with this certificate that trusts this authority (by default the server's)."""
         number = len(list(self.folder.iterdir()))
         root = self.folder / f"root-{number}.pem"
         (trusted or self.authority).cert_pem.write_to_path(str(root))
-        own = {}
+        client_options = {}
         if issued is not None:
             certificate, key = self.folder / f"client-{number}.pem", self.folder / f"client-{number}.key"
             certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
             issued.private_key_pem.write_to_path(str(key))
-            own = {"client_certificate": certificate, "client_key": key}
-        return Client(address.replace("127.0.0.1", "localhost"), root_certificates=root, **own)
+            client_options = {"client_certificate": certificate, "client_key": key}
+        return Client(address.replace("127.0.0.1", "localhost"), root_certificates=root, **client_options)
 
 
 @pytest.fixture(scope="module")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
-    return Keys(tmp_path_factory.mktemp("keys"))
+def tls_files(tmp_path_factory: pytest.TempPathFactory) -> TlsFiles:
+    return TlsFiles(tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture(scope="module")
-def mutual(keys: Keys) -> Iterator[RunningServer]:
+def mtls_server(tls_files: TlsFiles) -> Iterator[RunningServer]:
     with running_server(
-        tls_certificate=keys.certificate, tls_key=keys.key, tls_client_ca=keys.client_ca
+        tls_certificate=tls_files.certificate, tls_key=tls_files.key, tls_client_ca=tls_files.client_ca
     ) as running:
         yield running
 
 
-def test_a_client_with_a_certificate_of_the_authority_is_served(mutual: RunningServer, keys: Keys) -> None:
-    with keys.client(mutual.address, keys.authority.issue_cert("worker.internal")) as client:
+def test_a_client_certificate_of_the_trusted_authority_is_accepted(
+    mtls_server: RunningServer, tls_files: TlsFiles
+) -> None:
+    with tls_files.client(mtls_server.address, tls_files.authority.issue_cert("worker.internal")) as client:
         assert client.server_info().version
 
 
-def long_ago() -> dt.datetime:
+def two_days_ago() -> dt.datetime:
     return dt.datetime.now(dt.UTC) - dt.timedelta(days=2)
 
 
@@ -228,46 +232,56 @@ def long_ago() -> dt.datetime:
     [
         lambda _: None,
         lambda _: trustme.CA().issue_cert("worker.internal"),
-        lambda authority: authority.issue_cert("worker.internal", not_after=long_ago()),
+        lambda authority: authority.issue_cert("worker.internal", not_after=two_days_ago()),
     ],
     ids=["no certificate", "another authority", "expired"],
 )
-def test_a_client_of_another_authority_fails_at_the_handshake(
-    mutual: RunningServer, keys: Keys, issue
+def test_an_untrusted_client_certificate_fails_the_handshake(
+    mtls_server: RunningServer, tls_files: TlsFiles, issue
 ) -> None:
-    with keys.client(mutual.address, issue(keys.authority)) as client, pytest.raises(UnavailableError):
+    with (
+        tls_files.client(mtls_server.address, issue(tls_files.authority)) as client,
+        pytest.raises(UnavailableError),
+    ):
         client.server_info()
 
 
-def test_a_server_of_another_authority_is_not_spoken_to(mutual: RunningServer, keys: Keys) -> None:
-    issued = keys.authority.issue_cert("worker.internal")
-    with keys.client(mutual.address, issued, trustme.CA()) as client, pytest.raises(UnavailableError):
+def test_the_client_refuses_a_server_of_an_untrusted_authority(
+    mtls_server: RunningServer, tls_files: TlsFiles
+) -> None:
+    issued = tls_files.authority.issue_cert("worker.internal")
+    with (
+        tls_files.client(mtls_server.address, issued, trustme.CA()) as client,
+        pytest.raises(UnavailableError),
+    ):
         client.server_info()
 
 
-def test_a_renewed_certificate_serves_the_next_connection(mutual: RunningServer, keys: Keys) -> None:
+def test_a_renewed_certificate_is_used_for_new_connections(
+    mtls_server: RunningServer, tls_files: TlsFiles
+) -> None:
     another = trustme.CA()
-    keys.renew(another)
-    issued = keys.authority.issue_cert("worker.internal")
-    with keys.client(mutual.address, issued, another) as client:
+    tls_files.renew(another)
+    issued = tls_files.authority.issue_cert("worker.internal")
+    with tls_files.client(mtls_server.address, issued, another) as client:
         assert client.server_info().version
-    keys.certificate.unlink()  # half a renewal: what was there stays
-    with keys.client(mutual.address, issued, another) as client:
+    tls_files.certificate.unlink()  # incomplete renewal: the previous certificate stays in use
+    with tls_files.client(mtls_server.address, issued, another) as client:
         assert client.server_info().version
 
 
-def test_a_token_over_tls_is_served_and_a_wrong_one_is_named_as_such(
-    keys: Keys, token_file: Path, token: str
-) -> None:
-    keys.renew(keys.authority)
-    with running_server(tls_certificate=keys.certificate, tls_key=keys.key, token_file=token_file) as running:
-        root = keys.folder / "authority.pem"
-        keys.authority.cert_pem.write_to_path(str(root))
+def test_tokens_over_tls_are_verified(tls_files: TlsFiles, token_file: Path, token: str) -> None:
+    tls_files.renew(tls_files.authority)
+    with running_server(
+        tls_certificate=tls_files.certificate, tls_key=tls_files.key, token_file=token_file
+    ) as running:
+        root = tls_files.folder / "authority.pem"
+        tls_files.authority.cert_pem.write_to_path(str(root))
         address = running.address.replace("127.0.0.1", "localhost")
         with Client(address, root_certificates=root, token=token) as client:
             assert client.models()
         with (
-            Client(address, root_certificates=root, token=SECRET) as client,
+            Client(address, root_certificates=root, token=UNKNOWN_TOKEN) as client,
             pytest.raises(AuthenticationError),
         ):
             client.models()

@@ -1,4 +1,4 @@
-"""Whatever is sent gets the right status and a helpful message within a deadline, and the next call is served."""
+"""Invalid input gets the documented status and a helpful message in time, and the server stays usable."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ Config = config_pb2.StreamingConfig
 DEADLINE_S = 60
 
 
-def failure(stub, requests) -> tuple[grpc.StatusCode, str]:
-    """How a stream ends that must fail."""
+def call_and_expect_failure(stub, requests) -> tuple[grpc.StatusCode, str]:
+    """Run a stream that must fail; return its status code and details."""
     with pytest.raises(grpc.RpcError) as caught:
         list(stub.StreamingRecognize(iter(requests), timeout=DEADLINE_S))
     return caught.value.code(), caught.value.details()
@@ -35,40 +35,42 @@ def create_config(modality: config_pb2.Modality.ValueType, **fields) -> Config:
 
 
 @pytest.fixture(autouse=True)
-def _the_next_call_is_served(client: Client) -> Iterator[None]:
+def _assert_server_is_idle_and_serving(client: Client) -> Iterator[None]:
     yield
     deadline = time.monotonic() + 10
-    # A client that gives up hears so before the server has let go of its call.
+    # A cancelled call ends on the client before the server has released its slot.
     while client.server_info().capacity.active_streams and time.monotonic() < deadline:
         time.sleep(0.02)
     assert client.server_info().capacity.active_streams == 0
     assert client.models()
 
 
-def test_a_stream_without_any_message(stub) -> None:
-    code, text = failure(stub, [])
+def test_a_stream_without_messages_is_refused(stub) -> None:
+    code, text = call_and_expect_failure(stub, [])
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert "configuration first" in text
 
 
-def test_media_before_the_configuration(stub) -> None:
-    code, text = failure(stub, [Request(media=b"abc")])
+def test_media_before_the_configuration_is_refused(stub) -> None:
+    code, text = call_and_expect_failure(stub, [Request(media=b"abc")])
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert "began with media" in text
 
 
-def test_an_empty_first_message(stub) -> None:
-    assert failure(stub, [Request()])[0] is grpc.StatusCode.INVALID_ARGUMENT
+def test_an_empty_first_message_is_refused(stub) -> None:
+    assert call_and_expect_failure(stub, [Request()])[0] is grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_a_second_configuration(stub, messages: Messages) -> None:
-    code, text = failure(stub, [*messages(DEMO.read_bytes()[:5000]), Request(config=Config())])
+def test_a_second_configuration_is_refused(stub, messages: Messages) -> None:
+    code, text = call_and_expect_failure(
+        stub, [*messages(DEMO.read_bytes()[:5000]), Request(config=Config())]
+    )
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert "a second configuration" in text
 
 
-def test_a_configuration_and_no_media(stub, messages: Messages) -> None:
-    code, text = failure(stub, messages())
+def test_a_configuration_without_media_is_refused(stub, messages: Messages) -> None:
+    code, text = call_and_expect_failure(stub, messages())
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert "the stream is empty" in text
 
@@ -85,8 +87,8 @@ def test_a_configuration_and_no_media(stub, messages: Messages) -> None:
         pytest.param(DEMO.read_bytes()[:600] if DEMO.exists() else b"", id="truncated in the index"),
     ],
 )
-def test_bytes_that_are_no_video(stub, messages: Messages, data: bytes) -> None:
-    code, text = failure(stub, messages(data))
+def test_bytes_that_are_not_media_are_refused(stub, messages: Messages, data: bytes) -> None:
+    code, text = call_and_expect_failure(stub, messages(data))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert len(text) > 20
     assert "/etc" not in text
@@ -102,18 +104,18 @@ def test_a_truncated_file_is_transcribed_to_its_end_with_a_warning(stub, message
     assert lip_reading_pb2.Warning.KIND_DAMAGED_MEDIA in warnings
 
 
-def test_a_file_without_video_in_video_only_mode(stub, messages: Messages, tmp_path: Path) -> None:
-    clip = transcode(DEMO, tmp_path / "sound.mp4", video_codec=None, max_s=4)
-    code, text = failure(
+def test_a_file_without_video_is_refused_in_video_only_mode(stub, messages: Messages, tmp_path: Path) -> None:
+    clip = transcode(DEMO, tmp_path / "audio.mp4", video_codec=None, max_s=4)
+    code, text = call_and_expect_failure(
         stub, messages(clip.read_bytes(), config=create_config(config_pb2.MODALITY_VIDEO_ONLY))
     )
     assert code is grpc.StatusCode.FAILED_PRECONDITION
     assert "no video stream" in text
 
 
-def test_a_file_without_audio_in_audio_only_mode(stub, messages: Messages, tmp_path: Path) -> None:
+def test_a_file_without_audio_is_refused_in_audio_only_mode(stub, messages: Messages, tmp_path: Path) -> None:
     clip = transcode(DEMO, tmp_path / "mute.mp4", audio_codec=None, max_s=4)
-    code, text = failure(
+    code, text = call_and_expect_failure(
         stub, messages(clip.read_bytes(), config=create_config(config_pb2.MODALITY_AUDIO_ONLY))
     )
     assert code is grpc.StatusCode.INVALID_ARGUMENT
@@ -133,28 +135,30 @@ def write_video(path: Path, frames: list[np.ndarray]) -> Path:
     return path
 
 
-def test_a_video_without_a_face_in_video_only_mode(stub, messages: Messages, tmp_path: Path) -> None:
+def test_a_video_without_a_face_is_refused_in_video_only_mode(
+    stub, messages: Messages, tmp_path: Path
+) -> None:
     random = np.random.default_rng(1)
     landscape = np.repeat(np.repeat(random.integers(0, 255, (12, 16, 3), np.uint8), 40, 0), 40, 1)
     clip = write_video(tmp_path / "landscape.mp4", [landscape] * 50)
-    code, text = failure(
+    code, text = call_and_expect_failure(
         stub, messages(clip.read_bytes(), config=create_config(config_pb2.MODALITY_VIDEO_ONLY))
     )
     assert code is grpc.StatusCode.FAILED_PRECONDITION
     assert "no face" in text
 
 
-def test_frames_beyond_the_limit_are_refused_with_their_size(
+def test_frames_above_the_size_limit_are_refused_with_their_size(
     stub, messages: Messages, tmp_path: Path
 ) -> None:
     clip = write_video(tmp_path / "8k.mp4", [np.zeros((4320, 7680, 3), np.uint8)] * 2)
-    code, text = failure(stub, messages(clip.read_bytes()))
+    code, text = call_and_expect_failure(stub, messages(clip.read_bytes()))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert "7680" in text
     assert "4320" in text
 
 
-def crops(count: int, pixels: bytes | None = None, times_s: list[float] | None = None) -> Request:
+def crops_request(count: int, pixels: bytes | None = None, times_s: list[float] | None = None) -> Request:
     message = media_pb2.MouthCrops(pixels=b"\x80" * (96 * 96 * count) if pixels is None else pixels)
     for number in range(count):
         time_s = number / 25 if times_s is None else times_s[number]
@@ -165,21 +169,23 @@ def crops(count: int, pixels: bytes | None = None, times_s: list[float] | None =
 @pytest.mark.parametrize(
     ("request_", "words"),
     [
-        pytest.param(crops(2, b"\0" * (88 * 88 * 2)), "96 x 96", id="wrong size"),
-        pytest.param(crops(2, b""), "96 x 96", id="no pixels"),
-        pytest.param(crops(2, times_s=[1.0, 0.5]), "order", id="times that fall"),
+        pytest.param(crops_request(2, b"\0" * (88 * 88 * 2)), "96 x 96", id="wrong size"),
+        pytest.param(crops_request(2, b""), "96 x 96", id="no pixels"),
+        pytest.param(crops_request(2, times_s=[1.0, 0.5]), "order", id="times that fall"),
         pytest.param(Request(pcm=media_pb2.Pcm(samples=b"abc")), "whole samples", id="half a sample"),
         pytest.param(Request(), "empty", id="empty message"),
     ],
 )
-def test_invalid_crops_and_audio(stub, request_: Request, words: str) -> None:
-    code, text = failure(stub, [Request(config=Config()), crops(5), request_])
+def test_invalid_crops_and_audio_are_refused(stub, request_: Request, words: str) -> None:
+    code, text = call_and_expect_failure(stub, [Request(config=Config()), crops_request(5), request_])
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert words in text
 
 
-def test_container_bytes_among_crops(stub) -> None:
-    code, text = failure(stub, [Request(config=Config()), crops(5), Request(media=b"abc")])
+def test_container_bytes_after_crops_are_refused(stub) -> None:
+    code, text = call_and_expect_failure(
+        stub, [Request(config=Config()), crops_request(5), Request(media=b"abc")]
+    )
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert "one kind of media" in text
 
@@ -207,10 +213,14 @@ def test_container_bytes_among_crops(stub) -> None:
         ({"endpointing": {"speech_threshold": float("nan")}}, grpc.StatusCode.INVALID_ARGUMENT, "nan"),
     ],
 )
-def test_a_configuration_beyond_the_limits(stub, config: dict, code: grpc.StatusCode, words: str) -> None:
+def test_a_configuration_outside_the_limits_is_refused(
+    stub, config: dict, code: grpc.StatusCode, words: str
+) -> None:
     recognition = config_pb2.RecognitionConfig(**config)
-    got, text = failure(stub, [Request(config=Config(recognition=recognition)), Request(media=b"abc")])
-    assert got is code
+    actual_code, text = call_and_expect_failure(
+        stub, [Request(config=Config(recognition=recognition)), Request(media=b"abc")]
+    )
+    assert actual_code is code
     assert words in text
 
 
@@ -220,37 +230,37 @@ def test_an_unknown_model_is_not_found(stub) -> None:
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-def test_a_clip_is_missing_from_a_unary_call(stub) -> None:
+def test_a_unary_call_without_a_clip_is_refused(stub) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         stub.Recognize(lip_reading_pb2.RecognizeRequest(), timeout=10)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_an_idle_client_is_disconnected() -> None:
+def test_an_idle_client_is_disconnected_with_deadline_exceeded() -> None:
     ended = threading.Event()
 
-    def stalled() -> Iterator[Request]:
+    def stall() -> Iterator[Request]:
         yield Request(config=Config())
         yield Request(media=DEMO.read_bytes()[:10_000])
         ended.wait(DEADLINE_S)
 
     with running_server(idle_timeout_s=1) as running, grpc.insecure_channel(running.address) as channel:
-        begun = time.monotonic()
-        code, text = failure(lip_reading_pb2_grpc.LipReadingStub(channel), stalled())
+        start_s = time.monotonic()
+        code, text = call_and_expect_failure(lip_reading_pb2_grpc.LipReadingStub(channel), stall())
         ended.set()
         assert code is grpc.StatusCode.DEADLINE_EXCEEDED
         assert "no message for 1 s" in text
-        assert time.monotonic() - begun < 8
+        assert time.monotonic() - start_s < 8
 
 
 def test_a_client_that_disconnects_frees_its_slot(stub, client: Client, messages: Messages) -> None:
     cancelled = threading.Event()
 
-    def endless() -> Iterator[Request]:
+    def send_and_wait() -> Iterator[Request]:
         yield from messages(DEMO.read_bytes()[:100_000])
         cancelled.wait(DEADLINE_S)
 
-    call = stub.StreamingRecognize(endless(), timeout=DEADLINE_S)
+    call = stub.StreamingRecognize(send_and_wait(), timeout=DEADLINE_S)
     next(call)
     call.cancel()
     cancelled.set()
@@ -260,7 +270,7 @@ def test_a_client_that_disconnects_frees_its_slot(stub, client: Client, messages
     assert client.server_info().capacity.active_streams == 0
 
 
-def test_a_deadline_that_passes_ends_the_call(stub, messages: Messages) -> None:
+def test_an_expired_deadline_ends_the_call(stub, messages: Messages) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         list(stub.StreamingRecognize(messages(DEMO.read_bytes()), timeout=0.001))
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED

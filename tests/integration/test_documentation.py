@@ -1,4 +1,4 @@
-"""What the README and the pages of docs/ show: code runs, commands are understood, settings and fields exist."""
+"""Documentation tests: code examples run, commands parse, and settings, fields and links exist."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ import pytest
 
 from gorggle import Client
 from gorggle.cli import main
-from gorggle_evaluation import __main__ as measuring
+from gorggle_evaluation import __main__ as evaluation_cli
 from gorggle_gateway.settings import load_settings
-from gorggle_local import __main__ as whole_product
-from gorggle_server import __main__ as serving
-from gorggle_server.avhubert import __main__ as models
+from gorggle_local import __main__ as local_cli
+from gorggle_server import __main__ as server_cli
+from gorggle_server.avhubert import __main__ as model_cli
 from gorggle_server.settings import ServerSettings
 from tests.integration.conftest import DEMO, ROOT, RunningServer
-from training import __main__ as training
+from training import __main__ as training_cli
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-WRITTEN_ADDRESS = "127.0.0.1:50051"
+DOCUMENTED_ADDRESS = "127.0.0.1:50051"
 
 
-def blocks(language: str) -> list[pytest.ParameterSet]:
-    """The fenced blocks in a language, each with the page and its place there."""
+def find_fenced_blocks(language: str) -> list[pytest.ParameterSet]:
+    """Return the fenced blocks in a language; their ids are the page and the number of the block in it."""
     return [
         pytest.param(match.group(1), id=f"{page.name}-{number}")
         for page in PAGES
@@ -37,37 +37,37 @@ def blocks(language: str) -> list[pytest.ParameterSet]:
     ]
 
 
-def commands(program: str) -> list[str]:
-    """The command lines of a program in all console blocks, without prompt and redirection."""
-    lines = [line for block in blocks("console") for line in str(block.values[0]).splitlines()]
-    said = (re.sub(r"^\$ | > \S+$", "", line).strip() for line in lines)
-    return [line for line in said if line.startswith(program + " ")]
+def find_command_lines(program: str) -> list[str]:
+    """Return the command lines of a program in all console blocks, without prompt and redirection."""
+    lines = [line for block in find_fenced_blocks("console") for line in str(block.values[0]).splitlines()]
+    command_lines = (re.sub(r"^\$ | > \S+$", "", line).strip() for line in lines)
+    return [line for line in command_lines if line.startswith(program + " ")]
 
 
-@pytest.mark.parametrize("code", blocks("python"))
-def test_the_code_runs_as_it_stands(code: str, server: RunningServer) -> None:
-    assert WRITTEN_ADDRESS in code
-    ran = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code.replace(WRITTEN_ADDRESS, server.address)],
+@pytest.mark.parametrize("code", find_fenced_blocks("python"))
+def test_documented_code_runs_unchanged(code: str, server: RunningServer) -> None:
+    assert DOCUMENTED_ADDRESS in code
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code.replace(DOCUMENTED_ADDRESS, server.address)],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.strip()
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip()
 
 
-@pytest.mark.parametrize("line", commands("gorggle"))
-def test_the_command_is_understood(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("line", find_command_lines("gorggle"))
+def test_documented_commands_are_parsed(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     match shlex.split(line, comments=True)[1:]:
         case ["serve", *rest]:
-            serving._create_parser().parse_args(rest)
+            server_cli._create_parser().parse_args(rest)
         case ["model", *rest]:
-            models._build_parser().parse_args(rest)
+            model_cli._build_parser().parse_args(rest)
         case ["evaluate", *rest]:
-            measuring._build_parser().parse_args(rest)
+            evaluation_cli._build_parser().parse_args(rest)
         case ["token", name, _]:
             assert name
         case ["cost", *rest]:
@@ -77,37 +77,39 @@ def test_the_command_is_understood(line: str, tmp_path: Path, monkeypatch: pytes
         case ["gateway", *rest]:
             load_settings(rest)
         case ["local", *rest]:
-            whole_product._build_parser().parse_args(rest)
+            local_cli._build_parser().parse_args(rest)
         case arguments:
             main._build_parser().parse_args(arguments)
 
 
-@pytest.mark.parametrize("line", commands("python -m training"))
-def test_the_training_command_is_understood(line: str) -> None:
-    training._build_parser().parse_args(shlex.split(line, comments=True)[3:])
+@pytest.mark.parametrize("line", find_command_lines("python -m training"))
+def test_documented_training_commands_are_parsed(line: str) -> None:
+    training_cli._build_parser().parse_args(shlex.split(line, comments=True)[3:])
 
 
-@pytest.mark.parametrize("line", commands("make"))
-def test_the_target_is_made(line: str) -> None:
+@pytest.mark.parametrize("line", find_command_lines("make"))
+def test_documented_make_targets_exist(line: str) -> None:
     target = shlex.split(line, comments=True)[1]
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
-def test_every_setting_is_in_the_table_and_only_those() -> None:
+def test_the_settings_table_lists_exactly_the_server_settings() -> None:
     table = (ROOT / "docs" / "operations.md").read_text().split("| setting |")[1].split("\n\n")[0]
     rows = [line.split("|")[1] for line in table.splitlines()[2:]]
     assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(ServerSettings.model_fields)
 
 
-def test_the_json_shown_has_the_fields_that_come(client: Client) -> None:
-    (shown,) = (json.loads(str(block.values[0])) for block in blocks("json") if block.id == "api.md-1")
-    came = json.loads(client.recognize(DEMO).to_json())
-    assert shown.keys() == came.keys()
-    assert shown["segments"][0].keys() == came["segments"][0].keys()
-    assert shown["segments"][0]["words"][0].keys() == came["segments"][0]["words"][0].keys()
+def test_the_documented_json_has_the_fields_of_a_real_transcript(client: Client) -> None:
+    (documented,) = (
+        json.loads(str(block.values[0])) for block in find_fenced_blocks("json") if block.id == "api.md-1"
+    )
+    actual = json.loads(client.recognize(DEMO).to_json())
+    assert documented.keys() == actual.keys()
+    assert documented["segments"][0].keys() == actual["segments"][0].keys()
+    assert documented["segments"][0]["words"][0].keys() == actual["segments"][0]["words"][0].keys()
 
 
-def test_every_link_leads_somewhere() -> None:
+def test_relative_links_point_to_existing_files() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"

@@ -1,4 +1,4 @@
-"""Streams that come into being while they are sent: pauses, heartbeats, results that grow and settle."""
+"""Live streams: pauses, heartbeats, interim results and backpressure warnings."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from tests.integration.crop_stream import create_chunks
 
 Request = lip_reading_pb2.StreamingRecognizeRequest
 HEARTBEAT = Request(heartbeat=lip_reading_pb2.Heartbeat())
-QUIET = np.zeros(16_000, np.int16)
+SILENCE = np.zeros(16_000, np.int16)
 
 
 @pytest.fixture(scope="module")
-def impatient() -> Iterator[RunningServer]:
-    """A server with short timeouts."""
+def short_timeout_server() -> Iterator[RunningServer]:
+    """Run a server with short timeouts."""
     with running_server(idle_timeout_s=1.0, media_timeout_s=4.0) as running:
         yield running
 
 
-def heard(seconds: int = 1) -> Request:
+def silent_audio_request(seconds: int = 1) -> Request:
     return Request(pcm=media_pb2.Pcm(samples=bytes(32_000 * seconds)))
 
 
-def listening(**options: object) -> Request:
+def audio_config_request(**options: object) -> Request:
     recognition = config_pb2.RecognitionConfig(modality=config_pb2.MODALITY_AUDIO_ONLY)
     return Request(config=config_pb2.StreamingConfig(recognition=recognition, **options))  # type: ignore[arg-type]
 
@@ -44,70 +44,72 @@ def listening(**options: object) -> Request:
 # --------------------------------------------------------------------------------------------------------- heartbeats
 
 
-def test_heartbeats_keep_a_stream_open_and_are_answered(impatient: RunningServer) -> None:
-    def pausing() -> Iterator[Request]:
-        config = listening()
+def test_heartbeats_keep_a_stream_open_and_are_answered(short_timeout_server: RunningServer) -> None:
+    def send_with_pauses() -> Iterator[Request]:
+        config = audio_config_request()
         config.config.heartbeat_interval.FromMilliseconds(200)
         yield config
         for _ in range(4):
             time.sleep(0.3)
             yield HEARTBEAT
-        yield heard()
+        yield silent_audio_request()
         for _ in range(8):
             time.sleep(0.3)
             yield HEARTBEAT
-        yield heard()
+        yield silent_audio_request()
 
-    with grpc.insecure_channel(impatient.address) as channel:
+    with grpc.insecure_channel(short_timeout_server.address) as channel:
         stub = lip_reading_pb2_grpc.LipReadingStub(channel)
-        responses = list(stub.StreamingRecognize(pausing(), timeout=30))
+        responses = list(stub.StreamingRecognize(send_with_pauses(), timeout=30))
     kinds = [response.WhichOneof("event") for response in responses]
     assert responses[0].started.heartbeat_interval.ToMilliseconds() == 200
-    assert kinds[1:3] == ["heartbeat"] * 2, "also before there is any media"
+    assert kinds[1:3] == ["heartbeat"] * 2, "heartbeats are also answered before any media"
     assert kinds.count("heartbeat") >= 6
     assert kinds[-1] == "finished"
     assert responses[-1].finished.media_duration.ToMilliseconds() == 2000
 
 
-def test_heartbeats_alone_are_not_enough_for_ever(impatient: RunningServer) -> None:
-    def pausing() -> Iterator[Request]:
-        yield listening()
-        yield heard()
+def test_heartbeats_without_media_reach_the_media_timeout(short_timeout_server: RunningServer) -> None:
+    def send_with_pauses() -> Iterator[Request]:
+        yield audio_config_request()
+        yield silent_audio_request()
         while True:
             time.sleep(0.3)
             yield HEARTBEAT
 
-    with grpc.insecure_channel(impatient.address) as channel:
+    with grpc.insecure_channel(short_timeout_server.address) as channel:
         stub = lip_reading_pb2_grpc.LipReadingStub(channel)
-        begun = time.monotonic()
+        start_s = time.monotonic()
         with pytest.raises(grpc.RpcError) as caught:
-            list(stub.StreamingRecognize(pausing(), timeout=30))
+            list(stub.StreamingRecognize(send_with_pauses(), timeout=30))
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert "no media for 4 s" in caught.value.details()
-    assert 3 < time.monotonic() - begun < 15
+    assert 3 < time.monotonic() - start_s < 15
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["Client", "AsyncClient"])
-def test_a_source_may_pause_longer_than_the_idle_timeout(impatient: RunningServer, is_async: bool) -> None:
-    def pausing() -> Iterator[AudioChunk]:
-        yield AudioChunk(QUIET)
+def test_a_source_may_pause_longer_than_the_idle_timeout(
+    short_timeout_server: RunningServer, is_async: bool
+) -> None:
+    def paused_source() -> Iterator[AudioChunk]:
+        yield AudioChunk(SILENCE)
         time.sleep(1.5)  # longer than idle_timeout_s
-        yield AudioChunk(QUIET)
+        yield AudioChunk(SILENCE)
 
-    async def read() -> float:
-        async def pausing_async() -> AsyncIterator[AudioChunk]:
-            yield AudioChunk(QUIET)
+    async def get_duration_s() -> float:
+        async def paused_source_async() -> AsyncIterator[AudioChunk]:
+            yield AudioChunk(SILENCE)
             await asyncio.sleep(1.5)
-            yield AudioChunk(QUIET)
+            yield AudioChunk(SILENCE)
 
-        async with AsyncClient(impatient.address, heartbeat_interval_s=0.3) as client:
-            return (await client.transcribe(pausing_async(), modality="audio").transcript()).duration_s
+        async with AsyncClient(short_timeout_server.address, heartbeat_interval_s=0.3) as client:
+            return (await client.transcribe(paused_source_async(), modality="audio").transcript()).duration_s
 
     if is_async:
-        assert asyncio.run(read()) == 2.0
+        assert asyncio.run(get_duration_s()) == 2.0
         return
-    with Client(impatient.address, heartbeat_interval_s=0.3) as client:
-        assert client.transcribe(pausing(), modality="audio").transcript().duration_s == 2.0
+    with Client(short_timeout_server.address, heartbeat_interval_s=0.3) as client:
+        assert client.transcribe(paused_source(), modality="audio").transcript().duration_s == 2.0
 
 
 @pytest.mark.parametrize(
@@ -119,12 +121,12 @@ def test_a_source_may_pause_longer_than_the_idle_timeout(impatient: RunningServe
         ({"silence_timeout": 4000.0}, "silence_timeout is 4000 s"),
     ],
 )
-def test_intervals_beyond_the_limits_are_refused(stub, options: dict[str, float], words: str) -> None:
-    request = listening()
+def test_intervals_outside_the_limits_are_refused(stub, options: dict[str, float], words: str) -> None:
+    request = audio_config_request()
     for name, seconds in options.items():
         getattr(request.config, name).FromMilliseconds(round(1000 * seconds))
     with pytest.raises(grpc.RpcError) as caught:
-        list(stub.StreamingRecognize(iter([request, heard()]), timeout=30))
+        list(stub.StreamingRecognize(iter([request, silent_audio_request()]), timeout=30))
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert words in caught.value.details()
 
@@ -132,7 +134,8 @@ def test_intervals_beyond_the_limits_are_refused(stub, options: dict[str, float]
 # ------------------------------------------------------------------------------------------------------- live results
 
 
-def stable_text_stays(segments: list[Segment]) -> None:
+def assert_stable_text_is_kept(segments: list[Segment]) -> None:
+    """Assert that revisions increase and keep the stable text of their predecessor."""
     stable: dict[str, list[str]] = {}
     revisions: dict[str, int] = {}
     for segment in segments:
@@ -144,54 +147,56 @@ def stable_text_stays(segments: list[Segment]) -> None:
         revisions[segment.segment_id] = segment.revision
 
 
-def test_results_grow_settle_and_end(server: RunningServer) -> None:
-    def paced() -> Iterator[Any]:
-        for piece in create_chunks(DEMO):
+def test_interim_results_keep_their_stable_words_and_become_final(server: RunningServer) -> None:
+    def paced_chunks() -> Iterator[Any]:
+        for chunk in create_chunks(DEMO):
             time.sleep(0.02)
-            yield piece
+            yield chunk
 
     with Client(server.address) as client:
-        whole = client.transcribe(create_chunks(DEMO)).transcript()
-        segments = list(client.transcribe(paced(), interim_results=True, live=True))
-    stable_text_stays(segments)
+        reference = client.transcribe(create_chunks(DEMO)).transcript()
+        segments = list(client.transcribe(paced_chunks(), interim_results=True, live=True))
+    assert_stable_text_is_kept(segments)
     assert any(segment.stable_words for segment in segments if not segment.is_final)
     finals = [segment for segment in segments if segment.is_final]
-    assert [segment.text for segment in finals] == [segment.text for segment in whole.segments]
+    assert [segment.text for segment in finals] == [segment.text for segment in reference.segments]
     assert {segment.segment_id for segment in segments} == {segment.segment_id for segment in finals}
 
 
-def test_a_stream_ends_after_the_silence_that_was_asked_for(server: RunningServer) -> None:
-    def endless() -> Iterator[AudioChunk]:
+def test_a_stream_ends_after_its_silence_timeout(server: RunningServer) -> None:
+    def endless_silence() -> Iterator[AudioChunk]:
         while True:
-            yield AudioChunk(QUIET)
+            yield AudioChunk(SILENCE)
 
     warnings: list[StreamWarning] = []
 
-    def tell(event: object) -> None:
+    def collect_warning(event: object) -> None:
         if isinstance(event, StreamWarning):
             warnings.append(event)
 
     with Client(server.address) as client:
-        stream = client.transcribe(endless(), modality="audio", silence_timeout_s=5, on_event=tell)
+        stream = client.transcribe(
+            endless_silence(), modality="audio", silence_timeout_s=5, on_event=collect_warning
+        )
         assert 5 <= stream.transcript().duration_s < 10
     assert "silence_timeout" in [warning.kind for warning in warnings]
 
 
-def test_a_lagging_live_sender_is_warned_once_until_it_catches_up() -> None:
-    pace = _BackpressureMonitor()
+def test_input_that_lags_causes_one_warning_until_it_catches_up() -> None:
+    monitor = _BackpressureMonitor()
     reported = []
     for blocked_s, waited_s in [(0.1, 0.2), (1.5, 0.0), (1.0, 0.0), (1.0, 0.0), (0.0, 4.0), (2.5, 0.0)]:
-        pace.record(blocked_s, waited_s)
-        reported.append(pace.should_warn)
+        monitor.record(blocked_s, waited_s)
+        reported.append(monitor.should_warn)
     assert reported == [False, False, True, False, False, True]
     assert CLEAR_LAG_S < WARN_LAG_S
-    assert pace.create_warning().kind is WarningKind.INPUT_TOO_FAST
+    assert monitor.create_warning().kind is WarningKind.INPUT_TOO_FAST
 
 
 def test_live_media_faster_than_processing_causes_a_warning(
     server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sent at once, the clip waits for as long as it takes to read it: how long that is depends on the machine."""
+    """The clip is sent at once. The lag depends on the speed of the machine, so the thresholds are lowered."""
     monkeypatch.setattr(media_receiver, "WARN_LAG_S", 0.1)
     monkeypatch.setattr(media_receiver, "CLEAR_LAG_S", 0.05)
     content = clips.DEMO.read_bytes()

@@ -1,4 +1,4 @@
-"""Malicious requests and media, sent to a real server: each is answered as documented, and the server keeps serving."""
+"""Malicious requests and media, sent to a real server: each gets a documented status, and the server keeps serving."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.clips import remux, transcode
 from tests.integration.conftest import DEMO, ROOT, RunningServer
 
 CODE = grpc.StatusCode
-NO_MESSAGE = b"\xff\xff\xff\xff\xff\xff"
+UNPARSABLE = b"\xff\xff\xff\xff\xff\xff"
 UNARY = sorted(set(REQUEST_TYPES) - {STREAMING})
 
 
@@ -30,8 +30,8 @@ def channel(server: RunningServer):
         yield channel
 
 
-def status_of(channel: grpc.Channel, method: str, *messages: bytes) -> tuple[grpc.StatusCode, str]:
-    """How a call with these bytes ends."""
+def get_status(channel: grpc.Channel, method: str, *messages: bytes) -> tuple[grpc.StatusCode, str]:
+    """Call a method with raw messages; return the status code and details."""
     try:
         if method == STREAMING or "Reflection" in method:
             list(channel.stream_stream(method)(iter(messages), timeout=60))
@@ -43,21 +43,21 @@ def status_of(channel: grpc.Channel, method: str, *messages: bytes) -> tuple[grp
 
 
 @pytest.mark.parametrize("method", REQUEST_TYPES)
-def test_a_message_that_is_none_is_the_callers_mistake(channel: grpc.Channel, method: str, caplog) -> None:
-    code, text = status_of(channel, method, NO_MESSAGE)
+def test_an_unparsable_message_is_an_invalid_argument(channel: grpc.Channel, method: str, caplog) -> None:
+    code, text = get_status(channel, method, UNPARSABLE)
     assert code is CODE.INVALID_ARGUMENT
     assert method in text
     assert "Traceback" not in caplog.text
 
 
-def test_a_message_that_is_none_ends_a_stream_in_its_middle(channel: grpc.Channel) -> None:
+def test_an_unparsable_message_in_mid_stream_ends_the_stream(channel: grpc.Channel) -> None:
     config = lip_reading_pb2.StreamingRecognizeRequest(config={}).SerializeToString()
     media = lip_reading_pb2.StreamingRecognizeRequest(media=DEMO.read_bytes()[:40_000]).SerializeToString()
-    code, _ = status_of(channel, STREAMING, config, media, NO_MESSAGE)
+    code, _ = get_status(channel, STREAMING, config, media, UNPARSABLE)
     assert code is CODE.INVALID_ARGUMENT
 
 
-def test_messages_nested_beyond_all_measure_are_refused(channel: grpc.Channel) -> None:
+def test_deeply_nested_messages_get_a_documented_status(channel: grpc.Channel) -> None:
     nested = b""
     for _ in range(5000):
         length, size = len(nested), bytearray()
@@ -66,43 +66,43 @@ def test_messages_nested_beyond_all_measure_are_refused(channel: grpc.Channel) -
             length >>= 7
         nested = b"\x0a" + bytes([*size, length]) + nested
     for method in (STREAMING, RECOGNIZE):
-        assert status_of(channel, method, nested)[0].name in DOCUMENTED_STATUSES
+        assert get_status(channel, method, nested)[0].name in DOCUMENTED_STATUSES
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(UNARY), st.binary(max_size=300))
-def test_any_bytes_to_any_method_get_a_documented_answer(
+def test_arbitrary_bytes_get_a_documented_status_from_every_method(
     channel: grpc.Channel, method: str, data: bytes
 ) -> None:
-    assert status_of(channel, method, data)[0].name in DOCUMENTED_STATUSES
+    assert get_status(channel, method, data)[0].name in DOCUMENTED_STATUSES
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.randoms(use_true_random=False))
-def test_spoiled_calls_get_a_documented_answer(channel: grpc.Channel, chance) -> None:
-    call = chance.choice(preprocessed_calls_once())
+def test_mutated_calls_get_a_documented_status(channel: grpc.Channel, random) -> None:
+    call = random.choice(get_preprocessed_calls())
     messages = [
-        mutate_message(message, REQUEST_TYPES[call.method], chance)
-        if chance.random() < 0.5
-        else mutate_wire(message, chance)
-        if chance.random() < 0.1
+        mutate_message(message, REQUEST_TYPES[call.method], random)
+        if random.random() < 0.5
+        else mutate_wire(message, random)
+        if random.random() < 0.1
         else message
         for message in call.messages
     ]
-    code, text = status_of(channel, call.method, *messages)
+    code, text = get_status(channel, call.method, *messages)
     assert code.name in DOCUMENTED_STATUSES, text
 
 
 _CALLS: list = []
 
 
-def preprocessed_calls_once() -> list:
+def get_preprocessed_calls() -> list:
     if not _CALLS:
         _CALLS.extend(make_preprocessed_calls())
     return _CALLS
 
 
-def test_headers_beyond_the_limit_are_refused_and_odd_ones_are_not(channel: grpc.Channel) -> None:
+def test_headers_above_the_limit_are_refused_and_binary_ones_are_not(channel: grpc.Channel) -> None:
     call = channel.unary_unary("/gorggle.v1.LipReading/GetServerInfo")
     with pytest.raises(grpc.RpcError) as caught:
         call(b"", metadata=[("x-large", "a" * 40_000)], timeout=10)
@@ -111,10 +111,10 @@ def test_headers_beyond_the_limit_are_refused_and_odd_ones_are_not(channel: grpc
     assert call(b"", metadata=[("x-odd-bin", b"\xff\xfe\x00")], timeout=10)
 
 
-# ------------------------------------------------------------------------------------------------- the spoiling itself
+# --------------------------------------------------------------------------------------------------------- mutations
 
 
-def test_boxes_and_elements_are_found_and_spoiling_leaves_the_original(tmp_path: Path) -> None:
+def test_mutations_find_boxes_and_elements_and_keep_the_original(tmp_path: Path) -> None:
     import random
 
     clip = transcode(DEMO, tmp_path / "clip.mp4", size=(160, 120), max_s=0.2)
@@ -130,11 +130,11 @@ def test_boxes_and_elements_are_found_and_spoiling_leaves_the_original(tmp_path:
 
 
 @pytest.mark.drill
-def test_a_short_run_of_the_fuzzer_finds_nothing(tmp_path: Path) -> None:
+def test_a_short_fuzzing_run_finds_no_faults(tmp_path: Path) -> None:
     out = tmp_path / "fuzz.json"
     options = ["--inputs", "200", "--minutes", "4", "--no-all-seeds", "--seed", "3", "--out", str(out)]
     command = [sys.executable, str(ROOT / "benchmarks" / "fuzz.py"), *options]
-    done = subprocess.run(
+    completed = subprocess.run(
         [*command, "--findings", str(tmp_path / "findings")],
         cwd=ROOT,
         capture_output=True,
@@ -143,7 +143,7 @@ def test_a_short_run_of_the_fuzzer_finds_nothing(tmp_path: Path) -> None:
         check=False,
     )
     report = json.loads(out.read_text())
-    assert done.returncode == 0, report["faults"]
+    assert completed.returncode == 0, report["faults"]
     assert report["calls"] >= 100
     assert report["kept"] > 0
     assert report["progress"] or report["calls"] < 250

@@ -1,4 +1,4 @@
-"""The dashboard and the alerts ask for what a real server exports; the handbook explains all of it; and it is right."""
+"""Metrics of a real server: dashboard and alerts query only exported metrics, all are documented, and values are correct."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from gorggle_server.inference.device_health import GpuCollector
 from gorggle_server.settings import ServerSettings
 from monitoring import grafana_dashboard
 from tests.integration.conftest import DEMO, ROOT, RunningServer, running_server
-from tests.integration.test_operations import ask, measured
+from tests.integration.test_operations import http_request, read_metrics
 
 ALERTS = yaml.safe_load((ROOT / "monitoring" / "alerts.yaml").read_text())
 RULES = [rule for group in ALERTS["groups"] for rule in group["rules"]]
-HANDBOOK = (ROOT / "docs" / "operations.md").read_text()
-# What Prometheus itself tells of each target.
-OF_PROMETHEUS = {"up"}
+OPERATIONS_PAGE = (ROOT / "docs" / "operations.md").read_text()
+# Metrics that Prometheus itself adds for each target.
+PROMETHEUS_METRICS = {"up"}
 
 
 @pytest.fixture(scope="module")
-def observed() -> Iterator[RunningServer]:
+def monitored_server() -> Iterator[RunningServer]:
     with running_server(http_listen="127.0.0.1:0") as running, Client(running.address) as client:
         client.recognize(DEMO)
         with pytest.raises(GorggleError):
@@ -46,8 +46,8 @@ def observed() -> Iterator[RunningServer]:
 
 
 @pytest.fixture
-def graphics(monkeypatch: pytest.MonkeyPatch) -> CollectorRegistry:
-    """The metrics of a GPU of 80 GB that is busy half of the time."""
+def gpu_registry(monkeypatch: pytest.MonkeyPatch) -> CollectorRegistry:
+    """Return the metrics of a simulated GPU with 80 GB of memory and 50 % utilisation."""
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (60 * 10**9, 80 * 10**9))
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 15 * 10**9)
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 18 * 10**9)
@@ -57,8 +57,8 @@ def graphics(monkeypatch: pytest.MonkeyPatch) -> CollectorRegistry:
     return registry
 
 
-def exported(text: str) -> set[str]:
-    """The names of all samples."""
+def exported_names(text: str) -> set[str]:
+    """Return the names of all metric families and samples."""
     return {sample.name for family in text_string_to_metric_families(text) for sample in family.samples} | {
         family.name for family in text_string_to_metric_families(text)
     }
@@ -69,8 +69,8 @@ QUERIES = [
 ]
 
 
-def asked_for(expression: str) -> set[str]:
-    """The metrics in a PromQL expression."""
+def queried_metrics(expression: str) -> set[str]:
+    """Return the metric names in a PromQL expression."""
     without_labels = re.sub(r"\{[^}]*\}|\[[^]]*\]|\b(?:by|on)\s*\([^)]*\)", " ", expression)
     return {
         word
@@ -79,51 +79,55 @@ def asked_for(expression: str) -> set[str]:
     }
 
 
-def test_every_metric_that_is_asked_for_is_exported(
-    observed: RunningServer, graphics: CollectorRegistry
+def test_every_queried_metric_is_exported(
+    monitored_server: RunningServer, gpu_registry: CollectorRegistry
 ) -> None:
-    there = exported(ask(observed, "/metrics")[1]) | exported(generate_latest(graphics).decode())
+    exported = exported_names(http_request(monitored_server, "/metrics")[1]) | exported_names(
+        generate_latest(gpu_registry).decode()
+    )
     for expression in (*QUERIES, *(rule["expr"] for rule in RULES)):
-        metrics = asked_for(expression)
+        metrics = queried_metrics(expression)
         assert metrics, expression
-        assert metrics <= there | OF_PROMETHEUS, expression
+        assert metrics <= exported | PROMETHEUS_METRICS, expression
 
 
 def test_every_metric_is_on_the_dashboard_and_documented(
-    observed: RunningServer, graphics: CollectorRegistry
+    monitored_server: RunningServer, gpu_registry: CollectorRegistry
 ) -> None:
-    texts = ask(observed, "/metrics")[1], generate_latest(graphics).decode()
-    shown = " ".join(QUERIES)
+    texts = http_request(monitored_server, "/metrics")[1], generate_latest(gpu_registry).decode()
+    queries = " ".join(QUERIES)
     families = {family.name for text in texts for family in text_string_to_metric_families(text)}
-    ours = {name for name in families if name.startswith("gorggle_") and not name.endswith("_created")}
-    assert len(ours) > 20
-    explained = set(
-        re.findall(r"`(gorggle_\w+)", HANDBOOK.split("## Health and metrics")[1].split("\n## ")[0])
+    server_metrics = {
+        name for name in families if name.startswith("gorggle_") and not name.endswith("_created")
+    }
+    assert len(server_metrics) > 20
+    documented = set(
+        re.findall(r"`(gorggle_\w+)", OPERATIONS_PAGE.split("## Health and metrics")[1].split("\n## ")[0])
     )
-    explained = {name.removesuffix("_total") for name in explained}
-    assert ours == explained
-    assert [name for name in sorted(ours) if name not in shown] == []
+    documented = {name.removesuffix("_total") for name in documented}
+    assert server_metrics == documented
+    assert [name for name in sorted(server_metrics) if name not in queries] == []
 
 
 def test_the_dashboard_file_matches_its_code() -> None:
     assert grafana_dashboard.OUT.read_text() == grafana_dashboard.render()
 
 
-def test_the_dashboard_is_whole() -> None:
+def test_dashboard_panels_do_not_overlap_and_have_valid_queries() -> None:
     panels = json.loads(grafana_dashboard.OUT.read_text())["panels"]
     numbers = [panel["id"] for panel in panels]
     assert len(set(numbers)) == len(numbers)
-    taken = set()
+    occupied = set()
     for panel in panels:
-        place = panel["gridPos"]
+        position = panel["gridPos"]
         cells = {
             (x, y)
-            for x in range(place["x"], place["x"] + place["w"])
-            for y in range(place["y"], place["y"] + place["h"])
+            for x in range(position["x"], position["x"] + position["w"])
+            for y in range(position["y"], position["y"] + position["h"])
         }
-        assert not cells & taken, panel["title"]
+        assert not cells & occupied, panel["title"]
         assert max(x for x, _ in cells) < grafana_dashboard.COLUMNS
-        taken |= cells
+        occupied |= cells
         if panel["type"] != "row":
             assert all(target["expr"].count("(") == target["expr"].count(")") for target in panel["targets"])
 
@@ -138,15 +142,17 @@ def test_every_alert_has_a_severity_and_an_action() -> None:
         assert rule["expr"].count("(") == rule["expr"].count(")")
 
 
-# ----------------------------------------------------------------------------------------------------- what they say
+# ------------------------------------------------------------------------------------------------------ metric values
 
 
-def test_stages_faces_and_errors_are_measured(observed: RunningServer, truth: dict[str, Any]) -> None:
-    found = measured(observed)
+def test_metrics_of_stages_faces_and_errors_are_correct(
+    monitored_server: RunningServer, truth: dict[str, Any]
+) -> None:
+    metrics = read_metrics(monitored_server)
     duration_s = truth["duration_s"]
 
     def value(name: str, *labels: str) -> float:
-        return found[(name, frozenset(labels))]
+        return metrics[(name, frozenset(labels))]
 
     steps = value("gorggle_stage_duration_seconds_count", "vision")
     assert steps == pytest.approx(duration_s / 0.4, abs=3)
@@ -155,7 +161,7 @@ def test_stages_faces_and_errors_are_measured(observed: RunningServer, truth: di
     busy_s = sum(value("gorggle_stage_duration_seconds_sum", stage) for stage in ("decode", "vision", "vad"))
     media_s = value("gorggle_media_processed_seconds_total")
     assert value("gorggle_real_time_factor_count") == 1
-    # What the stream's own thread did is part of what the stream took.
+    # The busy time of the stream's thread is part of the stream's processing time.
     assert busy_s / media_s <= value("gorggle_real_time_factor_sum") < 20
     assert value("gorggle_frames_processed_total") == pytest.approx(duration_s * 25, abs=3)
     assert 0.5 < value("gorggle_frames_with_faces_total") / value("gorggle_frames_processed_total") <= 1
@@ -167,58 +173,62 @@ def test_stages_faces_and_errors_are_measured(observed: RunningServer, truth: di
 
 
 def test_waiting_media_is_counted_as_buffered(
-    observed: RunningServer, monkeypatch: pytest.MonkeyPatch
+    monitored_server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     requests = [
         lip_reading_pb2.StreamingRecognizeRequest(config={}),
         *[lip_reading_pb2.StreamingRecognizeRequest(media=DEMO.read_bytes())],
     ]
-    with grpc.insecure_channel(observed.address) as channel:
+    with grpc.insecure_channel(monitored_server.address) as channel:
         call = lip_reading_pb2_grpc.LipReadingStub(channel).StreamingRecognize(iter(requests), timeout=60)
-        most, deadline = 0.0, time.monotonic() + 20
-        while not most and time.monotonic() < deadline:
-            most = max(most, measured(observed)[("gorggle_input_buffer_bytes", frozenset())])
-        assert 0 < most <= 64 * 1024
+        max_bytes, deadline = 0.0, time.monotonic() + 20
+        while not max_bytes and time.monotonic() < deadline:
+            max_bytes = max(
+                max_bytes, read_metrics(monitored_server)[("gorggle_input_buffer_bytes", frozenset())]
+            )
+        assert 0 < max_bytes <= 64 * 1024
         list(call)
 
 
-def test_the_gpu_tells_memory_and_work(graphics: CollectorRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert graphics.get_sample_value("gorggle_gpu_utilisation_ratio") == 0.5
-    assert graphics.get_sample_value("gorggle_gpu_memory_bytes", {"kind": "tensors"}) == 15 * 10**9
-    assert graphics.get_sample_value("gorggle_gpu_memory_bytes", {"kind": "total"}) == 80 * 10**9
+def test_gpu_metrics_report_memory_and_utilisation(
+    gpu_registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert gpu_registry.get_sample_value("gorggle_gpu_utilisation_ratio") == 0.5
+    assert gpu_registry.get_sample_value("gorggle_gpu_memory_bytes", {"kind": "tensors"}) == 15 * 10**9
+    assert gpu_registry.get_sample_value("gorggle_gpu_memory_bytes", {"kind": "total"}) == 80 * 10**9
 
-    def silent() -> int:
+    def raise_without_pynvml() -> int:
         raise ModuleNotFoundError("pynvml")
 
-    monkeypatch.setattr(torch.cuda, "utilization", silent)
-    assert graphics.get_sample_value("gorggle_gpu_utilisation_ratio") is None
-    assert graphics.get_sample_value("gorggle_gpu_memory_bytes", {"kind": "free"}) == 60 * 10**9
+    monkeypatch.setattr(torch.cuda, "utilization", raise_without_pynvml)
+    assert gpu_registry.get_sample_value("gorggle_gpu_utilisation_ratio") is None
+    assert gpu_registry.get_sample_value("gorggle_gpu_memory_bytes", {"kind": "free"}) == 60 * 10**9
 
 
-def test_there_are_no_gpu_metrics_without_a_gpu(observed: RunningServer) -> None:
-    assert "gorggle_gpu" not in ask(observed, "/metrics")[1]
+def test_there_are_no_gpu_metrics_without_a_gpu(monitored_server: RunningServer) -> None:
+    assert "gorggle_gpu" not in http_request(monitored_server, "/metrics")[1]
 
 
 # -------------------------------------------------------------------------------------------------- the event loop
 
 
-def test_a_blocked_loop_is_logged_with_its_stack(caplog) -> None:
+def test_a_blocked_event_loop_is_logged_with_its_stack(caplog) -> None:
     import asyncio
 
     lags: list[float] = []
-    watch = EventLoopWatchdog(lags.append, stall_timeout_s=0.5, dead_timeout_s=0.8)
+    watchdog = EventLoopWatchdog(lags.append, stall_timeout_s=0.5, dead_timeout_s=0.8)
 
     async def block() -> None:
-        watch.start()
-        assert watch.is_alive
-        assert watch.count_tasks() == 2
+        watchdog.start()
+        assert watchdog.is_alive
+        assert watchdog.count_tasks() == 2
         await asyncio.sleep(0.6)
         alive = []
-        time.sleep(1.5)  # noqa: ASYNC251 - that is what is looked for
-        alive.append(watch.is_alive)
+        time.sleep(1.5)  # noqa: ASYNC251 - blocks the loop on purpose
+        alive.append(watchdog.is_alive)
         await asyncio.sleep(0.6)
-        alive.append(watch.is_alive)
-        watch.stop()
+        alive.append(watchdog.is_alive)
+        watchdog.stop()
         assert alive == [False, True]
 
     asyncio.run(block())
@@ -228,10 +238,12 @@ def test_a_blocked_loop_is_logged_with_its_stack(caplog) -> None:
     assert "time.sleep(1.5)" in reported[0]
 
 
-def test_a_dead_loop_is_not_live(observed: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert ask(observed, "/livez")[0] == 200
-    monkeypatch.setattr(observed.server._watchdog, "_dead_timeout_s", 0.0)
-    assert ask(observed, "/livez")[0] == 503
+def test_a_dead_event_loop_fails_livez(
+    monitored_server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert http_request(monitored_server, "/livez")[0] == 200
+    monkeypatch.setattr(monitored_server.server._watchdog, "_dead_timeout_s", 0.0)
+    assert http_request(monitored_server, "/livez")[0] == 503
 
 
 # -------------------------------------------------------------------------------------------------------- channelz
@@ -250,7 +262,7 @@ def test_channelz_shows_the_server_and_its_calls_on_loopback() -> None:
         assert max(server.data.calls_succeeded for server in servers) >= 1
 
 
-def test_channelz_is_off_by_default_and_never_beyond_loopback(server: RunningServer) -> None:
+def test_channelz_is_off_by_default_and_restricted_to_loopback(server: RunningServer) -> None:
     assert server.server._channelz is None
     with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as caught:
         channelz_pb2_grpc.ChannelzStub(channel).GetServers(channelz_pb2.GetServersRequest(), timeout=10)

@@ -1,4 +1,4 @@
-"""Servers and connections are lost in the middle of streams; the transcripts are those of streams that went well."""
+"""Stream resumption: transcripts are unchanged after servers or connections fail in mid-stream."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from tests.integration.proxy import proxy_to
 CHUNK = 65_536
 
 
-def read(
+def transcribe(
     targets: list[str], source: Any, *, is_async: bool, after_each: Callable[[Any], None], **options: Any
 ) -> Transcript:
-    """A transcript by either client; ``after_each`` receives every segment and event."""
+    """Transcribe with either client; ``after_each`` receives every segment and event."""
     settings = options.pop("settings", {})
 
-    async def read_async() -> Transcript:
+    async def transcribe_async() -> Transcript:
         async with AsyncClient(targets, **settings) as client:
             stream = client.transcribe(source, on_event=after_each, **options)
             segments = []
@@ -45,7 +45,7 @@ def read(
             return stream._build_transcript(segments)
 
     if is_async:
-        return asyncio.run(read_async())
+        return asyncio.run(transcribe_async())
     with Client(targets, **settings) as client:
         stream = client.transcribe(source, on_event=after_each, **options)
         segments = []
@@ -55,59 +55,62 @@ def read(
         return stream._build_transcript(segments)
 
 
-class Accident:
-    """Runs an action once when a condition is met; records all items."""
+class FaultTrigger:
+    """Callback that runs an action once, for the first item that meets a condition; records all items."""
 
-    def __init__(self, happens: Callable[[], None], when: Callable[[Any], bool]) -> None:
+    def __init__(self, action: Callable[[], None], condition: Callable[[Any], bool]) -> None:
         self.items: list[Any] = []
-        self._happens, self._when = happens, when
-        self.has_happened = False
+        self._action, self._condition = action, condition
+        self.has_fired = False
 
     def __call__(self, item: Any) -> None:
         self.items.append(item)
-        if not self.has_happened and self._when(item):
-            self.has_happened = True
-            self._happens()
+        if not self.has_fired and self._condition(item):
+            self.has_fired = True
+            self._action()
 
     @property
     def interruptions(self) -> list[Interrupted]:
         return [item for item in self.items if isinstance(item, Interrupted)]
 
 
-def a_final_segment(item: Any) -> bool:
+def is_final_segment(item: Any) -> bool:
     return isinstance(item, Segment) and item.is_final
 
 
-def same(transcript: Transcript, expected: Transcript) -> None:
-    """The same words at the same times by the same people; confidences up to how batches were composed."""
+def assert_same_transcript(transcript: Transcript, expected: Transcript) -> None:
+    """Assert equal words, timestamps and speakers, and equal confidences up to rounding.
 
-    def rounded(segment: Segment) -> Any:
+    Confidences depend slightly on the composition of the batches.
+    """
+
+    def round_confidences(segment: Segment) -> Any:
         plain = dataclasses.asdict(segment)
         confidences = [round(plain.pop("confidence"), 3)]
         confidences += [round(word.pop("confidence"), 3) for word in plain["words"]]
         return plain, confidences
 
-    assert [rounded(segment) for segment in transcript.segments] == [
-        rounded(segment) for segment in expected.segments
+    assert [round_confidences(segment) for segment in transcript.segments] == [
+        round_confidences(segment) for segment in expected.segments
     ]
     assert transcript.duration_s == expected.duration_s
     assert transcript.warnings == expected.warnings
 
 
-def live(items: Iterable[Any], pause_s: float = 0.0) -> Iterator[Any]:
-    """A source that can be read once."""
+def one_shot_source(items: Iterable[Any], pause_s: float = 0.0) -> Iterator[Any]:
+    """Yield the items; unlike a file, the source cannot be read again."""
     for item in items:
         time.sleep(pause_s)
         yield item
 
 
-async def live_async(items: Iterable[Any], pause_s: float = 0.0) -> AsyncIterator[Any]:
+async def one_shot_source_async(items: Iterable[Any], pause_s: float = 0.0) -> AsyncIterator[Any]:
     for item in items:
         await asyncio.sleep(pause_s)
         yield item
 
 
-def chunks(size: int = CHUNK) -> list[bytes]:
+def demo_chunks(size: int = CHUNK) -> list[bytes]:
     content = DEMO.read_bytes()
     return [content[start : start + size] for start in range(0, len(content), size)]
 
@@ -121,18 +124,18 @@ def expected(server: RunningServer) -> Transcript:
 
 
 @pytest.fixture(scope="module")
-def expected_of_pieces(server: RunningServer) -> Transcript:
+def expected_crop_transcript(server: RunningServer) -> Transcript:
     with Client(server.address) as client:
         transcript = client.transcribe(create_chunks(DEMO, 3)).transcript()
     assert len(transcript.segments) >= 6
     return transcript
 
 
-# ------------------------------------------------------------------------------------------------------ real programs
+# -------------------------------------------------------------------------------------------------- server subprocesses
 
 
-class Program:
-    """A server in a subprocess."""
+class ServerSubprocess:
+    """Server in a subprocess."""
 
     def __init__(self, port: int = 0, *arguments: str, module: Sequence[str] = ("gorggle_server",)) -> None:
         self.process = subprocess.Popen(
@@ -162,11 +165,13 @@ class Program:
 
 
 @pytest.fixture
-def program() -> Iterator[Callable[..., Program]]:
+def start_server() -> Iterator[Callable[..., ServerSubprocess]]:
     with contextlib.ExitStack() as stack:
 
-        def start(port: int = 0, *arguments: str, module: Sequence[str] = ("gorggle_server",)) -> Program:
-            running = Program(port, *arguments, module=module)
+        def start(
+            port: int = 0, *arguments: str, module: Sequence[str] = ("gorggle_server",)
+        ) -> ServerSubprocess:
+            running = ServerSubprocess(port, *arguments, module=module)
             stack.callback(running.close)
             return running
 
@@ -180,105 +185,109 @@ def free_port() -> int:
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["Client", "AsyncClient"])
-def test_a_server_that_is_killed_is_replaced_by_another(
-    server: RunningServer, program: Callable[..., Program], expected: Transcript, is_async: bool
+def test_a_stream_continues_on_another_server_after_a_kill(
+    server: RunningServer, start_server: Callable[..., ServerSubprocess], expected: Transcript, is_async: bool
 ) -> None:
-    victim = program()
-    address = victim.address()
-    accident = Accident(victim.process.kill, a_final_segment)
-    # A file is read again; what a pipe gave is kept.
-    source = DEMO if not is_async else live_async(chunks())
-    transcript = read([address, server.address], source, is_async=is_async, after_each=accident)
-    assert accident.has_happened
-    assert accident.interruptions
-    same(transcript, expected)
+    failing_server = start_server()
+    address = failing_server.address()
+    trigger = FaultTrigger(failing_server.process.kill, is_final_segment)
+    # The client reads a file again, and replays a one-shot source from its buffer.
+    source = DEMO if not is_async else one_shot_source_async(demo_chunks())
+    transcript = transcribe([address, server.address], source, is_async=is_async, after_each=trigger)
+    assert trigger.has_fired
+    assert trigger.interruptions
+    assert_same_transcript(transcript, expected)
 
 
-def test_a_stream_continues_on_a_server_that_was_killed_and_restarted(
-    program: Callable[..., Program], expected: Transcript
+def test_a_stream_continues_on_the_same_server_after_a_restart(
+    start_server: Callable[..., ServerSubprocess], expected: Transcript
 ) -> None:
     port = free_port()
-    victim = program(port)
-    address = victim.address()
+    failing_server = start_server(port)
+    address = failing_server.address()
 
     def restart() -> None:
-        victim.process.kill()
-        victim.process.wait()
-        program(port)
+        failing_server.process.kill()
+        failing_server.process.wait()
+        start_server(port)
 
-    accident = Accident(restart, a_final_segment)
-    transcript = read([address], live(chunks()), is_async=False, after_each=accident)
-    assert len(accident.interruptions) >= 2, "it takes a while to start"
-    same(transcript, expected)
+    trigger = FaultTrigger(restart, is_final_segment)
+    transcript = transcribe([address], one_shot_source(demo_chunks()), is_async=False, after_each=trigger)
+    assert len(trigger.interruptions) >= 2, "the first attempts to reconnect fail while the server starts"
+    assert_same_transcript(transcript, expected)
 
 
-def test_a_server_that_loses_its_device_hands_its_streams_over_and_ends(
-    server: RunningServer, program: Callable[..., Program], expected: Transcript, tmp_path: Path
+def test_a_server_with_a_failed_device_migrates_its_streams_and_exits(
+    server: RunningServer, start_server: Callable[..., ServerSubprocess], expected: Transcript, tmp_path: Path
 ) -> None:
     fault = tmp_path / "fault"
-    victim = program(module=("tests.integration.faulty_server", str(fault)))
-    address = victim.address()
-    accident = Accident(
-        lambda: fault.write_text("lost: CUDA error: unspecified launch failure"), a_final_segment
+    failing_server = start_server(module=("tests.integration.faulty_server", str(fault)))
+    address = failing_server.address()
+    trigger = FaultTrigger(
+        lambda: fault.write_text("lost: CUDA error: unspecified launch failure"), is_final_segment
     )
-    # Slowly: what is read before the device fails is read.
-    source = live(chunks(16_384), pause_s=0.2)
-    transcript = read([address, server.address], source, is_async=False, after_each=accident)
-    assert accident.has_happened
-    assert any(isinstance(item, gorggle.ServerDraining | Interrupted) for item in accident.items)
-    same(transcript, expected)
+    # Sent slowly, so that the device fails before all media is processed.
+    source = one_shot_source(demo_chunks(16_384), pause_s=0.2)
+    transcript = transcribe([address, server.address], source, is_async=False, after_each=trigger)
+    assert trigger.has_fired
+    assert any(isinstance(item, gorggle.ServerDraining | Interrupted) for item in trigger.items)
+    assert_same_transcript(transcript, expected)
     # Its supervisor is expected to restart it.
-    assert victim.process.wait(timeout=30) == 1
+    assert failing_server.process.wait(timeout=30) == 1
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["Client", "AsyncClient"])
-def test_a_server_that_must_go_hands_its_streams_over(
-    server: RunningServer, program: Callable[..., Program], expected: Transcript, is_async: bool
+def test_sigterm_migrates_streams_to_another_server(
+    server: RunningServer, start_server: Callable[..., ServerSubprocess], expected: Transcript, is_async: bool
 ) -> None:
-    leaving = program(0, "--shutdown-grace-period-s", "30")
-    address = leaving.address()
-    accident = Accident(lambda: leaving.process.send_signal(signal.SIGTERM), a_final_segment)
-    transcript = read([address, server.address], DEMO, is_async=is_async, after_each=accident)
-    assert any(isinstance(item, gorggle.ServerDraining) for item in accident.items)
-    assert not accident.interruptions, "it moved before it was cut off"
-    assert leaving.process.wait(20) == 0, "nothing holds the server back any more"
-    same(transcript, expected)
+    draining_server = start_server(0, "--shutdown-grace-period-s", "30")
+    address = draining_server.address()
+    trigger = FaultTrigger(lambda: draining_server.process.send_signal(signal.SIGTERM), is_final_segment)
+    transcript = transcribe([address, server.address], DEMO, is_async=is_async, after_each=trigger)
+    assert any(isinstance(item, gorggle.ServerDraining) for item in trigger.items)
+    assert not trigger.interruptions, "the client migrated before the connection closed"
+    assert draining_server.process.wait(20) == 0, "the server exits once its streams have migrated"
+    assert_same_transcript(transcript, expected)
 
 
 # --------------------------------------------------------------------------------------------------------- connections
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["Client", "AsyncClient"])
-def test_a_connection_that_is_cut_is_made_again(
+def test_the_client_reconnects_after_a_connection_loss(
     server: RunningServer, expected: Transcript, is_async: bool
 ) -> None:
     with proxy_to(server.address) as proxy:
-        accident = Accident(proxy.cut, a_final_segment)
-        transcript = read([proxy.address], DEMO, is_async=is_async, after_each=accident)
+        trigger = FaultTrigger(proxy.cut, is_final_segment)
+        transcript = transcribe([proxy.address], DEMO, is_async=is_async, after_each=trigger)
         assert proxy.connections >= 2
-    assert accident.interruptions
-    same(transcript, expected)
+    assert trigger.interruptions
+    assert_same_transcript(transcript, expected)
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["Client", "AsyncClient"])
 def test_crops_and_audio_continue_from_the_last_acknowledged_request(
-    server: RunningServer, expected_of_pieces: Transcript, is_async: bool
+    server: RunningServer, expected_crop_transcript: Transcript, is_async: bool
 ) -> None:
-    def late(item: Any) -> bool:
+    def is_past_22_s(item: Any) -> bool:
         return isinstance(item, Progress) and item.processed_s > 22
 
     with proxy_to(server.address) as proxy:
-        accident = Accident(proxy.cut, late)
-        # The pace keeps what is sent close to what was acknowledged.
-        source = live_async(create_chunks(DEMO, 3), 0.01) if is_async else live(create_chunks(DEMO, 3), 0.01)
+        trigger = FaultTrigger(proxy.cut, is_past_22_s)
+        # Pacing keeps the amount of unacknowledged data small.
+        source = (
+            one_shot_source_async(create_chunks(DEMO, 3), 0.01)
+            if is_async
+            else one_shot_source(create_chunks(DEMO, 3), 0.01)
+        )
         options = {"replay_buffer_bytes": 4 * 2**20}
-        transcript = read([proxy.address], source, is_async=is_async, after_each=accident, **options)
-    assert accident.interruptions
-    same(transcript, expected_of_pieces)
+        transcript = transcribe([proxy.address], source, is_async=is_async, after_each=trigger, **options)
+    assert trigger.interruptions
+    assert_same_transcript(transcript, expected_crop_transcript)
 
 
-def test_repeated_disconnections_of_crops_and_audio_change_nothing(
-    server: RunningServer, expected_of_pieces: Transcript
+def test_repeated_disconnections_do_not_change_the_transcript(
+    server: RunningServer, expected_crop_transcript: Transcript
 ) -> None:
     with proxy_to(server.address) as proxy:
         cuts: list[float] = []
@@ -289,45 +298,45 @@ def test_repeated_disconnections_of_crops_and_audio_change_nothing(
                 cuts.append(received_s)
                 proxy.cut()
 
-        source = live(create_chunks(DEMO, 3), 0.005)
-        transcript = read([proxy.address], source, is_async=False, after_each=after_each)
+        source = one_shot_source(create_chunks(DEMO, 3), 0.005)
+        transcript = transcribe([proxy.address], source, is_async=False, after_each=after_each)
     assert len(cuts) >= 4
-    same(transcript, expected_of_pieces)
+    assert_same_transcript(transcript, expected_crop_transcript)
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["Client", "AsyncClient"])
 def test_a_silent_connection_is_replaced(server: RunningServer, expected: Transcript, is_async: bool) -> None:
-    """As behind a firewall that drops what it has forgotten: no reset comes, no end, nothing."""
+    """The proxy stops forwarding without closing the connection, like a firewall that drops packets."""
     with proxy_to(server.address) as proxy, proxy_to(server.address) as other:
-        accident = Accident(proxy.freeze, a_final_segment)
-        begun = time.monotonic()
-        transcript = read(
+        trigger = FaultTrigger(proxy.freeze, is_final_segment)
+        start_s = time.monotonic()
+        transcript = transcribe(
             [proxy.address, other.address],
             DEMO,
             is_async=is_async,
-            after_each=accident,
+            after_each=trigger,
             settings={"heartbeat_interval_s": 1.0},
         )
-        assert time.monotonic() - begun < 60
-    assert "stopped responding" in accident.interruptions[0].reason
-    same(transcript, expected)
+        assert time.monotonic() - start_s < 60
+    assert "stopped responding" in trigger.interruptions[0].reason
+    assert_same_transcript(transcript, expected)
 
 
 def test_data_beyond_the_replay_buffer_is_reported_as_lost(server: RunningServer) -> None:
     with proxy_to(server.address) as proxy:
-        accident = Accident(proxy.cut, a_final_segment)
+        trigger = FaultTrigger(proxy.cut, is_final_segment)
         with pytest.raises(
             gorggle.DataLossError,
             match="must be sent again but were dropped: use replay_buffer_bytes above 100000",
         ):
-            read(
+            transcribe(
                 [proxy.address],
-                live(chunks()),
+                one_shot_source(demo_chunks()),
                 is_async=False,
-                after_each=accident,
+                after_each=trigger,
                 replay_buffer_bytes=100_000,
             )
-    assert accident.has_happened
+    assert trigger.has_fired
 
 
 def test_a_changed_file_is_not_resumed(server: RunningServer, tmp_path: Any) -> None:
@@ -339,93 +348,95 @@ def test_a_changed_file_is_not_resumed(server: RunningServer, tmp_path: Any) -> 
             clip.write_bytes(DEMO.read_bytes()[:-1])
             proxy.cut()
 
-        accident = Accident(replace_and_cut, a_final_segment)
+        trigger = FaultTrigger(replace_and_cut, is_final_segment)
         with pytest.raises(gorggle.DataLossError, match="has changed"):
-            read([proxy.address], clip, is_async=False, after_each=accident)
+            transcribe([proxy.address], clip, is_async=False, after_each=trigger)
 
 
-def test_a_client_that_is_not_to_resume_hears_of_the_end(server: RunningServer) -> None:
+def test_resume_can_be_disabled(server: RunningServer) -> None:
     with proxy_to(server.address) as proxy:
-        accident = Accident(proxy.cut, a_final_segment)
+        trigger = FaultTrigger(proxy.cut, is_final_segment)
         with pytest.raises(gorggle.UnavailableError):
-            read(
+            transcribe(
                 [proxy.address],
                 DEMO,
                 is_async=False,
-                after_each=accident,
+                after_each=trigger,
                 settings={"resume_timeout_s": 0},
             )
 
 
-def test_trying_to_resume_has_an_end(server: RunningServer) -> None:
+def test_resume_attempts_end_after_the_resume_timeout(server: RunningServer) -> None:
     with proxy_to(server.address) as proxy:
-        accident = Accident(proxy.close, a_final_segment)
-        begun = time.monotonic()
+        trigger = FaultTrigger(proxy.close, is_final_segment)
+        start_s = time.monotonic()
         with pytest.raises(gorggle.UnavailableError, match=proxy.address):
-            read([proxy.address], DEMO, is_async=False, after_each=accident, settings={"resume_timeout_s": 2})
-        assert time.monotonic() - begun < 60
-    assert 2 <= len(accident.interruptions) < 20
+            transcribe(
+                [proxy.address], DEMO, is_async=False, after_each=trigger, settings={"resume_timeout_s": 2}
+            )
+        assert time.monotonic() - start_s < 60
+    assert 2 <= len(trigger.interruptions) < 20
 
 
-# ------------------------------------------------------------------------------------------------------- the API itself
+# ---------------------------------------------------------------------------------------------------------- the gRPC API
 
 
 Request = lip_reading_pb2.StreamingRecognizeRequest
 
 
-def numbered(first: int, data: list[bytes], config: config_pb2.StreamingConfig) -> Iterator[Request]:
+def build_requests(first: int, data: list[bytes], config: config_pb2.StreamingConfig) -> Iterator[Request]:
     yield Request(config=config)
     for number, chunk in enumerate(data, first):
         yield Request(media=chunk, sequence=number)
 
 
-def test_a_session_that_is_carried_on_elsewhere_ends_here(stub, server: RunningServer) -> None:
+def test_resuming_a_session_aborts_the_older_call(stub, server: RunningServer) -> None:
     config = config_pb2.StreamingConfig()
-    held = threading.Event()
+    released = threading.Event()
 
-    def holding() -> Iterator[Request]:
-        yield from numbered(1, chunks()[:2], config)
-        held.wait(30)
+    def send_and_wait() -> Iterator[Request]:
+        yield from build_requests(1, demo_chunks()[:2], config)
+        released.wait(30)
 
-    first = stub.StreamingRecognize(holding(), timeout=60)
+    first = stub.StreamingRecognize(send_and_wait(), timeout=60)
     session_id = next(first).started.session_id
     config.resume.session_id = session_id
-    second = stub.StreamingRecognize(numbered(1, chunks(), config), timeout=60)
+    second = stub.StreamingRecognize(build_requests(1, demo_chunks(), config), timeout=60)
     assert next(second).started.session_id == session_id
     with pytest.raises(grpc.RpcError) as caught:
         list(first)
-    held.set()
+    released.set()
     assert caught.value.code() is grpc.StatusCode.ABORTED
     assert [response.WhichOneof("event") for response in second][-1] == "finished"
 
 
-def test_a_session_that_is_carried_on_before_its_media_began_ends_here(stub) -> None:
-    """gRPC sends no status for a call whose task is cancelled: the client would wait until its deadline."""
+def test_resuming_a_session_aborts_an_older_call_without_media(stub) -> None:
+    """Regression test: gRPC sends no status for a call whose task is cancelled, so the client waited for its deadline."""
     config = config_pb2.StreamingConfig()
-    held = threading.Event()
+    released = threading.Event()
 
     def send_only_config() -> Iterator[Request]:
         yield Request(config=config)
-        held.wait(60)
+        released.wait(60)
 
     first = stub.StreamingRecognize(send_only_config(), timeout=60)
     config.resume.session_id = next(first).started.session_id
-    second = stub.StreamingRecognize(numbered(1, chunks(), config), timeout=60)
+    second = stub.StreamingRecognize(build_requests(1, demo_chunks(), config), timeout=60)
     try:
         with pytest.raises(grpc.RpcError) as caught:
             list(first)
     finally:
-        held.set()
+        released.set()
     assert caught.value.code() is grpc.StatusCode.ABORTED
     assert [response.WhichOneof("event") for response in second][-1] == "finished"
 
 
-def test_a_full_server_resumes_a_session_whose_old_connection_is_still_open() -> None:
-    held = threading.Event()
+def test_a_full_server_resumes_a_session_with_a_stale_connection() -> None:
+    released = threading.Event()
 
-    def holding() -> Iterator[Request]:
-        yield from numbered(1, chunks()[:2], config_pb2.StreamingConfig())
-        held.wait(30)
+    def send_and_wait() -> Iterator[Request]:
+        yield from build_requests(1, demo_chunks()[:2], config_pb2.StreamingConfig())
+        released.wait(30)
 
     with (
         running_server(max_streams=1) as running,
@@ -433,41 +444,43 @@ def test_a_full_server_resumes_a_session_whose_old_connection_is_still_open() ->
         grpc.insecure_channel(proxy.address) as lost,
         grpc.insecure_channel(running.address) as channel,
     ):
-        call = lip_reading_pb2_grpc.LipReadingStub(lost).StreamingRecognize(holding(), timeout=60)
+        call = lip_reading_pb2_grpc.LipReadingStub(lost).StreamingRecognize(send_and_wait(), timeout=60)
         session_id = next(call).started.session_id
         proxy.freeze()
         config = config_pb2.StreamingConfig()
         config.resume.session_id = session_id
-        again = lip_reading_pb2_grpc.LipReadingStub(channel).StreamingRecognize(
-            numbered(1, chunks(), config), timeout=60, metadata=(("gorggle-session-id", session_id),)
+        resumed = lip_reading_pb2_grpc.LipReadingStub(channel).StreamingRecognize(
+            build_requests(1, demo_chunks(), config),
+            timeout=60,
+            metadata=(("gorggle-session-id", session_id),),
         )
-        assert [response.WhichOneof("event") for response in again][-1] == "finished"
-        held.set()
+        assert [response.WhichOneof("event") for response in resumed][-1] == "finished"
+        released.set()
 
 
-def test_a_duplicate_request_is_ignored_and_a_missing_one_is_reported(stub, expected: Transcript) -> None:
-    data = chunks()
+def test_duplicate_requests_are_ignored_and_gaps_are_data_loss(stub, expected: Transcript) -> None:
+    data = demo_chunks()
 
-    def twice() -> Iterator[Request]:
+    def send_duplicates() -> Iterator[Request]:
         yield Request(config=config_pb2.StreamingConfig())
         for number, chunk in enumerate(data, 1):
             yield Request(media=chunk, sequence=number)
             yield Request(media=chunk, sequence=max(1, number - 1))
 
-    found = [
+    texts = [
         response.segment.text
-        for response in stub.StreamingRecognize(twice(), timeout=60)
+        for response in stub.StreamingRecognize(send_duplicates(), timeout=60)
         if response.HasField("segment")
     ]
-    assert sorted(found) == sorted(segment.text for segment in expected.segments)
+    assert sorted(texts) == sorted(segment.text for segment in expected.segments)
 
-    def gap() -> Iterator[Request]:
+    def send_with_gap() -> Iterator[Request]:
         yield Request(config=config_pb2.StreamingConfig())
         yield Request(media=data[0], sequence=1)
         yield Request(media=data[2], sequence=3)
 
     with pytest.raises(grpc.RpcError) as caught:
-        list(stub.StreamingRecognize(gap(), timeout=60))
+        list(stub.StreamingRecognize(send_with_gap(), timeout=60))
     assert caught.value.code() is grpc.StatusCode.DATA_LOSS
     assert "expected sequence 2, got 3" in caught.value.details()
 
@@ -483,11 +496,11 @@ def test_a_duplicate_request_is_ignored_and_a_missing_one_is_reported(stub, expe
         (config_pb2.ResumeConfig(session_id="a" * 32, resume_token=b'{"version":99}'), "another version"),
     ],
 )
-def test_a_resumption_that_is_none_is_refused(stub, resume: config_pb2.ResumeConfig, words: str) -> None:
+def test_an_invalid_resume_config_is_refused(stub, resume: config_pb2.ResumeConfig, words: str) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         list(
             stub.StreamingRecognize(
-                numbered(1, [b"x"], config_pb2.StreamingConfig(resume=resume)), timeout=30
+                build_requests(1, [b"x"], config_pb2.StreamingConfig(resume=resume)), timeout=30
             )
         )
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -495,7 +508,9 @@ def test_a_resumption_that_is_none_is_refused(stub, resume: config_pb2.ResumeCon
 
 
 def test_the_acknowledgement_is_monotonic_and_never_exceeds_final_results(stub) -> None:
-    responses = list(stub.StreamingRecognize(numbered(1, chunks(), config_pb2.StreamingConfig()), timeout=60))
+    responses = list(
+        stub.StreamingRecognize(build_requests(1, demo_chunks(), config_pb2.StreamingConfig()), timeout=60)
+    )
     final_until = [response.final_end_offset.ToMilliseconds() for response in responses]
     assert final_until == sorted(final_until)
     assert final_until[-1] == responses[-1].finished.media_duration.ToMilliseconds()

@@ -1,4 +1,4 @@
-"""A real server whose decoder processes are killed, stopped and abandoned: only their own streams fail."""
+"""Sandboxed decoding: a decoder process that is killed, stopped or abandoned only fails its own stream."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def own_stub(own_server: RunningServer) -> Iterator[Stub]:
         yield Stub(channel)
 
 
-def at_work(running: RunningServer) -> list[int]:
-    """The processes that decode a stream of this server."""
+def list_busy_decoders(running: RunningServer) -> list[int]:
+    """Return the ids of the processes that decode a stream of this server."""
     decoders = running.server._decoder_pool
     return [process.pid for process in decoders._running] if decoders is not None else []
 
@@ -48,8 +48,8 @@ def is_alive(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 
 
-class HalfSent:
-    """A stream whose second half is sent after ``resume``."""
+class HalfSentClip:
+    """Request iterator of the demo clip that sends the second half after ``resume``."""
 
     def __init__(self, messages: Messages) -> None:
         data = DEMO.read_bytes()
@@ -65,7 +65,7 @@ class HalfSent:
         self._resumed.set()
 
 
-def begun(stub: Stub, media: HalfSent) -> tuple[grpc.Call, str]:
+def start_call(stub: Stub, media: HalfSentClip) -> tuple[grpc.Call, str]:
     """Start a call; return it once its media is being decoded, and its request id."""
     call = stub.StreamingRecognize(iter(media), timeout=60)
     started = next(call)
@@ -75,7 +75,7 @@ def begun(stub: Stub, media: HalfSent) -> tuple[grpc.Call, str]:
     return call, started.started.request_id
 
 
-def how_it_ended(call: grpc.Call) -> tuple[grpc.StatusCode, str]:
+def wait_for_failure(call: grpc.Call) -> tuple[grpc.StatusCode, str]:
     with pytest.raises(grpc.RpcError):
         list(call)
     return call.code(), call.details()
@@ -84,61 +84,61 @@ def how_it_ended(call: grpc.Call) -> tuple[grpc.StatusCode, str]:
 def test_a_killed_decoder_fails_only_its_own_stream(
     own_server: RunningServer, own_stub: Stub, messages: Messages, caplog: pytest.LogCaptureFixture
 ) -> None:
-    victim, other = HalfSent(messages), HalfSent(messages)
-    failing, request_id = begun(own_stub, victim)
-    (pid,) = at_work(own_server)
-    going_on, _ = begun(own_stub, other)
+    failing_clip, other_clip = HalfSentClip(messages), HalfSentClip(messages)
+    failing, request_id = start_call(own_stub, failing_clip)
+    (pid,) = list_busy_decoders(own_server)
+    continuing, _ = start_call(own_stub, other_clip)
     os.kill(pid, signal.SIGKILL)
-    victim.resume()
-    code, text = how_it_ended(failing)
+    failing_clip.resume()
+    code, text = wait_for_failure(failing)
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert "the decoder failed on this file (signal SIGKILL)" in text
     assert any(
         f"request {request_id}: decoder process {pid} was killed by SIGKILL" in line.getMessage()
         for line in caplog.records
     )
-    other.resume()
-    rest = list(going_on)
+    other_clip.resume()
+    rest = list(continuing)
     assert rest[-1].WhichOneof("event") == "finished"
     assert sum(response.WhichOneof("event") == "segment" for response in rest) >= 2
-    again = list(own_stub.StreamingRecognize(messages(DEMO.read_bytes()), timeout=60))
-    assert again[-1].WhichOneof("event") == "finished"
+    next_responses = list(own_stub.StreamingRecognize(messages(DEMO.read_bytes()), timeout=60))
+    assert next_responses[-1].WhichOneof("event") == "finished"
     assert not is_alive(pid)
-    assert at_work(own_server) == []
+    assert list_busy_decoders(own_server) == []
 
 
-def test_a_stalled_decoder_ends_its_stream_in_time(
+def test_a_stalled_decoder_fails_its_stream_after_the_timeout(
     own_server: RunningServer, own_stub: Stub, messages: Messages
 ) -> None:
-    media = HalfSent(messages)
-    call, _ = begun(own_stub, media)
-    (pid,) = at_work(own_server)
+    media = HalfSentClip(messages)
+    call, _ = start_call(own_stub, media)
+    (pid,) = list_busy_decoders(own_server)
     os.kill(pid, signal.SIGSTOP)
     media.resume()
-    begun_at = time.monotonic()
-    code, text = how_it_ended(call)
+    start_s = time.monotonic()
+    code, text = wait_for_failure(call)
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert "decoding stalled" in text
-    assert time.monotonic() - begun_at < 10
+    assert time.monotonic() - start_s < 10
     assert not is_alive(pid)
 
 
-@pytest.mark.parametrize("way", ["cancelled", "expired"])
-def test_an_abandoned_call_ends_its_decoder(messages: Messages, way: str) -> None:
-    media = HalfSent(messages)
+@pytest.mark.parametrize("end", ["cancelled", "expired"])
+def test_an_abandoned_call_kills_its_decoder(messages: Messages, end: str) -> None:
+    media = HalfSentClip(messages)
     # The decoder's own timeout is far longer than the call, so only the end of the call can kill it.
     with (
         running_server(decoder_timeout_s=300.0) as running,
         grpc.insecure_channel(running.address) as channel,
     ):
-        call = Stub(channel).StreamingRecognize(iter(media), timeout=60 if way == "cancelled" else 10)
+        call = Stub(channel).StreamingRecognize(iter(media), timeout=60 if end == "cancelled" else 10)
         # The decoder has sent its first result: it is past the start of its job, which has a separate timeout.
         while not next(call).HasField("media_info"):
             pass
-        pids = at_work(running)
+        pids = list_busy_decoders(running)
         for pid in pids:
-            os.kill(pid, signal.SIGSTOP)  # it cannot exit by itself
-        if way == "cancelled":
+            os.kill(pid, signal.SIGSTOP)  # a stopped process cannot exit by itself
+        if end == "cancelled":
             call.cancel()
         with pytest.raises(grpc.RpcError):
             list(call)
@@ -157,33 +157,36 @@ def test_a_decoder_failure_is_internal_without_details(
         assert pool is not None
         monkeypatch.setattr(pool, "_command", (sys.executable, "-c", "raise SystemExit(3)"))
         stub = Stub(channel)
-        list(stub.StreamingRecognize(messages(DEMO.read_bytes()), timeout=60))  # by the one that waited
+        # The first call uses the spare process, which was started before the patch.
+        list(stub.StreamingRecognize(messages(DEMO.read_bytes()), timeout=60))
         with pytest.raises(grpc.RpcError) as caught:
             list(stub.StreamingRecognize(messages(DEMO.read_bytes()), timeout=60))
         assert caught.value.code() is grpc.StatusCode.INTERNAL
         assert caught.value.details().startswith("internal error")
 
 
-def test_faces_are_tracked_only_in_the_decoders(monkeypatch: pytest.MonkeyPatch) -> None:
-    def not_here(*_: object) -> None:
-        raise AssertionError("the server itself looks for faces")
+def test_faces_are_only_tracked_in_decoder_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail_on_use(*_: object) -> None:
+        raise AssertionError("the server process detects faces")
 
-    monkeypatch.setattr(media_pipeline, "FaceDetector", not_here)
-    monkeypatch.setattr(server_module, "FaceDetector", not_here)
+    monkeypatch.setattr(media_pipeline, "FaceDetector", fail_on_use)
+    monkeypatch.setattr(server_module, "FaceDetector", fail_on_use)
     with running_server() as running, Client(running.address) as client:
         assert {segment.speaker for segment in client.transcribe(DEMO)} == {"face-1"}
 
 
-def test_the_same_words_are_recognized_with_and_without_the_sandbox(server: RunningServer) -> None:
+def test_the_transcript_is_the_same_with_and_without_the_sandbox(server: RunningServer) -> None:
     with running_server(sandbox_decoding=False) as running:
         assert running.server._decoder_pool is None
-        with Client(running.address) as within, Client(server.address) as apart:
-            assert [segment.text for segment in within.transcribe(DEMO)] == [
-                segment.text for segment in apart.transcribe(DEMO)
+        with Client(running.address) as unsandboxed, Client(server.address) as sandboxed:
+            assert [segment.text for segment in unsandboxed.transcribe(DEMO)] == [
+                segment.text for segment in sandboxed.transcribe(DEMO)
             ]
 
 
-def test_the_server_keeps_one_spare_process_and_leaves_none(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_server_keeps_one_spare_decoder_and_stops_it_at_shutdown(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     with caplog.at_level(logging.INFO), running_server() as running:
         pool = running.server._decoder_pool
         assert pool is not None
@@ -206,7 +209,7 @@ def test_a_server_without_working_decoders_does_not_start(monkeypatch: pytest.Mo
             running.call(running.server.load())
 
 
-def test_isolation_can_be_turned_off_on_the_command_line() -> None:
+def test_sandboxing_can_be_disabled_on_the_command_line() -> None:
     assert _create_parser().parse_args(["--no-sandbox-decoding"]).sandbox_decoding is False
     assert _create_parser().parse_args(["--sandbox-decoding"]).sandbox_decoding is True
     assert _create_parser().parse_args([]).sandbox_decoding is None

@@ -1,4 +1,4 @@
-"""Certificates, keys and tokens in AWS Secrets Manager; and that nothing secret is ever logged."""
+"""Certificates, keys and tokens in AWS Secrets Manager, and the absence of secrets in logs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from gorggle_server.security.api_tokens import create_token
 from gorggle_server.security.secret_sources import FileSecretSource, SecretsManager, open_secret_source
 from tests.integration.conftest import running_server
 
-QUESTION = server_pb2.GetServerInfoRequest()
+INFO_REQUEST = server_pb2.GetServerInfoRequest()
 REGION = "eu-central-1"
 UNKNOWN_TOKEN = "a-token-that-was-never-issued"
 
@@ -41,39 +41,40 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[boto3.client]:
 
 @pytest.fixture
 def secrets() -> Iterator[SecretsManager]:
-    made = SecretsManager(refresh_interval_s=3600)
-    yield made
-    made.close()
+    manager = SecretsManager(refresh_interval_s=3600)
+    yield manager
+    manager.close()
 
 
-def issued(authority: trustme.CA) -> tuple[str, str]:
-    """A certificate chain and its key, in PEM."""
+def issue_certificate(authority: trustme.CA) -> tuple[str, str]:
+    """Issue a certificate; return its chain and its key in PEM."""
     leaf = authority.issue_cert("localhost", "127.0.0.1")
     return b"".join(
         blob.bytes() for blob in leaf.cert_chain_pems
     ).decode(), leaf.private_key_pem.bytes().decode()
 
 
-def pair(authority: trustme.CA) -> str:
-    """Both as one secret."""
-    certificate, key = issued(authority)
+def issue_certificate_secret(authority: trustme.CA) -> str:
+    """Issue a certificate; return its chain and its key as the JSON text of one secret."""
+    certificate, key = issue_certificate(authority)
     return json.dumps({"certificate": certificate, "key": key})
 
 
-def answers(address: str, authority: trustme.CA, token: str | None = None) -> str:
-    """What the server says to who trusts that authority."""
+def get_server_version(address: str, authority: trustme.CA, token: str | None = None) -> str:
+    """Call the server over TLS, trusting only this authority; return the server's version."""
     credentials = grpc.ssl_channel_credentials(authority.cert_pem.bytes())
     options = [("grpc.use_local_subchannel_pool", 1)]
     metadata = [("authorization", f"Bearer {token}")] if token else []
     with grpc.secure_channel(address.replace("127.0.0.1", "localhost"), credentials, options) as channel:
         stub = lip_reading_pb2_grpc.LipReadingStub(channel)
-        return stub.GetServerInfo(QUESTION, metadata=metadata, timeout=10).version
+        return stub.GetServerInfo(INFO_REQUEST, metadata=metadata, timeout=10).version
 
 
-def test_a_server_takes_certificate_key_and_tokens_from_secrets_and_renews_them(aws, tmp_path: Path) -> None:
+def test_tls_keys_and_tokens_are_read_from_secrets_and_refreshed(aws, tmp_path: Path) -> None:
     old, new = trustme.CA(), trustme.CA()
-    token, later = create_token("camera", tmp_path / "tokens"), create_token("second", tmp_path / "second")
-    aws.create_secret(Name="gorggle/tls", SecretString=pair(old))
+    token = create_token("camera", tmp_path / "tokens")
+    new_token = create_token("second", tmp_path / "second")
+    aws.create_secret(Name="gorggle/tls", SecretString=issue_certificate_secret(old))
     tokens = aws.create_secret(Name="gorggle/tokens", SecretString=(tmp_path / "tokens").read_text())
     with running_server(
         tls_certificate="aws-secretsmanager://gorggle/tls#certificate",
@@ -81,25 +82,25 @@ def test_a_server_takes_certificate_key_and_tokens_from_secrets_and_renews_them(
         token_file=tokens["ARN"],
         secrets_refresh_interval_s=0.2,
     ) as running:
-        assert answers(running.address, old, token)
-        aws.put_secret_value(SecretId="gorggle/tls", SecretString=pair(new))
+        assert get_server_version(running.address, old, token)
+        aws.put_secret_value(SecretId="gorggle/tls", SecretString=issue_certificate_secret(new))
         aws.put_secret_value(SecretId="gorggle/tokens", SecretString=(tmp_path / "second").read_text())
         deadline = time.monotonic() + 15
         while True:
             try:
-                assert answers(running.address, new, later)
+                assert get_server_version(running.address, new, new_token)
                 break
             except grpc.RpcError:
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
         with pytest.raises(grpc.RpcError) as caught:
-            answers(running.address, new, token)  # it was replaced
+            get_server_version(running.address, new, token)  # no longer in the secret
         assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
         with pytest.raises(grpc.RpcError):
-            answers(running.address, old, later)
+            get_server_version(running.address, old, new_token)
 
 
-def test_a_secret_may_be_binary_and_an_arn_names_its_region(aws, secrets: SecretsManager) -> None:
+def test_binary_secrets_and_arns_of_another_region_are_supported(aws, secrets: SecretsManager) -> None:
     other = boto3.client("secretsmanager", region_name="us-east-1")
     arn = other.create_secret(Name="blob", SecretBinary=b"\x00\x01")["ARN"]
     assert open_secret_source(arn, secrets).read() == b"\x00\x01"
@@ -108,7 +109,7 @@ def test_a_secret_may_be_binary_and_an_arn_names_its_region(aws, secrets: Secret
 
 
 @pytest.mark.parametrize(
-    "place",
+    "location",
     [
         "aws-secretsmanager://",
         "aws-secretsmanager://unknown",
@@ -116,49 +117,51 @@ def test_a_secret_may_be_binary_and_an_arn_names_its_region(aws, secrets: Secret
         "arn:aws:secretsmanager:x",
     ],
 )
-def test_an_invalid_secret_location_is_reported_at_startup(aws, secrets: SecretsManager, place: str) -> None:
+def test_an_invalid_secret_location_is_reported_at_startup(
+    aws, secrets: SecretsManager, location: str
+) -> None:
     with pytest.raises(InvalidRequestError, match="secret"):
-        open_secret_source(place, secrets)
+        open_secret_source(location, secrets)
 
 
 @pytest.mark.parametrize("value", ["no json: hunter2", '{"other": "hunter2"}', '["hunter2"]', '{"key": 1}'])
-def test_a_secret_without_the_key_is_refused_and_not_repeated(
+def test_a_secret_without_the_key_is_refused_and_its_value_is_not_shown(
     aws, secrets: SecretsManager, value: str
 ) -> None:
     aws.create_secret(Name="odd", SecretString=value)
-    material = open_secret_source("aws-secretsmanager://odd#key", secrets)
+    source = open_secret_source("aws-secretsmanager://odd#key", secrets)
     with pytest.raises(InvalidRequestError, match="under 'key'") as caught:
-        material.read()
+        source.read()
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_secret_that_cannot_be_fetched_again_stays_as_it_was(aws, secrets: SecretsManager, caplog) -> None:
+def test_a_failed_refresh_keeps_the_previous_secret(aws, secrets: SecretsManager, caplog) -> None:
     aws.create_secret(Name="kept", SecretString="value")
-    material = open_secret_source("aws-secretsmanager://kept", secrets)
-    version = material.version()
+    source = open_secret_source("aws-secretsmanager://kept", secrets)
+    version = source.version()
     aws.delete_secret(SecretId="kept", ForceDeleteWithoutRecovery=True)
     secrets.refresh()
-    assert (material.version(), material.read()) == (version, b"value")
+    assert (source.version(), source.read()) == (version, b"value")
     assert "keeping the previous value" in caplog.text
 
 
-def test_two_things_in_one_secret_are_fetched_once(aws, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_keys_of_one_secret_are_fetched_once(aws, monkeypatch: pytest.MonkeyPatch) -> None:
     from gorggle_server.security import secret_sources
 
-    fetched = []
+    fetched_ids = []
     fetch = secret_sources._fetch
     monkeypatch.setattr(
-        secret_sources, "_fetch", lambda secret_id: fetched.append(secret_id) or fetch(secret_id)
+        secret_sources, "_fetch", lambda secret_id: fetched_ids.append(secret_id) or fetch(secret_id)
     )
     aws.create_secret(Name="both", SecretString='{"a": "1", "b": "2"}')
     secrets = SecretsManager(3600)
     parts = [open_secret_source(f"aws-secretsmanager://both#{key}", secrets) for key in "ab"]
     assert [part.read() for part in parts] == [b"1", b"2"]
-    assert fetched == ["both"]
+    assert fetched_ids == ["both"]
     secrets.close()
 
 
-def test_the_thread_ends_with_the_server(aws) -> None:
+def test_closing_the_secrets_manager_stops_its_thread(aws) -> None:
     aws.create_secret(Name="one", SecretString="1")
     secrets = SecretsManager(3600)
     secrets.open_source("aws-secretsmanager://one")
@@ -172,7 +175,7 @@ def test_the_thread_ends_with_the_server(aws) -> None:
 
 def test_a_key_that_does_not_match_its_certificate_is_reported(tmp_path: Path) -> None:
     authority = trustme.CA()
-    (certificate, _), (_, key) = issued(authority), issued(authority)
+    (certificate, _), (_, key) = issue_certificate(authority), issue_certificate(authority)
     (tmp_path / "a.pem").write_text(certificate)
     (tmp_path / "b.key").write_text(key)
     parts = FileSecretSource(tmp_path / "a.pem"), FileSecretSource(tmp_path / "b.key")
@@ -180,9 +183,9 @@ def test_a_key_that_does_not_match_its_certificate_is_reported(tmp_path: Path) -
         ReloadingTlsCredentials(*parts, None).create()
 
 
-def test_half_a_renewal_waits_for_the_other_half(tmp_path: Path, caplog) -> None:
+def test_a_partial_certificate_renewal_keeps_the_previous_pair(tmp_path: Path, caplog) -> None:
     authority = trustme.CA()
-    (certificate, key), (renewed, renewed_key) = issued(authority), issued(authority)
+    (certificate, key), (renewed, renewed_key) = issue_certificate(authority), issue_certificate(authority)
     paths = tmp_path / "a.pem", tmp_path / "b.key"
     paths[0].write_text(certificate)
     paths[1].write_text(key)
@@ -201,7 +204,7 @@ def test_half_a_renewal_waits_for_the_other_half(tmp_path: Path, caplog) -> None
 
 @pytest.fixture
 def moto_server() -> Iterator[str]:
-    """AWS for another process."""
+    """Return the URL of a simulated AWS that subprocesses can use."""
     server = ThreadedMotoServer("127.0.0.1", port=0)
     server.start()
     host, port = server.get_host_and_port()
@@ -209,11 +212,9 @@ def moto_server() -> Iterator[str]:
     server.stop()
 
 
-def test_nothing_secret_is_in_the_log_of_a_server_that_logs_everything(
-    tmp_path: Path, moto_server: str
-) -> None:
+def test_the_debug_log_contains_no_secrets(tmp_path: Path, moto_server: str) -> None:
     authority = trustme.CA()
-    certificate, key = issued(authority)
+    certificate, key = issue_certificate(authority)
     token = create_token("camera", tmp_path / "tokens")
     environment = {
         "AWS_ACCESS_KEY_ID": "AKIDSECRETSECRET",
@@ -230,42 +231,42 @@ def test_nothing_secret_is_in_the_log_of_a_server_that_logs_everything(
     )
     client.create_secret(Name="tls", SecretString=json.dumps({"certificate": certificate, "key": key}))
     client.create_secret(Name="tokens", SecretString=(tmp_path / "tokens").read_text())
-    place = "aws-secretsmanager://"
-    options = ["--tls-certificate", f"{place}tls#certificate", "--tls-key", f"{place}tls#key"]
-    options += ["--token-file", f"{place}tokens", "--secrets-refresh-interval-s", "0.5"]
+    location = "aws-secretsmanager://"
+    options = ["--tls-certificate", f"{location}tls#certificate", "--tls-key", f"{location}tls#key"]
+    options += ["--token-file", f"{location}tokens", "--secrets-refresh-interval-s", "0.5"]
     with ServerProcess(*options, log_level="DEBUG", environment=environment) as server:
-        assert answers(server.address, authority, token)
+        assert get_server_version(server.address, authority, token)
         for wrong in (UNKNOWN_TOKEN, "", None):
             with pytest.raises(grpc.RpcError) as caught:
-                answers(server.address, authority, wrong)
+                get_server_version(server.address, authority, wrong)
             assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
         # A token that is added later is accepted once the secrets have been fetched again.
-        later = create_token("later", tmp_path / "tokens")
+        new_token = create_token("later", tmp_path / "tokens")
         client.put_secret_value(SecretId="tokens", SecretString=(tmp_path / "tokens").read_text())
         deadline = time.monotonic() + 15
         while True:
             try:
-                assert answers(server.address, authority, later)
+                assert get_server_version(server.address, authority, new_token)
                 break
             except grpc.RpcError:
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
         log = server.log
-    secret = [token, later, UNKNOWN_TOKEN, *environment.values()][:-2]
+    secret_values = [token, new_token, UNKNOWN_TOKEN, *environment.values()][:-2]
     hashed = (tmp_path / "tokens").read_text().split()[1]
-    lines_of_the_key = [line for line in key.splitlines() if len(line) > 40]
-    assert len(lines_of_the_key) >= 2 or lines_of_the_key
-    for text in (*secret, hashed, *lines_of_the_key, "PRIVATE KEY"):
-        assert text not in log, f"the log holds {text[:8]}…"
+    key_lines = [line for line in key.splitlines() if len(line) > 40]
+    assert len(key_lines) >= 2 or key_lines
+    for text in (*secret_values, hashed, *key_lines, "PRIVATE KEY"):
+        assert text not in log, f"the log contains {text[:8]}…"
     assert "DEBUG" in log
     assert "UNAUTHENTICATED" in log
 
 
-def test_a_token_is_in_no_command_line_of_ours(tmp_path: Path) -> None:
+def test_the_command_line_accepts_no_token_value(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "gorggle_server", "--help"]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-    assert "--token-file" in said
-    assert "--token " not in said
+    output = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert "--token-file" in output
+    assert "--token " not in output
 
 
 def test_aws_responses_are_not_logged_even_at_debug() -> None:
@@ -273,7 +274,7 @@ def test_aws_responses_are_not_logged_even_at_debug() -> None:
         "import logging; from gorggle_server.logging_setup import configure_logging; configure_logging('DEBUG', 'text');"
         "print([logging.getLogger(n).isEnabledFor(logging.DEBUG) for n in ('botocore.parsers', 'urllib3.x', 'gorggle')])"
     )
-    said = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
-    assert said.stdout.strip() == "[False, False, True]"
+    assert completed.stdout.strip() == "[False, False, True]"

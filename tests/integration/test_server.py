@@ -1,4 +1,4 @@
-"""The server as a whole: health, reflection, models, places, credentials, its end."""
+"""The server as a whole: health, reflection, models, limits, S3, signals and TLS."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from tests.integration.conftest import DEMO, Messages, RunningServer, running_se
 SERVICE = "gorggle.v1.LipReading"
 
 
-def health(address: str, service: str = SERVICE) -> str:
+def get_health(address: str, service: str = SERVICE) -> str:
     with grpc.insecure_channel(address) as channel:
-        reply = health_pb2_grpc.HealthStub(channel).Check(
+        response = health_pb2_grpc.HealthStub(channel).Check(
             health_pb2.HealthCheckRequest(service=service), timeout=10
         )
-    return health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)
+    return health_pb2.HealthCheckResponse.ServingStatus.Name(response.status)
 
 
-def test_a_server_without_loaded_models_reports_it() -> None:
+def test_a_server_without_loaded_models_is_not_serving() -> None:
     with running_server(load=False) as running:
-        assert health(running.address) == health(running.address, "") == "NOT_SERVING"
+        assert get_health(running.address) == get_health(running.address, "") == "NOT_SERVING"
         with grpc.insecure_channel(running.address) as channel:
             stub = lip_reading_pb2_grpc.LipReadingStub(channel)
             for call in (
@@ -50,15 +50,15 @@ def test_a_server_without_loaded_models_reports_it() -> None:
                 assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
                 assert "loaded" in caught.value.details()
         running.call(running.server.load())
-        assert health(running.address) == "SERVING"
+        assert get_health(running.address) == "SERVING"
 
 
 def test_reflection_lists_the_services(server: RunningServer) -> None:
     with grpc.insecure_channel(server.address) as channel:
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)
         request = reflection_pb2.ServerReflectionRequest(list_services="")
-        (reply,) = stub.ServerReflectionInfo(iter([request]), timeout=10)
-    names = {service.name for service in reply.list_services_response.service}
+        (response,) = stub.ServerReflectionInfo(iter([request]), timeout=10)
+    names = {service.name for service in response.list_services_response.service}
     assert {SERVICE, "grpc.health.v1.Health"} <= names
 
 
@@ -79,7 +79,7 @@ def test_the_embedded_model_describes_itself_and_its_license(stub) -> None:
     assert len(model.sha256) == 64
 
 
-def test_the_server_tells_its_limits_and_load(stub) -> None:
+def test_server_info_contains_limits_and_load(stub) -> None:
     info = MessageToDict(stub.GetServerInfo(server_pb2.GetServerInfoRequest(), timeout=10))
     assert info["defaultModel"] == "gorggle-mini-1"
     assert info["limits"]["maxStreamDuration"] == "14400s"
@@ -87,21 +87,21 @@ def test_the_server_tells_its_limits_and_load(stub) -> None:
     assert info["capacity"]["maxStreams"] == 8
 
 
-def test_a_call_over_the_limit_is_refused_with_a_retry_delay(messages: Messages) -> None:
+def test_a_call_above_the_stream_limit_is_refused_with_a_retry_delay(messages: Messages) -> None:
     with running_server(max_streams=1) as running, grpc.insecure_channel(running.address) as channel:
         stub = lip_reading_pb2_grpc.LipReadingStub(channel)
         released = threading.Event()
 
-        def slow() -> Iterator[lip_reading_pb2.StreamingRecognizeRequest]:
+        def send_and_wait() -> Iterator[lip_reading_pb2.StreamingRecognizeRequest]:
             yield from messages(DEMO.read_bytes()[:20_000])
             released.wait(60)
 
-        first = stub.StreamingRecognize(slow(), timeout=60)
+        first = stub.StreamingRecognize(send_and_wait(), timeout=60)
         next(first)
-        begun = time.monotonic()
+        start_s = time.monotonic()
         with pytest.raises(grpc.RpcError) as caught:
             list(stub.StreamingRecognize(messages(b"x"), timeout=60))
-        assert time.monotonic() - begun < 5  # the first stream holds its slot for longer
+        assert time.monotonic() - start_s < 5  # the first stream holds its slot for longer
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert "grpc-status-details-bin" in dict(caught.value.trailing_metadata())
         assert stub.GetServerInfo(server_pb2.GetServerInfoRequest(), timeout=10).capacity.active_streams == 1
@@ -109,7 +109,7 @@ def test_a_call_over_the_limit_is_refused_with_a_retry_delay(messages: Messages)
         released.set()
 
 
-def test_a_message_beyond_the_limit_is_refused() -> None:
+def test_a_message_above_the_size_limit_is_refused() -> None:
     with (
         running_server(load=False, max_message_bytes=2**16) as running,
         grpc.insecure_channel(running.address) as channel,
@@ -120,7 +120,7 @@ def test_a_message_beyond_the_limit_is_refused() -> None:
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-def test_media_longer_than_the_limit_is_out_of_range(messages: Messages) -> None:
+def test_media_above_the_duration_limit_is_out_of_range(messages: Messages) -> None:
     with (
         running_server(max_stream_duration_s=5, max_clip_duration_s=5) as running,
         grpc.insecure_channel(running.address) as channel,
@@ -167,7 +167,7 @@ def test_a_clip_in_an_allowed_s3_bucket_is_transcribed(bucket: str) -> None:
             assert caught.value.code() is code, uri
 
 
-def test_a_model_in_s3_is_fetched_and_a_file_that_is_none_is_refused(bucket: str) -> None:
+def test_a_model_in_s3_is_fetched_and_another_file_is_refused(bucket: str) -> None:
     from gorggle_server.errors import ModelFormatError
     from gorggle_server.inference.model_registry import load_models
     from gorggle_server.settings import EMBEDDED_MODEL, ServerSettings
@@ -184,31 +184,31 @@ def test_a_model_in_s3_is_fetched_and_a_file_that_is_none_is_refused(bucket: str
         load_models(ServerSettings(models={"text": "s3://clips/text.safetensors"}))
 
 
-# ---------------------------------------------------------------------------------------------------- as a program
+# ----------------------------------------------------------------------------------------------------- as a subprocess
 
 
-def program(*arguments: str) -> subprocess.Popen[str]:
+def start_server(*arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "gorggle_server", "--listen", "127.0.0.1:0", "--print-ready", *arguments]
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
-def address_of(process: subprocess.Popen[str]) -> str:
+def read_address(process: subprocess.Popen[str]) -> str:
     return json.loads(process.stdout.readline())["listening"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_program_cleanly(number: int) -> None:
-    with program() as process:
-        assert health(address_of(process)) == "SERVING"
+def test_a_signal_shuts_the_server_down_cleanly(number: int) -> None:
+    with start_server() as process:
+        assert get_health(read_address(process)) == "SERVING"
         process.send_signal(number)
         assert process.wait(20) == 0
         assert "Traceback" not in process.stderr.read()
 
 
-def test_a_call_in_flight_is_finished_after_the_signal(messages: Messages) -> None:
-    with program() as process, grpc.insecure_channel(address_of(process)) as channel:
+def test_a_call_in_flight_is_finished_after_sigterm(messages: Messages) -> None:
+    with start_server() as process, grpc.insecure_channel(read_address(process)) as channel:
         stub = lip_reading_pb2_grpc.LipReadingStub(channel)
         call = stub.StreamingRecognize(messages(DEMO.read_bytes()), timeout=60)
         next(call)
@@ -217,19 +217,19 @@ def test_a_call_in_flight_is_finished_after_the_signal(messages: Messages) -> No
         assert process.wait(20) == 0
 
 
-def test_the_program_ends_with_the_one_that_started_it() -> None:
-    with program("--exit-on-stdin-eof") as process:
-        address_of(process)
+def test_the_server_exits_when_stdin_closes() -> None:
+    with start_server("--exit-on-stdin-eof") as process:
+        read_address(process)
         process.stdin.close()
         assert process.wait(20) == 0
 
 
 def test_a_port_in_use_is_reported_in_one_line(server: RunningServer) -> None:
     command = [sys.executable, "-m", "gorggle_server", "--listen", server.address]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert f"cannot listen on {server.address}" in done.stderr
+    completed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert completed.returncode == 1
+    assert "Traceback" not in completed.stderr
+    assert f"cannot listen on {server.address}" in completed.stderr
 
 
 # -------------------------------------------------------------------------------------------------------- credentials
@@ -237,7 +237,7 @@ def test_a_port_in_use_is_reported_in_one_line(server: RunningServer) -> None:
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CA, certificates of a server and a client, and a client certificate of another CA."""
+    """Create a CA, certificates of a server and a client, and a client certificate of another CA."""
     folder = tmp_path_factory.mktemp("certificates")
     authority, other_authority = trustme.CA(), trustme.CA()
     authority.cert_pem.write_to_path(folder / "ca.pem")
@@ -283,7 +283,7 @@ def test_an_unknown_client_is_refused(
     assert caught.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
-def test_an_insecure_client_is_not_served_by_a_secure_server(secure_server: RunningServer) -> None:
+def test_a_plaintext_client_is_refused_by_a_tls_server(secure_server: RunningServer) -> None:
     with grpc.insecure_channel(secure_server.address) as channel, pytest.raises(grpc.RpcError) as caught:
         lip_reading_pb2_grpc.LipReadingStub(channel).GetServerInfo(
             server_pb2.GetServerInfoRequest(), timeout=5
@@ -291,7 +291,7 @@ def test_an_insecure_client_is_not_served_by_a_secure_server(secure_server: Runn
     assert caught.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
-def test_the_sdk_speaks_tls(secure_server: RunningServer, certificates: Path) -> None:
+def test_the_sdk_connects_with_mutual_tls(secure_server: RunningServer, certificates: Path) -> None:
     with Client(
         secure_server.address,
         root_certificates=certificates / "ca.pem",

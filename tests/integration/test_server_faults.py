@@ -1,4 +1,4 @@
-"""What goes wrong on the server's own side: its disk, its models, its device, its clock."""
+"""Faults of the server's own resources: disk, models, device and clock."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from gorggle_server.inference.device_health import DeviceHealthCheck
 from gorggle_server.sandbox import fork_client
 from tests.clips import transcode
 from tests.integration.conftest import DEMO, ROOT, RunningServer, running_server
-from tests.integration.test_operations import ask
+from tests.integration.test_operations import http_request
 
 
 @pytest.fixture(scope="module")
 def short_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its index stands at its end, so that it must be spooled."""
+    """Return an MP4 clip with the index at the end, so that the server has to spool it."""
     return transcode(DEMO, tmp_path_factory.mktemp("clips") / "short.mp4", max_s=3)
 
 
@@ -31,8 +31,8 @@ def own_server() -> Iterator[RunningServer]:
         yield running
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is always full")
-def test_a_full_disk_fails_only_the_calls_that_need_it_and_is_only_logged(
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="requires /dev/full")
+def test_a_full_disk_fails_only_spooled_calls_and_is_only_logged(
     short_clip: Path, monkeypatch: pytest.MonkeyPatch, caplog
 ) -> None:
     monkeypatch.setattr(fork_client.tempfile, "TemporaryFile", lambda: open("/dev/full", "w+b"))  # noqa: SIM115, PTH123
@@ -41,61 +41,61 @@ def test_a_full_disk_fails_only_the_calls_that_need_it_and_is_only_logged(
             client.recognize(short_clip)
         assert "disk" not in str(caught.value)
         assert "No space left" in caplog.text
-        # What arrives with its index at its start needs no disk.
+        # Calls without spooling still work.
         assert client.models()
         monkeypatch.undo()
-        client_gets = []
-        for _ in range(2):  # the process that waited ready had the full disk still
+        transcripts = []
+        for _ in range(2):  # the spare decoder process was forked with the patch
             try:
-                client_gets.append(client.recognize(short_clip))
+                transcripts.append(client.recognize(short_clip))
             except ServerError:
                 continue
-        assert client_gets[-1].segments
+        assert transcripts[-1].segments
 
 
 @pytest.mark.parametrize("model", ["missing", "damaged"])
-def test_a_model_that_cannot_be_loaded_ends_the_server_with_one_line(tmp_path: Path, model: str) -> None:
+def test_a_model_that_cannot_be_loaded_exits_with_a_one_line_error(tmp_path: Path, model: str) -> None:
     path = tmp_path / "model.safetensors"
     if model == "damaged":
         path.write_bytes(b"\x08" + bytes(200))
     command = [sys.executable, "-m", "gorggle_server", "--listen", "127.0.0.1:0", "--log-level", "ERROR"]
-    ended = subprocess.run(
+    result = subprocess.run(
         [*command, "--models", f'{{"mine": "{path}"}}'],
         capture_output=True,
         text=True,
         timeout=250,
         check=False,
     )
-    assert ended.returncode == 1
-    assert "Traceback" not in ended.stderr
-    (line,) = [line for line in ended.stderr.splitlines() if line.startswith("gorggle serve:")]
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("gorggle serve:")]
     assert "model" in line
 
 
-def test_a_failed_device_fails_livez_and_a_failed_request_alone_does_not(
+def test_livez_fails_after_a_device_failure_but_not_after_a_failed_request(
     own_server: RunningServer,
 ) -> None:
-    measurements = own_server.server.metrics.scheduler
-    measurements.count_drop("failed")
-    assert ask(own_server, "/livez")[0] == ask(own_server, "/readyz")[0] == 200
-    measurements.count_drop("cancelled")
+    scheduler_metrics = own_server.server.metrics.scheduler
+    scheduler_metrics.count_drop("failed")
+    assert http_request(own_server, "/livez")[0] == http_request(own_server, "/readyz")[0] == 200
+    scheduler_metrics.count_drop("cancelled")
 
     def fail() -> None:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    lost = DeviceHealthCheck("cpu", fail)
-    own_server.server._device_health = lost
-    measurements.on_device_failure = lost.mark_suspect
-    assert ask(own_server, "/livez")[0] == 200  # no failure was reported yet
-    measurements.count_drop("failed")
-    assert ask(own_server, "/livez")[0] == ask(own_server, "/readyz")[0] == 503
+    health_check = DeviceHealthCheck("cpu", fail)
+    own_server.server._device_health = health_check
+    scheduler_metrics.on_device_failure = health_check.mark_suspect
+    assert http_request(own_server, "/livez")[0] == 200  # no failure was reported yet
+    scheduler_metrics.count_drop("failed")
+    assert http_request(own_server, "/livez")[0] == http_request(own_server, "/readyz")[0] == 503
 
 
 def test_a_failed_device_stays_failed_and_is_logged_once(caplog) -> None:
-    asked = []
+    probes = []
 
     def fail() -> None:
-        asked.append(1)
+        probes.append(1)
         raise RuntimeError("CUDA error: unspecified launch failure")
 
     probe = DeviceHealthCheck("cuda", fail)
@@ -103,18 +103,18 @@ def test_a_failed_device_stays_failed_and_is_logged_once(caplog) -> None:
     for _ in range(3):
         probe.mark_suspect()
         assert not probe.is_healthy
-    assert len(asked) == 1
+    assert len(probes) == 1
     assert caplog.text.count("CUDA device failed") == 1
 
 
-def test_a_device_that_works_again_is_used_again() -> None:
+def test_a_suspect_device_that_passes_the_probe_is_healthy() -> None:
     probe = DeviceHealthCheck("cpu")
     probe.mark_suspect()
     assert probe.is_healthy
 
 
 def test_only_logs_and_traces_use_the_wall_clock() -> None:
-    """A clock that is wrong, or set while a stream runs, changes no limit and no duration."""
+    """Limits and durations must not depend on the wall clock: it may be wrong or be set while a stream runs."""
     allowed = {"logging_setup.py", "stage_timer.py", "tracing.py"}
     wall_clock = re.compile(r"\btime\.time\(|\btime_ns\(|datetime\.now\(|utcnow\(|date\.today\(")
     users = {

@@ -1,4 +1,4 @@
-"""Traces, as a collector gets them: OTLP over HTTP from a real server that was really called."""
+"""Traces of a real server as received by an OTLP/HTTP collector."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Stub = lip_reading_pb2_grpc.LipReadingStub
 
 
 class Collector:
-    """An OTLP collector that keeps what it gets."""
+    """OTLP/HTTP collector that stores all spans and resources."""
 
     def __init__(self) -> None:
         spans: list[Span] = []
@@ -69,7 +69,7 @@ def collector() -> Iterator[Collector]:
 
 
 @pytest.fixture(scope="module")
-def traced(collector: Collector) -> Iterator[RunningServer]:
+def traced_server(collector: Collector) -> Iterator[RunningServer]:
     patch = pytest.MonkeyPatch()
     patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
     patch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment=test")
@@ -79,28 +79,30 @@ def traced(collector: Collector) -> Iterator[RunningServer]:
 
 
 @pytest.fixture
-def channel(traced: RunningServer) -> Iterator[grpc.Channel]:
-    with grpc.insecure_channel(traced.address) as channel:
+def channel(traced_server: RunningServer) -> Iterator[grpc.Channel]:
+    with grpc.insecure_channel(traced_server.address) as channel:
         yield channel
 
 
-def spans_of(collector: Collector, trace_id: str, *, until: str = "gorggle.v1.LipReading/") -> list[Span]:
-    """The spans of a trace, once the call's own is there: it ends last."""
+def wait_for_spans(
+    collector: Collector, trace_id: str, *, call_prefix: str = "gorggle.v1.LipReading/"
+) -> list[Span]:
+    """Wait for the span of the call, which ends last; return all spans of its trace."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         found = [span for span in collector.spans if span.trace_id.hex() == trace_id]
-        if any(span.name.startswith(until) for span in found):
+        if any(span.name.startswith(call_prefix) for span in found):
             return found
         time.sleep(0.05)
-    raise AssertionError("no trace came")
+    raise AssertionError("no trace was received")
 
 
 def attributes(span: Span) -> dict[str, object]:
     return {entry.key: getattr(entry.value, entry.value.WhichOneof("value")) for entry in span.attributes}
 
 
-def read_demo(channel: grpc.Channel, traceparent: str) -> str:
-    """Stream the demo clip; the request's id."""
+def transcribe_demo(channel: grpc.Channel, traceparent: str) -> str:
+    """Stream the demo clip; return the request id."""
     requests = [
         lip_reading_pb2.StreamingRecognizeRequest(config=config_pb2.StreamingConfig()),
         lip_reading_pb2.StreamingRecognizeRequest(media=DEMO.read_bytes()),
@@ -112,11 +114,11 @@ def read_demo(channel: grpc.Channel, traceparent: str) -> str:
     return first.started.request_id
 
 
-def test_a_call_continues_its_callers_trace_and_shows_its_parts(
+def test_a_call_continues_the_callers_trace_and_has_child_spans(
     channel: grpc.Channel, collector: Collector, truth: dict[str, Any]
 ) -> None:
-    request_id = read_demo(channel, TRACEPARENT)
-    spans = spans_of(collector, TRACE_ID)
+    request_id = transcribe_demo(channel, TRACEPARENT)
+    spans = wait_for_spans(collector, TRACE_ID)
     (call,) = [span for span in spans if span.name == "gorggle.v1.LipReading/StreamingRecognize"]
     assert call.parent_span_id.hex() == PARENT_ID
     assert call.kind == Span.SPAN_KIND_SERVER
@@ -124,28 +126,32 @@ def test_a_call_continues_its_callers_trace_and_shows_its_parts(
     assert call_attributes["gorggle.request_id"] == request_id
     assert call_attributes["rpc.grpc.status_code"] == 0
     assert call_attributes["gorggle.media_s"] == pytest.approx(truth["duration_s"], abs=0.2)
-    parts = [span for span in spans if span is not call]
-    assert {span.parent_span_id for span in parts} == {call.span_id}
-    assert {span.name for span in parts} == {"decode", "vision", "vad", "queue_wait", "inference"}
-    assert sum(span.name == "inference" for span in parts) >= call_attributes["gorggle.segments"] >= 3
-    for span in parts:
+    children = [span for span in spans if span is not call]
+    assert {span.parent_span_id for span in children} == {call.span_id}
+    assert {span.name for span in children} == {"decode", "vision", "vad", "queue_wait", "inference"}
+    assert sum(span.name == "inference" for span in children) >= call_attributes["gorggle.segments"] >= 3
+    for span in children:
         assert call.start_time_unix_nano <= span.start_time_unix_nano <= span.end_time_unix_nano
         assert span.end_time_unix_nano <= call.end_time_unix_nano
-    (vision,) = [span for span in parts if span.name == "vision"]
-    seen = attributes(vision)
-    assert 0 < seen["gorggle.busy_s"] <= (vision.end_time_unix_nano - vision.start_time_unix_nano) / 1e9
-    assert seen["gorggle.frames"] >= seen["gorggle.frames_with_faces"] > 100
+    (vision,) = [span for span in children if span.name == "vision"]
+    vision_attributes = attributes(vision)
+    assert (
+        0
+        < vision_attributes["gorggle.busy_s"]
+        <= (vision.end_time_unix_nano - vision.start_time_unix_nano) / 1e9
+    )
+    assert vision_attributes["gorggle.frames"] >= vision_attributes["gorggle.frames_with_faces"] > 100
 
 
-def test_an_utterance_is_queued_before_inference(channel: grpc.Channel, collector: Collector) -> None:
+def test_inference_starts_when_the_queue_wait_ends(channel: grpc.Channel, collector: Collector) -> None:
     trace_id = "aaf92f3577b34da6a3ce929d0e0e4736"
-    read_demo(channel, f"00-{trace_id}-{PARENT_ID}-01")
-    spans = spans_of(collector, trace_id)
-    waits = sorted(span.end_time_unix_nano for span in spans if span.name == "queue_wait")
-    reads = sorted(span.start_time_unix_nano for span in spans if span.name == "inference")
-    assert len(waits) == len(reads)
-    for waited, begun in zip(waits, reads, strict=True):
-        assert abs(begun - waited) < 1e6
+    transcribe_demo(channel, f"00-{trace_id}-{PARENT_ID}-01")
+    spans = wait_for_spans(collector, trace_id)
+    wait_ends = sorted(span.end_time_unix_nano for span in spans if span.name == "queue_wait")
+    inference_starts = sorted(span.start_time_unix_nano for span in spans if span.name == "inference")
+    assert len(wait_ends) == len(inference_starts)
+    for wait_end, start in zip(wait_ends, inference_starts, strict=True):
+        assert abs(start - wait_end) < 1e6
 
 
 def test_a_call_without_a_valid_trace_starts_one(channel: grpc.Channel, collector: Collector) -> None:
@@ -160,9 +166,7 @@ def test_a_call_without_a_valid_trace_starts_one(channel: grpc.Channel, collecto
         assert span.name == "gorggle.v1.LipReading/ListModels"
 
 
-def test_a_refusal_is_traced_and_does_not_count_as_a_server_error(
-    channel: grpc.Channel, collector: Collector
-) -> None:
+def test_a_refused_call_is_traced_but_not_as_an_error(channel: grpc.Channel, collector: Collector) -> None:
     trace_id = "bbf92f3577b34da6a3ce929d0e0e4736"
     with pytest.raises(grpc.RpcError):
         Stub(channel).GetModel(
@@ -170,7 +174,7 @@ def test_a_refusal_is_traced_and_does_not_count_as_a_server_error(
             metadata=[("traceparent", f"00-{trace_id}-{PARENT_ID}-01")],
             timeout=10,
         )
-    (span,) = spans_of(collector, trace_id)
+    (span,) = wait_for_spans(collector, trace_id)
     assert attributes(span)["rpc.grpc.status_code"] == grpc.StatusCode.NOT_FOUND.value[0]
     assert span.status.code == 0
 
@@ -180,8 +184,8 @@ def test_spans_contain_no_words_and_health_checks_are_not_traced(
 ) -> None:
     health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
     trace_id = "ccf92f3577b34da6a3ce929d0e0e4736"
-    read_demo(channel, f"00-{trace_id}-{PARENT_ID}-01")
-    spans_of(collector, trace_id)
+    transcribe_demo(channel, f"00-{trace_id}-{PARENT_ID}-01")
+    wait_for_spans(collector, trace_id)
     text = " ".join(map(str, collector.spans))
     assert "inference" in text
     assert "place" not in text
@@ -191,15 +195,15 @@ def test_spans_contain_no_words_and_health_checks_are_not_traced(
     assert call_attributes["deployment.environment"] == "test"
 
 
-def test_an_unreachable_collector_fails_no_call(channel: grpc.Channel) -> None:
+def test_calls_succeed_with_an_unreachable_collector(channel: grpc.Channel) -> None:
     with running_server(otlp_endpoint="http://127.0.0.1:9/v1/traces") as running:
         with grpc.insecure_channel(running.address) as channel:
-            assert read_demo(channel, TRACEPARENT)
-        begun = time.monotonic()
-    assert time.monotonic() - begun < 30
+            assert transcribe_demo(channel, TRACEPARENT)
+        start = time.monotonic()
+    assert time.monotonic() - start < 30
 
 
-def test_a_stream_without_end_makes_no_trace_without_end() -> None:
+def test_the_number_of_spans_of_a_stream_is_limited() -> None:
     exporter = InMemorySpanExporter()
     tracing = Tracing("0", exporter)
     from concurrent.futures import Future
@@ -210,10 +214,10 @@ def test_a_stream_without_end_makes_no_trace_without_end() -> None:
 
     call = CallTrace(tracing.tracer, tracing.tracer.start_span("call"))
     for _ in range(MAX_TRACED_UTTERANCES + 50):
-        done: Future = Future()
-        done.set_result([])
+        result: Future = Future()
+        result.set_result([])
         call.record_utterance(
-            InferenceInput(None, np.zeros((5, 104), np.float32)), False, time.time_ns(), done
+            InferenceInput(None, np.zeros((5, 104), np.float32)), False, time.time_ns(), result
         )
     tracing.close()
     assert len(exporter.get_finished_spans()) == MAX_TRACED_UTTERANCES
@@ -233,7 +237,7 @@ def test_a_stream_without_end_makes_no_trace_without_end() -> None:
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c", "GORGGLE_OTLP_ENDPOINT": "http://g/y"}, "http://g/y"),
     ],
 )
-def test_the_standard_variables_say_where_traces_go(
+def test_the_otlp_endpoint_is_read_from_the_standard_variables(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], endpoint: str
 ) -> None:
     for name in ("ENDPOINT", "TRACES_ENDPOINT"):

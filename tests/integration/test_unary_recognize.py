@@ -1,4 +1,4 @@
-"""The same words, however the clip comes: containers, codecs, frame rates, chunk sizes, crops."""
+"""Transcripts do not depend on the container, codec, frame rate, rotation, chunk size or request type."""
 
 from __future__ import annotations
 
@@ -29,24 +29,26 @@ from training.speech_synthesis import Voice
 Clip = Callable[[Path], Path]
 
 
-def words_of(segments: list[Segment]) -> list[str]:
+def get_words(segments: list[Segment]) -> list[str]:
     return [word.text for segment in segments for word in segment.words]
 
 
-def errors(said: list[str], read: list[str]) -> float:
-    return jiwer.wer(" ".join(said), " ".join(read) or "-")
+def word_error_rate(reference: list[str], hypothesis: list[str]) -> float:
+    return jiwer.wer(" ".join(reference), " ".join(hypothesis) or "-")
 
 
 @pytest.fixture(scope="module")
 def expected(server) -> list[Segment]:
-    """What the demo clip as it stands gives."""
+    """Return the segments of the unmodified demo clip."""
     with Client(server.address) as client:
         return list(client.transcribe(DEMO))
 
 
-def test_the_demo_clip_is_transcribed(expected: list[Segment], spoken: list[str], truth: dict) -> None:
-    assert errors(" ".join(spoken).split(), words_of(expected)) < 0.15
-    assert len(expected) == len(spoken)
+def test_the_demo_clip_is_transcribed(
+    expected: list[Segment], reference_sentences: list[str], truth: dict
+) -> None:
+    assert word_error_rate(" ".join(reference_sentences).split(), get_words(expected)) < 0.15
+    assert len(expected) == len(reference_sentences)
     assert {segment.speaker for segment in expected} == {"face-1"}
     for segment, sentence in zip(expected, truth["sentences"], strict=True):
         assert segment.start_s == pytest.approx(sentence["start_s"], abs=0.25)
@@ -56,52 +58,52 @@ def test_the_demo_clip_is_transcribed(expected: list[Segment], spoken: list[str]
         assert times == sorted(times)
 
 
-def test_video_only_is_recognized(client: Client, spoken: list[str]) -> None:
+def test_video_only_is_recognized(client: Client, reference_sentences: list[str]) -> None:
     segments = list(client.transcribe(DEMO, modality="video"))
-    assert errors(" ".join(spoken).split(), words_of(segments)) < 0.5
+    assert word_error_rate(" ".join(reference_sentences).split(), get_words(segments)) < 0.5
     assert {segment.modality for segment in segments} == {"video"}
 
 
-def test_audio_only_is_recognized(client: Client, spoken: list[str]) -> None:
+def test_audio_only_is_recognized(client: Client, reference_sentences: list[str]) -> None:
     segments = list(client.transcribe(DEMO, modality="audio"))
-    assert errors(" ".join(spoken).split(), words_of(segments)) < 0.3
+    assert word_error_rate(" ".join(reference_sentences).split(), get_words(segments)) < 0.3
     assert {segment.speaker for segment in segments} == {"voice"}
 
 
 REMUXED: dict[str, Clip] = {
-    "index first": lambda to: remux(DEMO, to / "first.mp4", movflags="+faststart"),
-    "index last": lambda to: remux(DEMO, to / "last.mp4"),
-    "fragmented": lambda to: remux(
-        DEMO, to / "fragmented.mp4", movflags="frag_keyframe+empty_moov+default_base_moof"
+    "index first": lambda folder: remux(DEMO, folder / "first.mp4", movflags="+faststart"),
+    "index last": lambda folder: remux(DEMO, folder / "last.mp4"),
+    "fragmented": lambda folder: remux(
+        DEMO, folder / "fragmented.mp4", movflags="frag_keyframe+empty_moov+default_base_moof"
     ),
-    "MPEG-TS": lambda to: remux(DEMO, to / "clip.ts", container="mpegts"),
-    "Matroska": lambda to: remux(DEMO, to / "clip.mkv", container="matroska"),
+    "MPEG-TS": lambda folder: remux(DEMO, folder / "clip.ts", container="mpegts"),
+    "Matroska": lambda folder: remux(DEMO, folder / "clip.mkv", container="matroska"),
 }
 
 
 @pytest.mark.parametrize("name", REMUXED)
-def test_the_container_makes_no_difference(
+def test_the_transcript_does_not_depend_on_the_container(
     client: Client, expected: list[Segment], tmp_path: Path, name: str
 ) -> None:
     segments = list(client.transcribe(REMUXED[name](tmp_path)))
-    assert words_of(segments) == words_of(expected)
+    assert get_words(segments) == get_words(expected)
     for segment, other in zip(segments, expected, strict=True):
         assert segment.start_s == pytest.approx(other.start_s, abs=0.09)
 
 
 TRANSCODED: dict[str, Clip] = {
-    "VP9 and Opus in WebM": lambda to: transcode(
-        DEMO, to / "clip.webm", container="webm", video_codec="libvpx-vp9", audio_codec="libopus"
+    "VP9 and Opus in WebM": lambda folder: transcode(
+        DEMO, folder / "clip.webm", container="webm", video_codec="libvpx-vp9", audio_codec="libopus"
     ),
-    "30 frames a second": lambda to: transcode(DEMO, to / "30.mp4", frame_rate_hz=30),
-    "60 frames a second": lambda to: transcode(DEMO, to / "60.mp4", frame_rate_hz=60),
-    "turned a quarter": lambda to: transcode(DEMO, to / "90.mp4", rotation_degrees=90),
-    "upside down": lambda to: transcode(DEMO, to / "180.mp4", rotation_degrees=180),
+    "30 frames a second": lambda folder: transcode(DEMO, folder / "30.mp4", frame_rate_hz=30),
+    "60 frames a second": lambda folder: transcode(DEMO, folder / "60.mp4", frame_rate_hz=60),
+    "turned a quarter": lambda folder: transcode(DEMO, folder / "90.mp4", rotation_degrees=90),
+    "upside down": lambda folder: transcode(DEMO, folder / "180.mp4", rotation_degrees=180),
 }
 
 
 @pytest.mark.parametrize("name", TRANSCODED)
-def test_codec_frame_rate_and_rotation_make_no_difference(
+def test_the_transcript_does_not_depend_on_codec_frame_rate_or_rotation(
     client: Client, expected: list[Segment], tmp_path: Path, name: str
 ) -> None:
     segments = list(client.transcribe(TRANSCODED[name](tmp_path)))
@@ -111,11 +113,15 @@ def test_codec_frame_rate_and_rotation_make_no_difference(
 
 
 @pytest.mark.parametrize("chunk_bytes", [64, 1000, 65_536, 2**20])
-def test_chunks_of_any_size_give_the_same(client: Client, expected: list[Segment], chunk_bytes: int) -> None:
-    assert words_of(list(client.transcribe(DEMO, chunk_bytes=chunk_bytes))) == words_of(expected)
+def test_the_transcript_does_not_depend_on_the_chunk_size(
+    client: Client, expected: list[Segment], chunk_bytes: int
+) -> None:
+    assert get_words(list(client.transcribe(DEMO, chunk_bytes=chunk_bytes))) == get_words(expected)
 
 
-def test_chunks_of_random_sizes_give_the_same(client: Client, expected: list[Segment]) -> None:
+def test_the_transcript_does_not_depend_on_random_chunk_sizes(
+    client: Client, expected: list[Segment]
+) -> None:
     data, sizes = DEMO.read_bytes(), random.Random(7)
 
     def chunks() -> Iterator[bytes]:
@@ -125,11 +131,11 @@ def test_chunks_of_random_sizes_give_the_same(client: Client, expected: list[Seg
             yield data[start:end]
             start = end
 
-    assert words_of(list(client.transcribe(chunks()))) == words_of(expected)
+    assert get_words(list(client.transcribe(chunks()))) == get_words(expected)
 
 
-def cut_here() -> tuple[np.ndarray, np.ndarray]:
-    """The demo clip's mouth crops and audio, as prepared by a client with its own face tracking."""
+def crop_locally() -> tuple[np.ndarray, np.ndarray]:
+    """Return the demo clip's mouth crops and audio, as a client with its own face tracking prepares them."""
     tracker, frames, landmarks, audio = FaceTracker(FaceDetector(), max_faces=1), [], [], []
     limits = MediaLimits()
     with DEMO.open("rb") as file:
@@ -143,21 +149,25 @@ def cut_here() -> tuple[np.ndarray, np.ndarray]:
     return crop_mouths(np.stack(frames), landmarks, load_mean_face()), np.concatenate(audio)
 
 
-def test_mouth_crops_with_audio_give_the_same(client: Client, expected: list[Segment]) -> None:
-    crops, audio = cut_here()
+def test_mouth_crops_with_audio_give_the_same_transcript_as_video(
+    client: Client, expected: list[Segment]
+) -> None:
+    crops, audio = crop_locally()
     segments = list(client.transcribe(crops, input_format="mouth_crops", frame_rate_hz=25, audio=audio))
-    assert words_of(segments) == words_of(expected)
-    alone = list(client.transcribe(crops, input_format="mouth_crops", frame_rate_hz=25, modality="video"))
+    assert get_words(segments) == get_words(expected)
+    crops_only = list(
+        client.transcribe(crops, input_format="mouth_crops", frame_rate_hz=25, modality="video")
+    )
     from_video = list(client.transcribe(DEMO, modality="video"))
-    assert errors(words_of(from_video), words_of(alone)) < 0.2
+    assert word_error_rate(get_words(from_video), get_words(crops_only)) < 0.2
 
 
 def test_a_unary_call_returns_the_same_as_a_stream(client: Client, expected: list[Segment]) -> None:
     transcript = client.recognize(DEMO)
-    assert words_of(list(transcript.segments)) == words_of(expected)
+    assert get_words(list(transcript.segments)) == get_words(expected)
 
 
-def test_a_start_offset_moves_every_time(client: Client, expected: list[Segment]) -> None:
+def test_a_start_offset_shifts_all_timestamps(client: Client, expected: list[Segment]) -> None:
     (first, *_) = client.transcribe(DEMO, start_offset_s=3600.0, face_boxes=True)
     assert first.start_s == pytest.approx(expected[0].start_s + 3600)
     assert first.words[0].start_s == pytest.approx(expected[0].words[0].start_s + 3600)
@@ -175,10 +185,10 @@ def test_alternatives_differ_from_the_best_hypothesis(client: Client) -> None:
         assert len(set(texts)) == len(texts)
 
 
-def test_interim_results_come_before_the_final_ones(client: Client, expected: list[Segment]) -> None:
+def test_interim_results_precede_final_results(client: Client, expected: list[Segment]) -> None:
     segments = list(client.transcribe(DEMO, interim_results=True))
     final = [segment for segment in segments if segment.is_final]
-    assert words_of(final) == words_of(expected)
+    assert get_words(final) == get_words(expected)
     assert any(not segment.is_final for segment in segments)
     for segment in final:
         earlier = [
@@ -187,20 +197,20 @@ def test_interim_results_come_before_the_final_ones(client: Client, expected: li
         assert all(other.revision < segment.revision for other in earlier)
 
 
-def test_the_first_segment_comes_before_all_was_sent(stub, messages: Messages) -> None:
-    """Half a clip is sent, and no more until a segment has come back."""
-    data, first_came, segments = DEMO.read_bytes(), threading.Event(), 0
+def test_the_first_segment_arrives_before_all_media_is_sent(stub, messages: Messages) -> None:
+    """The client sends the second half of the clip only after it received a segment."""
+    data, received_first, segments = DEMO.read_bytes(), threading.Event(), 0
 
-    def halting() -> Iterator[lip_reading_pb2.StreamingRecognizeRequest]:
+    def send_in_two_halves() -> Iterator[lip_reading_pb2.StreamingRecognizeRequest]:
         half = len(data) // 2
         yield from messages(*(data[at : min(at + 8192, half)] for at in range(0, half, 8192)))
-        assert first_came.wait(timeout=50)
+        assert received_first.wait(timeout=50)
         yield lip_reading_pb2.StreamingRecognizeRequest(media=data[half:])
 
-    for response in stub.StreamingRecognize(halting(), timeout=60):
+    for response in stub.StreamingRecognize(send_in_two_halves(), timeout=60):
         if response.HasField("segment"):
             segments += 1
-            first_came.set()
+            received_first.set()
     assert segments >= 3
 
 
@@ -209,15 +219,15 @@ def test_two_faces_side_by_side_are_two_speakers(client: Client) -> None:
     truth = json.loads(clip.with_suffix(".json").read_text())
     segments = list(client.transcribe(clip))
     assert {segment.speaker for segment in segments} == {"face-1", "face-2"}
-    right = 0
+    matched = 0
     names: dict[int, str] = {}
     for sentence in truth["sentences"]:
         middle_s = (sentence["start_s"] + sentence["end_s"]) / 2
-        at = [segment for segment in segments if segment.start_s <= middle_s <= segment.end_s]
-        assert len(at) == 1, sentence
-        name = names.setdefault(sentence["speaker"], at[0].speaker)
-        right += name == at[0].speaker
-    assert right == len(truth["sentences"])
+        overlapping = [segment for segment in segments if segment.start_s <= middle_s <= segment.end_s]
+        assert len(overlapping) == 1, sentence
+        name = names.setdefault(sentence["speaker"], overlapping[0].speaker)
+        matched += name == overlapping[0].speaker
+    assert matched == len(truth["sentences"])
     assert len(set(names.values())) == 2
 
 
@@ -246,7 +256,7 @@ def test_a_talking_photograph_is_detected_and_tracked(
     assert [event.face_count for event in events if isinstance(event, Finished)] == [1]
 
 
-def test_a_longer_endpoint_silence_gives_longer_segments(client: Client, expected) -> None:
+def test_a_longer_endpoint_silence_merges_segments(client: Client, expected) -> None:
     assert len(expected) == 3
-    together = list(client.transcribe(DEMO, endpoint_silence_s=2.0, modality="audio"))
-    assert len(together) == 1
+    segments = list(client.transcribe(DEMO, endpoint_silence_s=2.0, modality="audio"))
+    assert len(segments) == 1
