@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import json
 import tempfile
@@ -23,6 +24,7 @@ from tests.clips import cut_demo
 
 ROOT = Path(__file__).resolve().parents[2]
 _folder = tempfile.TemporaryDirectory(prefix="gorggle-tests-")
+atexit.register(_folder.cleanup)
 # The first sentences of the demo clip: decoding the whole clip in every test would take twice as long.
 DEMO = cut_demo(Path(_folder.name), sentence_count=3)
 

@@ -114,8 +114,8 @@ def test_long_arrays_are_encoded_while_they_are_sent() -> None:
         len(chunk)
         for chunk in arrays.encode_matroska(make_smooth_frames(300, 64, 64), Fraction(25), None, 16_000)
     ]
-    assert sum(sizes[:200]) > 0
-    assert max(sizes) < sum(sizes)
+    assert len(sizes) > 5
+    assert max(sizes) < sum(sizes) / 2
 
 
 @pytest.mark.parametrize(

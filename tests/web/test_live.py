@@ -154,7 +154,8 @@ def test_captions_survive_a_killed_server_and_can_be_saved(
 
 def test_captions_are_shown_without_a_camera(camera: Any, live_url: str) -> None:
     context = camera.new_context(permissions=["microphone"])
-    page = record_errors(context.new_page()).page
+    visit = record_errors(context.new_page())
+    page = visit.page
     page.goto(live_url)
     page.locator("label.choice select").first.select_option("none")
     page.click("button:text-is('Start')")
@@ -163,13 +164,16 @@ def test_captions_are_shown_without_a_camera(camera: Any, live_url: str) -> None
     page.wait_for_selector(".editor", timeout=CAPTION_TIMEOUT_MS)
     assert page.locator(".word.audio").count() > 0
     context.close()
+    assert visit.errors == []
 
 
 def test_denied_permissions_show_an_error(browser: Any, live_url: str) -> None:
     context = browser.new_context()
-    page = record_errors(context.new_page()).page
+    visit = record_errors(context.new_page())
+    page = visit.page
     page.goto(live_url)
     page.click("button:text-is('Start')")
     page.wait_for_selector("[role=alert]")
     assert page.locator(".live-state.idle").count() == 1
     context.close()
+    assert visit.errors == []
