@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gorggle_server.vision.face_detector import COARSE_SIDE_PX, FINE_SIDE_PX
 from gorggle_server.vision.face_tracker import MAX_LOST_FRAMES, FaceTracker, TrackedFace
 from tests.vision.synthetic_video import MOUTH, Pose, astronaut, finder, hopper, painted, swaying, syllables
-from training.clips import single_speaker_scene
+from training.clips import dialogue_scene
 from training.face_rendering import Speaker
 from training.speech_synthesis import Voice
 
@@ -209,11 +209,8 @@ def test_frames_of_another_size_do_no_harm() -> None:
 @pytest.mark.parametrize("run", [1, 2])
 def test_a_speaker_of_even_dark_skin_stays_one_person(run: int) -> None:
     """Little but the mouth and the whites of the eyes stands out in such a face, and both move."""
-    scene = single_speaker_scene(
-        Speaker.from_seed(2_000_004),
-        ["place green by x two soon"],
-        Voice(),
-        rng=np.random.default_rng(run),
-    )
+    speaker, sentence = Speaker.from_seed(2_000_004), "place green by x two soon"
+    rng = np.random.default_rng(run)
+    scene = dialogue_scene([speaker], [Voice()], [(0, sentence)], 0.6, (640, 480), rng)
     faces = track([cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY) for frame in scene.frames])
     assert ids(faces) == {1}
