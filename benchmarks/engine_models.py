@@ -116,11 +116,11 @@ def _fairseq_decoder(fairseq: Any, network: AVHubertNetwork, units: Any) -> Any:
 
 def make_fairseq_search(fairseq: Any, made: ModelPair, beam: int, limit: int, encoder_out: Tensor) -> Any:
     """Return fairseq's generator over a given encoder output, and its input."""
-    from tests.parity.test_fairseq import Finished, Searched
+    from tests.parity.test_fairseq import EncoderDecoder, PrecomputedEncoder
 
     mask = torch.zeros(encoder_out.shape[:2], dtype=torch.bool, device=encoder_out.device)
     generator = fairseq.sequence_generator.SequenceGenerator(
-        [Searched(Finished(encoder_out, mask), made.decoder)],
+        [EncoderDecoder(PrecomputedEncoder(encoder_out, mask), made.decoder)],
         made.dictionary,
         beam_size=beam,
         max_len_a=0,

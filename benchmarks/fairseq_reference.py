@@ -52,7 +52,7 @@ def load_fairseq() -> Any:
 
     logging.getLogger("fairseq").setLevel(logging.ERROR)
     try:
-        return reference_toolkit.imported()
+        return reference_toolkit.import_fairseq()
     except BaseException as error:  # pytest's skip is not an Exception
         print(f"without fairseq: {error}", file=sys.stderr)
         return None

@@ -12,7 +12,7 @@ from tests.avhubert import golden, reference_files
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
-    """The tests' arrays are small: more threads only wait for each other."""
+    """Run torch on one thread: the arrays of the tests are too small to benefit from more."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -21,20 +21,20 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def model() -> Model:
-    """The golden model, built from its weights without a file."""
+    """Return the golden model, built from its weights without a file."""
     return Model(golden.network(), golden.vocabulary())
 
 
 @pytest.fixture(scope="session")
 def encoded(model: Model) -> dict[str, torch.Tensor]:
-    """What the model makes of every golden input."""
+    """Return the encoder output of every golden input."""
     clips = {name: golden.clip(name) for name in golden.INPUTS}
     return {name: model.encode(clip.video, clip.audio, clip.padding_mask) for name, clip in clips.items()}
 
 
 @pytest.fixture(scope="session")
 def full_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The whole golden checkpoint as the reference toolkit would have written it."""
+    """Write the complete golden checkpoint in the format of fairseq."""
     path = tmp_path_factory.mktemp("reference") / "whole.pt"
-    reference_files.save(reference_files.root(golden.reference_state()), path)
+    reference_files.save(reference_files.make_checkpoint(golden.reference_state()), path)
     return path

@@ -1,4 +1,4 @@
-"""Recorded results of the reference implementation, and the weights that they were computed with."""
+"""Recorded results of the reference implementation, and the weights that produced them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from gorggle_server.avhubert.tokenizer import RESERVED_TOKENS, Vocabulary
 FOLDER = Path(__file__).parents[1] / "golden" / "avhubert"
 CHECKPOINT_WITHOUT_RESNET = FOLDER / "checkpoint_without_resnet.pt"
 
-# The arithmetic from which tolerances follow. The longest sums are those of the ResNet's last convolutions: 512 channels
-# of 3 x 3. In sequence there are 20 convolutions and matrix products before the encoder's layers, 6 in each of these, 10 in
-# each of the decoder's, and the output projection.
+# Operation counts from which the tolerances are derived. The longest sums are those of the last ResNet convolutions:
+# 512 channels of 3 x 3. The sequence has 20 convolutions and matrix products before the encoder layers, 6 in each encoder
+# layer, 10 in each decoder layer, and the output projection.
 _LONGEST_SUM = 512 * 3 * 3
 PRODUCTS_IN_ENCODER = 20 + 2 * 6
 _PRODUCTS_IN_SEQUENCE = PRODUCTS_IN_ENCODER + 2 * 10 + 1
@@ -44,7 +44,7 @@ CONFIG = ModelConfig(
 
 @dataclass(frozen=True)
 class Clip:
-    """The arrays of one golden input, as ``encode`` takes them."""
+    """Arguments of ``Model.encode`` for one golden input."""
 
     video: torch.Tensor | None
     audio: torch.Tensor | None
@@ -58,7 +58,7 @@ def _arrays() -> Any:
 
 @cache
 def array(name: str, key: str) -> torch.Tensor | None:
-    """Return a recorded array, or None if the input has none of that name."""
+    """Return a recorded array, or None if it was not recorded for this input."""
     full_name = f"{name}/{key}"
     if full_name not in _arrays():
         return None
@@ -67,18 +67,18 @@ def array(name: str, key: str) -> torch.Tensor | None:
 
 
 def tolerance(expected: torch.Tensor) -> float:
-    """Return the largest difference that float32 rounding explains between two correct results.
+    """Return the largest difference between two correct results that float32 rounding can cause.
 
-    Kernels for other instruction sets add the terms of a sum in another order. Each addition rounds to the nearest number,
-    and these errors are independent, so that they add up as a random walk: the machine epsilon, relative to the largest
-    output, times the square root of the number of additions in sequence. That is 494 epsilon, or 5.9e-5 of the largest
-    output. Measured with SSE 4.1, AVX2 and AVX-512: at most 316 epsilon.
+    Kernels for other instruction sets sum in a different order. The rounding errors of the additions are independent and
+    accumulate as a random walk: the machine epsilon, relative to the largest output, times the square root of the number
+    of sequential additions. That is 494 epsilon, or 5.9e-5 of the largest output. Measured with SSE 4.1, AVX2 and
+    AVX-512: at most 316 epsilon.
     """
-    roundings = _LONGEST_SUM * _PRODUCTS_IN_SEQUENCE
-    return torch.finfo(torch.float32).eps * math.sqrt(roundings) * float(expected.abs().max())
+    additions = _LONGEST_SUM * _PRODUCTS_IN_SEQUENCE
+    return torch.finfo(torch.float32).eps * math.sqrt(additions) * float(expected.abs().max())
 
 
-def assert_agrees(actual: torch.Tensor, expected: torch.Tensor | None) -> None:
+def assert_close(actual: torch.Tensor, expected: torch.Tensor | None) -> None:
     """Assert that two float32 results differ by rounding only."""
     assert expected is not None
     torch.testing.assert_close(actual, expected, atol=tolerance(expected), rtol=0)
@@ -93,13 +93,13 @@ def clip(name: str) -> Clip:
 
 @cache
 def cases() -> list[dict[str, Any]]:
-    """Return the recorded searches."""
+    """Return the recorded beam searches."""
     return json.loads((FOLDER / "cases.json").read_text())["cases"]
 
 
 @cache
 def reference_state() -> dict[str, torch.Tensor]:
-    """Return the whole state dict under the reference's names, generated as weights.json specifies."""
+    """Return the complete state dict with the parameter names of fairseq, generated as weights.json specifies."""
     specification = json.loads((FOLDER / "weights.json").read_text())
     entries = specification.get("tensors") or {k: v for k, v in specification.items() if isinstance(v, dict)}
     explicit = np.load(FOLDER / "weights_explicit.npz")
@@ -123,7 +123,7 @@ def _values(seed: int, name: str, entry: dict[str, Any], explicit: Any) -> np.nd
 
 
 def state() -> dict[str, torch.Tensor]:
-    """Return the same weights under the names of our network."""
+    """Return the same weights with the parameter names of ``AVHubertNetwork``."""
     return {
         name.replace("encoder.w2v_model.", "encoder."): tensor
         for name, tensor in reference_state().items()
@@ -132,7 +132,7 @@ def state() -> dict[str, torch.Tensor]:
 
 
 def network() -> AVHubertNetwork:
-    """Return our network with the golden weights."""
+    """Return an ``AVHubertNetwork`` with the golden weights."""
     network = AVHubertNetwork(CONFIG).eval()
     network.load_state_dict(state())
     return network

@@ -1,4 +1,4 @@
-"""Writes checkpoints in the reference toolkit's own layout, without the toolkit."""
+"""Writes checkpoints in the layout of fairseq, without fairseq."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.avhubert import golden
 
 
 class Dictionary:
-    """Stands in for the toolkit's class of the name: a record."""
+    """Stand-in for the fairseq class of this name."""
 
     def __init__(self, symbols: list[str]) -> None:
         self.symbols = symbols
@@ -29,21 +29,21 @@ class Dictionary:
 
 
 class SentencepieceBPE:
-    """Likewise."""
+    """Stand-in for the fairseq class of this name."""
 
     def __init__(self, model: bytes) -> None:
         self.sp = SentencePieceProcessor(model_proto=model)
 
 
 class AverageMeter:
-    """Likewise."""
+    """Stand-in for the fairseq class of this name."""
 
     def __init__(self) -> None:
         self.sum, self.count = 1.5, 3
 
 
 class DictConfig:
-    """Stands in for omegaconf's container."""
+    """Stand-in for the omegaconf container."""
 
     def __init__(self, content: dict[str, Any]) -> None:
         self._metadata = None
@@ -51,13 +51,13 @@ class DictConfig:
 
 
 class AnyNode:
-    """Stands in for omegaconf's leaf."""
+    """Stand-in for the omegaconf leaf node."""
 
     def __init__(self, value: object) -> None:
         self._val = value
 
 
-_HOMES = {
+_MODULES = {
     Dictionary: "fairseq.data.dictionary",
     SentencepieceBPE: "fairseq.data.encoders.sentencepiece_bpe",
     AverageMeter: "fairseq.meters",
@@ -67,18 +67,18 @@ _HOMES = {
 
 
 @contextmanager
-def _classes_at_home() -> Iterator[None]:
-    """While pickling, the stand-ins live where the toolkit's classes do."""
+def _classes_in_original_modules() -> Iterator[None]:
+    """Register the stand-in classes under their original module names during pickling."""
     added: list[str] = []
-    for kind, home in _HOMES.items():
-        parts = home.split(".")
+    for cls, module in _MODULES.items():
+        parts = module.split(".")
         for end in range(1, len(parts) + 1):
             name = ".".join(parts[:end])
             if name not in sys.modules:
                 sys.modules[name] = types.ModuleType(name)
                 added.append(name)
-        setattr(sys.modules[home], kind.__name__, kind)
-        kind.__module__ = home
+        setattr(sys.modules[module], cls.__name__, cls)
+        cls.__module__ = module
     try:
         yield
     finally:
@@ -86,10 +86,10 @@ def _classes_at_home() -> Iterator[None]:
             del sys.modules[name]
 
 
-def root(model: Mapping[str, Any]) -> dict[str, Any]:
+def make_checkpoint(model: Mapping[str, Any]) -> dict[str, Any]:
     """Return the contents of the golden checkpoint with these weights, as new objects."""
-    with torch_archive.open_checkpoint(golden.CHECKPOINT_WITHOUT_RESNET) as found:
-        plain = {name: found[name] for name in ("args", "cfg", "optimizer_history", "extra_state")}
+    with torch_archive.open_checkpoint(golden.CHECKPOINT_WITHOUT_RESNET) as checkpoint:
+        plain = {name: checkpoint[name] for name in ("args", "cfg", "optimizer_history", "extra_state")}
     vocabulary = golden.vocabulary()
     assert vocabulary.sentencepiece_model is not None
     return {
@@ -104,27 +104,27 @@ def root(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_old_namespace(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """The same as older versions of the toolkit kept it: all sizes in ``args``, namespaces for both parts."""
+    """Return the checkpoint in the layout of older fairseq versions, with all sizes in ``args`` namespaces."""
     model = checkpoint["cfg"]["model"]
     args = argparse.Namespace(**{**model, "w2v_args": argparse.Namespace(**model["w2v_args"]["model"])})
     return {**checkpoint, "cfg": None, "args": args}
 
 
 def with_omegaconf(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """The same with omegaconf's containers around the sizes."""
+    """Return the checkpoint with the sizes in omegaconf containers."""
     model = checkpoint["cfg"]["model"]
     encoder = DictConfig({"model": DictConfig(model["w2v_args"]["model"])})
     return {**checkpoint, "cfg": DictConfig({"model": DictConfig({**model, "w2v_args": encoder})})}
 
 
 def save(checkpoint: object, path: Path, *, is_legacy: bool = False) -> None:
-    """Pickle as the toolkit does."""
-    with _classes_at_home():
+    """Save a checkpoint as fairseq does."""
+    with _classes_in_original_modules():
         torch.save(checkpoint, path, _use_new_zipfile_serialization=not is_legacy)
 
 
-def zip_of(pickled: bytes, path: Path, storages: Mapping[str, bytes] | None = None) -> None:
-    """An archive of torch's layout around a hand-written pickle."""
+def write_zip(pickled: bytes, path: Path, storages: Mapping[str, bytes] | None = None) -> None:
+    """Write a torch archive that contains the given pickle and storages."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive_file:
         archive_file.writestr("evil/data.pkl", pickled)

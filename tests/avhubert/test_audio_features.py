@@ -1,4 +1,4 @@
-"""The audio features are the reference's."""
+"""Audio features, compared with those of the reference implementation."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def golden() -> dict[str, NDArray]:
     return dict(np.load(GOLDEN))
 
 
-def test_features_are_the_references(golden) -> None:
+def test_features_match_the_reference(golden) -> None:
     features = audio_features(golden["wav"])
     assert features.dtype == np.float32
     np.testing.assert_allclose(features, golden["layer_normed"], atol=1e-3)
 
 
-def test_each_step_is_the_references(golden) -> None:
+def test_intermediate_features_match_the_reference(golden) -> None:
     energies = log_mel_spectrogram(golden["wav"])
     np.testing.assert_allclose(energies, golden["logfbank"], atol=1e-3)
     np.testing.assert_allclose(stack_frames(energies), golden["stacked"], atol=1e-3)
@@ -50,15 +50,15 @@ def test_digital_silence_has_finite_features() -> None:
 
 
 def test_features_do_not_depend_on_the_chunk_size(golden, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = audio_features(golden["wav"])
+    expected = audio_features(golden["wav"])
     monkeypatch.setattr(sys.modules[audio_features.__module__], "CHUNK_WINDOWS", 7)
-    np.testing.assert_array_equal(audio_features(golden["wav"]), whole)
+    np.testing.assert_array_equal(audio_features(golden["wav"]), expected)
 
 
 @pytest.mark.parametrize(
     "wav", [np.zeros(100, np.float32), np.zeros((2, 100), np.int16), np.zeros(100, np.int32), [0, 1]]
 )
 @pytest.mark.parametrize("function", [audio_features, SpeechLevelEstimator().push])
-def test_arrays_that_are_not_a_waveform_are_refused(function, wav) -> None:
+def test_arrays_of_wrong_type_or_shape_are_rejected(function, wav) -> None:
     with pytest.raises(InvalidRequestError, match="expected int16 of shape"):
         function(wav)

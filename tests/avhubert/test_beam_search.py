@@ -20,7 +20,7 @@ WIDTH, VOCABULARY = 32, 40
 
 
 def random_decoder(seed: int) -> Decoder:
-    """Weights large enough for attention and scores to be far from even."""
+    """Return a decoder with weights large enough for non-uniform attention and scores."""
     torch.manual_seed(seed)
     decoder = Decoder(ModelConfig(1, WIDTH, 64, 4, 2, WIDTH, 64, 2, VOCABULARY)).eval().requires_grad_(False)
     for weight in decoder.parameters():
@@ -30,9 +30,9 @@ def random_decoder(seed: int) -> Decoder:
     return decoder
 
 
-def tokens(hypotheses: list[Hypothesis] | ModelFormatError) -> list[list[int]]:
+def get_tokens(hypotheses: list[Hypothesis] | ModelFormatError) -> list[list[int]]:
     assert not isinstance(hypotheses, ModelFormatError)
-    return [one.tokens for one in hypotheses]
+    return [hypothesis.tokens for hypothesis in hypotheses]
 
 
 clips = st.lists(
@@ -45,10 +45,10 @@ clips = st.lists(
     clips=clips,
     beam=st.sampled_from([1, 2, 5, 11]),
     seed=st.integers(0, 3),
-    leaving=st.sets(st.integers(0, 6)),
+    removed=st.sets(st.integers(0, 6)),
 )
 def test_adding_and_removing_clips_does_not_change_results(
-    clips: list[tuple[int, int, int]], beam: int, seed: int, leaving: set[int]
+    clips: list[tuple[int, int, int]], beam: int, seed: int, removed: set[int]
 ) -> None:
     decoder = random_decoder(seed)
     sources = [torch.randn(1, frames, WIDTH) for frames, _, _ in clips]
@@ -56,89 +56,91 @@ def test_adding_and_removing_clips_does_not_change_results(
         beam_search(BeamSearch(decoder, beam=beam, length_penalty=1.0), source, None, limits=[limit])[0]
         for source, (_, limit, _) in zip(sources, clips, strict=True)
     ]
-    together = BeamSearch(decoder, beam=beam, length_penalty=1.0)
+    search = BeamSearch(decoder, beam=beam, length_penalty=1.0)
     found: dict[object, list[Hypothesis] | ModelFormatError] = {}
     for step in range(60):
-        for number, (frames, limit, begins) in enumerate(clips):
-            if begins == step:
-                together.add([number], sources[number], [frames], [limit])
-            if number in leaving and begins + 3 == step and number in together.keys:
-                together.remove(number)
-        if together.keys:
-            found.update(together.step())
-    assert together.keys == []
+        for number, (frames, limit, start_step) in enumerate(clips):
+            if start_step == step:
+                search.add([number], sources[number], [frames], [limit])
+            if number in removed and start_step + 3 == step and number in search.keys:
+                search.remove(number)
+        if search.keys:
+            found.update(search.step())
+    assert search.keys == []
     for number, hypotheses in found.items():
         assert isinstance(number, int)
-        assert tokens(hypotheses) == tokens(expected[number])
-    assert set(range(len(clips))) - set(found) <= leaving
+        assert get_tokens(hypotheses) == get_tokens(expected[number])
+    assert set(range(len(clips))) - set(found) <= removed
 
 
-def test_a_clip_that_is_damaged_leaves_the_others_whole() -> None:
+def test_non_finite_input_does_not_affect_other_clips() -> None:
     decoder = random_decoder(0)
     good, damaged = torch.randn(1, 20, WIDTH), torch.full((1, 20, WIDTH), float("nan"))
     alone = beam_search(BeamSearch(decoder, beam=4, length_penalty=1.0), good, None, limits=[12])[0]
-    together = BeamSearch(decoder, beam=4, length_penalty=1.0)
-    together.add(["damaged", "good"], torch.cat((damaged, good)), [20, 20], [12, 12])
-    done = together.step()
+    search = BeamSearch(decoder, beam=4, length_penalty=1.0)
+    search.add(["damaged", "good"], torch.cat((damaged, good)), [20, 20], [12, 12])
+    done = search.step()
     assert isinstance(done["damaged"], ModelFormatError)
-    # One that takes the place of the damaged one meets nothing of it.
-    together.add(["next"], good, [20], [12])
-    while together.keys:
-        done.update(together.step())
-    assert tokens(done["good"]) == tokens(done["next"]) == tokens(alone)
+    # The slots of the damaged clip are reused without a trace of its values.
+    search.add(["next"], good, [20], [12])
+    while search.keys:
+        done.update(search.step())
+    assert get_tokens(done["good"]) == get_tokens(done["next"]) == get_tokens(alone)
 
 
 def test_slots_of_abandoned_tokens_are_reused() -> None:
     decoder = random_decoder(1)
-    decoder.embed_tokens.weight[2] = 0  # an end that is hardly ever likely
+    decoder.embed_tokens.weight[2] = 0  # makes the end token improbable
     search = BeamSearch(decoder, beam=5, length_penalty=0.0)
     search.add(["clip"], torch.randn(1, 30, WIDTH), [30], [40])
-    most = 0
+    max_slots = 0
     while search.keys:
         search.step()
-        most = max(most, search._cache.slots)
-    # Forty steps of five hypotheses would take 200, were nothing ever freed.
-    assert 40 <= most < 160
+        max_slots = max(max_slots, search._cache.slots)
+    # Without reuse, forty steps of five hypotheses would need 200 slots.
+    assert 40 <= max_slots < 160
 
 
-def test_units_looked_up_one_by_one_give_what_a_product_with_all_slots_gives(
+def test_sparse_and_dense_self_attention_agree(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     decoder = random_decoder(2)
     sources = [torch.randn(1, frames, WIDTH) for frames in (40, 25, 60)]
 
-    def read() -> list[list[Hypothesis]]:
-        together = BeamSearch(decoder, beam=11, length_penalty=1.0)
+    def decode_clips() -> list[list[Hypothesis]]:
+        search = BeamSearch(decoder, beam=11, length_penalty=1.0)
         found: dict[object, list[Hypothesis]] = {}
         for step in range(40):
-            if step % 4 == 0 and step < 12:  # each at a step of its own
-                together.add([step], sources[step // 4], [sources[step // 4].shape[1]], [20])
-            for key, hypotheses in together.step().items() if together.keys else ():
+            if step % 4 == 0 and step < 12:  # the clips start at different steps
+                search.add([step], sources[step // 4], [sources[step // 4].shape[1]], [20])
+            for key, hypotheses in search.step().items() if search.keys else ():
                 assert not isinstance(hypotheses, ModelFormatError)
                 found[key] = hypotheses
         return [found[key] for key in (0, 4, 8)]
 
-    made: list[AncestorIndex] = []
+    created: list[AncestorIndex] = []
     original = AncestorIndex.__init__
 
-    def counted(self: AncestorIndex, *arguments: Any) -> None:
-        made.append(self)
+    def record_creation(self: AncestorIndex, *arguments: Any) -> None:
+        created.append(self)
         original(self, *arguments)
 
-    monkeypatch.setattr(AncestorIndex, "__init__", counted)
+    monkeypatch.setattr(AncestorIndex, "__init__", record_creation)
     monkeypatch.setattr(sparse_self_attention, "_SLOTS_PER_TOKEN", 0)
-    one_by_one = read()
-    assert len(made) >= 28
+    sparse = decode_clips()
+    assert len(created) >= 28
     monkeypatch.setattr(sparse_self_attention, "_SLOTS_PER_TOKEN", 10**9)
-    made.clear()
-    with_all = read()
-    assert made == []
-    for found, expected in zip(one_by_one, with_all, strict=True):
-        assert tokens(found) == tokens(expected)
-        assert [one.score for one in found] == pytest.approx([one.score for one in expected], abs=1e-4)
+    created.clear()
+    dense = decode_clips()
+    assert created == []
+    for found, expected in zip(sparse, dense, strict=True):
+        assert get_tokens(found) == get_tokens(expected)
+        assert [hypothesis.score for hypothesis in found] == pytest.approx(
+            [hypothesis.score for hypothesis in expected], abs=1e-4
+        )
 
 
-def test_another_version_of_torch_without_the_product_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_torch_support_for_sparse_products_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sparse_self_attention._supports_products()
     sparse_self_attention._supports_products.cache_clear()
     monkeypatch.setattr(sparse_self_attention, "_compute_products", lambda *_: torch.zeros(3))
@@ -150,41 +152,39 @@ def test_another_version_of_torch_without_the_product_is_noticed(monkeypatch: py
 
 @settings(max_examples=15, deadline=None)
 @given(clips=clips, beam=st.sampled_from([1, 3, 7]), seed=st.integers(0, 3))
-def test_steps_with_static_shapes_yield_the_same(
-    clips: list[tuple[int, int, int]], beam: int, seed: int
-) -> None:
+def test_static_shapes_do_not_change_results(clips: list[tuple[int, int, int]], beam: int, seed: int) -> None:
     decoder = random_decoder(seed)
     sources = [torch.randn(1, frames, WIDTH) for frames, _, _ in clips]
 
-    def read() -> dict[object, list[Hypothesis] | ModelFormatError]:
+    def decode_clips() -> dict[object, list[Hypothesis] | ModelFormatError]:
         search, found = BeamSearch(decoder, beam=beam, length_penalty=1.0), {}
         for step in range(60):
-            for number, (frames, limit, begins) in enumerate(clips):
-                if begins == step:
+            for number, (frames, limit, start_step) in enumerate(clips):
+                if start_step == step:
                     search.add([number], sources[number], [frames], [limit])
             if search.keys:
                 found.update(search.step())
         return found
 
-    expected = read()
+    expected = decode_clips()
     decoder.use_cuda_graphs = True
-    found = read()
+    found = decode_clips()
     assert found.keys() == expected.keys()
     for number, hypotheses in found.items():
-        assert tokens(hypotheses) == tokens(expected[number])
+        assert get_tokens(hypotheses) == get_tokens(expected[number])
 
 
-def test_a_step_in_fixed_shapes_uses_the_same_tensors_until_the_cache_grows() -> None:
+def test_static_tensors_are_reused_until_the_cache_grows() -> None:
     decoder = random_decoder(1)
     decoder.use_cuda_graphs = True
     search = BeamSearch(decoder, beam=2, length_penalty=1.0)
     search.add(["first"], torch.randn(1, 30, WIDTH), [30], [9])
     search.step()
-    steps = search._cache.graph_runner
-    assert steps is not None
-    view = steps._view
+    runner = search._cache.graph_runner
+    assert runner is not None
+    view = runner._view
     search.step()
-    assert steps._view is view
+    assert runner._view is view
     search.add(["second", "third"], torch.randn(2, 90, WIDTH), [90, 40], [9, 9])
     search.step()
-    assert steps._view is not view
+    assert runner._view is not view

@@ -1,4 +1,4 @@
-"""Files with flipped bytes and cut-off files: either nothing changed, or a ModelFormatError."""
+"""Fuzzing of model files: corruption either has no effect or raises ModelFormatError."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ FUZZ = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     derandomize=True,
 )
-# Where and what: places are fractions of the file, so that one strategy serves all sizes.
-DAMAGE = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1, max_size=3)
+# Positions (as fractions of the file size) and bit masks.
+CORRUPTION = st.lists(
+    st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1, max_size=3
+)
 
 
 @pytest.fixture(scope="module")
@@ -45,106 +47,106 @@ def small_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def legacy_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("legacy") / "legacy.pt"
     weights = {name: tensor for name, tensor in golden.reference_state().items() if ".resnet." not in name}
-    reference_files.save(reference_files.root(weights), path, is_legacy=True)
+    reference_files.save(reference_files.make_checkpoint(weights), path, is_legacy=True)
     return path
 
 
-def flipped(content: bytes, damage: list[tuple[float, int]]) -> bytes:
+def flip_bytes(content: bytes, corruption: list[tuple[float, int]]) -> bytes:
     changed = bytearray(content)
-    for place, bits in damage:
-        changed[int(place * len(changed))] ^= bits
+    for position, mask in corruption:
+        changed[int(position * len(changed))] ^= mask
     return bytes(changed)
 
 
-def digest(stored: StoredModel) -> str:
-    """Of all that a file holds: two files of the same digest are the same model."""
-    total = hashlib.sha256(repr((stored.config, stored.tokens, stored.sentencepiece_model)).encode())
+def compute_digest(stored: StoredModel) -> str:
+    """Return a digest of the configuration, tokenizer and weights of a model file."""
+    sha256 = hashlib.sha256(repr((stored.config, stored.tokens, stored.sentencepiece_model)).encode())
     for name, weight in sorted(stored.weights.items()):
-        total.update(f"{name}{weight.shape}{weight.dtype}".encode())
-        total.update(weight.read().numpy().tobytes())
-    return total.hexdigest()
+        sha256.update(f"{name}{weight.shape}{weight.dtype}".encode())
+        sha256.update(weight.read().numpy().tobytes())
+    return sha256.hexdigest()
 
 
-def of_reference(path: Path) -> str:
+def compute_fairseq_digest(path: Path) -> str:
     with fairseq_checkpoint.open_checkpoint(path) as stored:
-        return digest(stored)
+        return compute_digest(stored)
 
 
-def of_ours(path: Path) -> str:
+def compute_gorggle_digest(path: Path) -> str:
     with safetensors_file.open_model(path) as stored:
-        return digest(stored)
+        return compute_digest(stored)
 
 
 @FUZZ
-@given(DAMAGE)
-def test_flipped_bytes_in_a_zip_checkpoint_are_noticed_or_harmless(
-    tmp_path: Path, damage: list[tuple[float, int]]
+@given(CORRUPTION)
+def test_flipped_bytes_in_a_zip_checkpoint_are_detected_or_harmless(
+    tmp_path: Path, corruption: list[tuple[float, int]]
 ) -> None:
     path = tmp_path / "flipped.pt"
-    path.write_bytes(flipped(golden.CHECKPOINT_WITHOUT_RESNET.read_bytes(), damage))
+    path.write_bytes(flip_bytes(golden.CHECKPOINT_WITHOUT_RESNET.read_bytes(), corruption))
     with contextlib.suppress(ModelFormatError):
-        assert of_reference(path) == of_reference(golden.CHECKPOINT_WITHOUT_RESNET)
+        assert compute_fairseq_digest(path) == compute_fairseq_digest(golden.CHECKPOINT_WITHOUT_RESNET)
 
 
 @FUZZ
-@given(DAMAGE)
-def test_flipped_bytes_in_our_file_are_noticed_or_harmless(
-    tmp_path: Path, small_file: Path, damage: list[tuple[float, int]]
+@given(CORRUPTION)
+def test_flipped_bytes_in_a_model_file_are_detected_or_harmless(
+    tmp_path: Path, small_file: Path, corruption: list[tuple[float, int]]
 ) -> None:
     path = tmp_path / "flipped.safetensors"
-    path.write_bytes(flipped(small_file.read_bytes(), damage))
+    path.write_bytes(flip_bytes(small_file.read_bytes(), corruption))
     with contextlib.suppress(ModelFormatError):
-        assert of_ours(path) == of_ours(small_file)
+        assert compute_gorggle_digest(path) == compute_gorggle_digest(small_file)
 
 
 @FUZZ
-@given(DAMAGE)
-def test_flipped_bytes_in_the_header_of_our_file_are_noticed(
-    tmp_path: Path, small_file: Path, damage: list[tuple[float, int]]
+@given(CORRUPTION)
+def test_flipped_bytes_in_a_model_file_header_are_detected_or_harmless(
+    tmp_path: Path, small_file: Path, corruption: list[tuple[float, int]]
 ) -> None:
     content = small_file.read_bytes()
     end = 8 + int.from_bytes(content[:8], "little")
     path = tmp_path / "flipped.safetensors"
-    path.write_bytes(flipped(content[:end], damage) + content[end:])
+    path.write_bytes(flip_bytes(content[:end], corruption) + content[end:])
     with contextlib.suppress(ModelFormatError):
-        assert of_ours(path) == of_ours(small_file)
+        assert compute_gorggle_digest(path) == compute_gorggle_digest(small_file)
 
 
 @FUZZ
-@given(DAMAGE)
-def test_flipped_bytes_in_a_legacy_checkpoint_give_numbers_or_a_format_error(
-    tmp_path: Path, legacy_file: Path, damage: list[tuple[float, int]]
+@given(CORRUPTION)
+def test_flipped_bytes_in_a_legacy_checkpoint_raise_only_format_errors(
+    tmp_path: Path, legacy_file: Path, corruption: list[tuple[float, int]]
 ) -> None:
     path = tmp_path / "flipped.pt"
-    path.write_bytes(flipped(legacy_file.read_bytes(), damage))
+    path.write_bytes(flip_bytes(legacy_file.read_bytes(), corruption))
     with contextlib.suppress(ModelFormatError):
-        # This layout has no checksums: other numbers cannot be noticed.
-        of_reference(path)
+        # This layout has no checksums, so changed weights cannot be detected.
+        compute_fairseq_digest(path)
 
 
 @settings(FUZZ, max_examples=40)
 @given(st.floats(0, 1, exclude_max=True))
-def test_a_file_that_is_cut_off_is_refused(
-    tmp_path: Path, small_file: Path, legacy_file: Path, share: float
+def test_a_truncated_file_is_rejected(
+    tmp_path: Path, small_file: Path, legacy_file: Path, fraction: float
 ) -> None:
     path = tmp_path / "cut"
     for whole in (golden.CHECKPOINT_WITHOUT_RESNET, small_file, legacy_file):
         content = whole.read_bytes()
-        path.write_bytes(content[: int(share * len(content))])
+        path.write_bytes(content[: int(fraction * len(content))])
         with pytest.raises(ModelFormatError):
             load_model(path)
 
 
 @settings(FUZZ, max_examples=400)
 @given(st.binary(max_size=60))
-def test_any_bytes_are_a_value_or_a_format_error(data: bytes) -> None:
+def test_unpickling_arbitrary_bytes_raises_only_format_errors(data: bytes) -> None:
     with contextlib.suppress(ModelFormatError):
         safe_unpickler.loads(data)
 
 
 @FUZZ
-@given(DAMAGE)
-def test_flipped_bytes_in_a_pickle_give_a_value_or_a_format_error(damage: list[tuple[float, int]]) -> None:
+@given(CORRUPTION)
+def test_flipped_bytes_in_a_pickle_raise_only_format_errors(corruption: list[tuple[float, int]]) -> None:
     buffer = io.BytesIO()
     torch.save(
         {"cfg": {"a": [1, 2.5, (None, True)]}, "x": torch.ones(3)},
@@ -154,10 +156,10 @@ def test_flipped_bytes_in_a_pickle_give_a_value_or_a_format_error(damage: list[t
     data = buffer.getvalue()
     start = data.index(b"\x80\x02}", 40)
     with contextlib.suppress(ModelFormatError):
-        safe_unpickler.loads(flipped(data[start:], damage), lambda reference: reference)
+        safe_unpickler.loads(flip_bytes(data[start:], corruption), lambda reference: reference)
 
 
-def test_one_flipped_bit_of_a_weight_is_noticed(tmp_path: Path, small_file: Path) -> None:
+def test_a_flipped_bit_in_a_model_file_weight_is_detected(tmp_path: Path, small_file: Path) -> None:
     content = bytearray(small_file.read_bytes())
     content[-3] ^= 1
     path = tmp_path / "flipped.safetensors"
@@ -166,7 +168,7 @@ def test_one_flipped_bit_of_a_weight_is_noticed(tmp_path: Path, small_file: Path
         load_model(path)
 
 
-def test_a_flipped_bit_of_a_zip_checkpoints_weight_is_noticed(tmp_path: Path, full_checkpoint: Path) -> None:
+def test_a_flipped_bit_in_a_zip_checkpoint_weight_is_detected(tmp_path: Path, full_checkpoint: Path) -> None:
     content = bytearray(full_checkpoint.read_bytes())
     content[len(content) // 2] ^= 1
     path = tmp_path / "flipped.pt"
@@ -175,17 +177,17 @@ def test_a_flipped_bit_of_a_zip_checkpoints_weight_is_noticed(tmp_path: Path, fu
         load_model(path)
 
 
-def test_entries_that_announce_more_than_the_file_are_refused(tmp_path: Path) -> None:
+def test_zip_entries_larger_than_the_file_are_rejected(tmp_path: Path) -> None:
     path = tmp_path / "bomb.pt"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bomb:
         bomb.writestr("bomb/data.pkl", b"\x80\x02}." + b"\0" * 10**8)
     assert path.stat().st_size < 200_000
     with pytest.raises(ModelFormatError, match="compressed"):
         load_model(path)
-    reference_files.zip_of(b"\x80\x02}.", path)
+    reference_files.write_zip(b"\x80\x02}.", path)
     content = path.read_bytes()
-    # The central directory's sizes, stored and real, both raised to a gigabyte.
-    place = content.index(b"PK\x01\x02") + 20
-    path.write_bytes(content[:place] + (2**30).to_bytes(4, "little") * 2 + content[place + 8 :])
+    # Set both sizes in the central directory, compressed and uncompressed, to one gigabyte.
+    position = content.index(b"PK\x01\x02") + 20
+    path.write_bytes(content[:position] + (2**30).to_bytes(4, "little") * 2 + content[position + 8 :])
     with pytest.raises(ModelFormatError, match=r"announce more|damaged"):
         load_model(path)

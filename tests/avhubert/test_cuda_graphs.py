@@ -1,4 +1,4 @@
-"""Steps in fixed shapes are only replayed as a graph where that gives the same; without a GPU the graph is played."""
+"""CUDA graphs: capture, verification and fallback, tested without a GPU with a fake graph."""
 
 from __future__ import annotations
 
@@ -15,82 +15,82 @@ from gorggle_server.avhubert.decoder import Decoder
 from tests.avhubert.test_beam_search import WIDTH, random_decoder
 
 
-class PlayedGraph:
-    """What is recorded is the step's tensors; a replay changes nothing in them."""
+class FakeCudaGraph:
+    """Counts replays; a replay leaves all tensors unchanged."""
 
     replays = 0
 
     def replay(self) -> None:
-        PlayedGraph.replays += 1
+        FakeCudaGraph.replays += 1
 
 
 @contextlib.contextmanager
-def recording(graph: PlayedGraph) -> Iterator[None]:
+def fake_capture(graph: FakeCudaGraph) -> Iterator[None]:
     yield
 
 
 @pytest.fixture
-def played(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", PlayedGraph)
-    monkeypatch.setattr(torch.cuda, "graph", recording)
-    monkeypatch.setattr(PlayedGraph, "replays", 0)
+def fake_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", FakeCudaGraph)
+    monkeypatch.setattr(torch.cuda, "graph", fake_capture)
+    monkeypatch.setattr(FakeCudaGraph, "replays", 0)
 
 
-def begun(decoder: Decoder) -> tuple[BeamSearch, CudaGraphRunner]:
+def start_search(decoder: Decoder) -> tuple[BeamSearch, CudaGraphRunner]:
     decoder.use_cuda_graphs = True
     search = BeamSearch(decoder, beam=3, length_penalty=1.0)
     search.add(["clip"], torch.randn(1, 30, WIDTH), [30], [40])
     search.step()
-    steps = search._cache.graph_runner
-    assert steps is not None
-    return search, steps
+    runner = search._cache.graph_runner
+    assert runner is not None
+    return search, runner
 
 
 @torch.inference_mode()
-def expected(steps: CudaGraphRunner) -> torch.Tensor:
-    assert steps._view is not None
-    return steps._step(steps._view.tokens, steps._view.positions, steps._view)
+def compute_logits(runner: CudaGraphRunner) -> torch.Tensor:
+    assert runner._view is not None
+    return runner._step(runner._view.tokens, runner._view.positions, runner._view)
 
 
 @torch.inference_mode()
-@pytest.mark.usefixtures("played")
+@pytest.mark.usefixtures("fake_graphs")
 def test_a_graph_with_the_same_result_is_replayed() -> None:
-    search, steps = begun(random_decoder(0))
-    assert steps._view is not None
-    steps._capture(steps._view, expected(steps)[:1])
-    assert PlayedGraph.replays == 1
+    search, runner = start_search(random_decoder(0))
+    assert runner._view is not None
+    runner._capture(runner._view, compute_logits(runner)[:1])
+    assert FakeCudaGraph.replays == 1
     search.step()
-    assert PlayedGraph.replays == 2
-    # It belongs to the tensors that it was recorded with.
+    assert FakeCudaGraph.replays == 2
+    # A graph is valid only for the tensors with which it was captured.
     search.add(["another", "third"], torch.randn(2, 90, WIDTH), [90, 90], [4, 4])
     search.step()
-    assert PlayedGraph.replays == 2
+    assert FakeCudaGraph.replays == 2
 
 
 @torch.inference_mode()
-@pytest.mark.usefixtures("played")
-def test_a_graph_with_another_result_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
-    search, steps = begun(random_decoder(0))
-    assert steps._view is not None
+@pytest.mark.usefixtures("fake_graphs")
+def test_a_graph_with_a_different_result_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
+    search, runner = start_search(random_decoder(0))
+    assert runner._view is not None
     with caplog.at_level(logging.WARNING):
-        steps._capture(steps._view, expected(steps)[:1] + 1)
+        runner._capture(runner._view, compute_logits(runner)[:1] + 1)
     assert "a replay differed by" in caplog.text
     search.step()
-    assert PlayedGraph.replays == 1
+    assert FakeCudaGraph.replays == 1
 
 
 @torch.inference_mode()
 def test_the_search_continues_if_the_capture_fails(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def failing() -> None:
+    def raise_capture_error() -> None:
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", failing)
-    search, steps = begun(random_decoder(0))
-    assert steps._view is not None
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", raise_capture_error)
+    search, runner = start_search(random_decoder(0))
+    assert runner._view is not None
     with caplog.at_level(logging.WARNING):
-        steps._capture(steps._view, expected(steps)[:1])
+        runner._capture(runner._view, compute_logits(runner)[:1])
     assert "the capture failed" in caplog.text
     while search.keys:
         found = search.step()

@@ -1,7 +1,7 @@
 """The network and the beam search compute what the reference implementation computed.
 
-The tolerances follow from float32 rounding, so that these tests hold on every instruction set; ``test_instruction_sets``
-runs them on others than the machine's own.
+The tolerances are derived from float32 rounding, so that these tests pass on every instruction set;
+``test_instruction_sets`` runs them with other instruction sets than the native one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from gorggle_server.avhubert.model import Model
 from tests.avhubert import golden
 
-# For each recorded name: the module that computes it, and how its output (B, T, D) was laid out.
+# For each recorded name: the module that computes it, and the conversion of its output to the recorded layout.
 INTERMEDIATES: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
     "frontend3d": ("feature_extractor_video.resnet.frontend3D", lambda x: x[:, :8]),
     "resnet": ("feature_extractor_video.resnet", lambda x: x.transpose(1, 2)),
@@ -31,33 +31,33 @@ INTERMEDIATES: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
 
 
 @pytest.mark.parametrize("name", golden.INPUTS)
-def test_the_encoder_agrees(encoded: dict[str, Tensor], name: str) -> None:
-    golden.assert_agrees(encoded[name], golden.array(name, "encoder_out"))
+def test_encoder_output_matches_the_reference(encoded: dict[str, Tensor], name: str) -> None:
+    golden.assert_close(encoded[name], golden.array(name, "encoder_out"))
 
 
 @pytest.mark.parametrize("name", golden.INPUTS)
-def test_the_logits_agree(model: Model, encoded: dict[str, Tensor], name: str) -> None:
+def test_logits_match_the_reference(model: Model, encoded: dict[str, Tensor], name: str) -> None:
     tokens = golden.array(name, "prev_output_tokens")
     assert tokens is not None
-    golden.assert_agrees(
+    golden.assert_close(
         model.logits(encoded[name], golden.clip(name).padding_mask, tokens), golden.array(name, "logits")
     )
 
 
 @pytest.mark.parametrize("name", golden.INPUTS)
-def test_the_cross_attention_agrees(model: Model, encoded: dict[str, Tensor], name: str) -> None:
+def test_cross_attention_matches_the_reference(model: Model, encoded: dict[str, Tensor], name: str) -> None:
     tokens = golden.array(name, "prev_output_tokens")
     assert tokens is not None
     with torch.inference_mode():
         logits, attention = model.network.decode_with_attention(
             encoded[name], golden.clip(name).padding_mask, tokens
         )
-    golden.assert_agrees(logits, golden.array(name, "logits"))
-    golden.assert_agrees(attention, golden.array(name, "cross_attention"))
+    golden.assert_close(logits, golden.array(name, "logits"))
+    golden.assert_close(attention, golden.array(name, "cross_attention"))
 
 
 @pytest.mark.parametrize("name", ["v1", "a1", "av1", "v7", "a7", "av7", "v25", "a25", "av25"])
-def test_every_recorded_intermediate_agrees(model: Model, name: str) -> None:
+def test_intermediate_outputs_match_the_reference(model: Model, name: str) -> None:
     outputs: dict[str, Tensor] = {}
     hooks = [
         model.network.encoder.get_submodule(module).register_forward_hook(
@@ -72,13 +72,13 @@ def test_every_recorded_intermediate_agrees(model: Model, name: str) -> None:
     recorded = [key for key in INTERMEDIATES if golden.array(name, key) is not None]
     assert len(recorded) >= 5
     for key in recorded:
-        golden.assert_agrees(INTERMEDIATES[key][1](outputs[key]), golden.array(name, key))
+        golden.assert_close(INTERMEDIATES[key][1](outputs[key]), golden.array(name, key))
 
 
 @pytest.mark.parametrize(
     "case", golden.cases(), ids=lambda case: f"{case['input']}-beam{case['beam']}-penalty{case['lenpen']:g}"
 )
-def test_the_search_finds_the_same_hypotheses(
+def test_beam_search_finds_the_reference_hypotheses(
     model: Model, encoded: dict[str, Tensor], case: dict[str, Any]
 ) -> None:
     results = model.beam_search(
@@ -97,8 +97,8 @@ def test_the_search_finds_the_same_hypotheses(
         assert [hypothesis.tokens for hypothesis in best] == [one["tokens"] for one in expected]
         assert [hypothesis.text for hypothesis in best] == [one["text"] for one in expected]
         for hypothesis, one in zip(best, expected, strict=True):
-            # A token's score is a difference of logits. A hypothesis's score is their sum, whose errors are independent,
-            # divided by the length to the power of the penalty.
+            # A token score is a difference of logits. A hypothesis score is the sum of token scores, with independent
+            # errors, divided by the length to the power of the penalty.
             score_tolerance = (
                 token_tolerance * math.sqrt(len(one["tokens"])) / len(one["tokens"]) ** case["lenpen"]
             )

@@ -1,4 +1,4 @@
-"""The numerical tests hold on older instruction sets than the machine's own, too."""
+"""Runs the numerical tests with older instruction sets than the native one."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ INSTRUCTION_SETS = {
 }
 
 
-@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the instruction sets of x86-64")
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="requires x86-64")
 @pytest.mark.parametrize(
     "name", ["AVX2", *(pytest.param(name, marks=pytest.mark.drill) for name in [*INSTRUCTION_SETS][1:])]
 )
-def test_the_numerical_tests_hold_on_the_instruction_set(name: str) -> None:
+def test_numerical_tests_pass_with_the_instruction_set(name: str) -> None:
     tests = [str(Path(__file__).with_name(file)) for file in FILES]
     tests += [
-        str(Path(__file__).with_name("test_loading.py")) + "::test_bfloat16_runs_and_stays_near",
-        str(Path(__file__).with_name("test_model.py")) + "::test_named_alignment_heads_are_averaged",
+        str(Path(__file__).with_name("test_loading.py")) + "::test_bfloat16_output_is_close_to_float32",
+        str(Path(__file__).with_name("test_model.py")) + "::test_configured_alignment_heads_are_averaged",
     ]
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "--quiet", "--no-header", "-p", "no:cacheprovider", *tests],

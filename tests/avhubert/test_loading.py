@@ -1,4 +1,4 @@
-"""Checkpoints of the reference toolkit, our own files, and what is said about damaged ones."""
+"""Loading, conversion and description of fairseq checkpoints and Gorggle model files, and their errors."""
 
 from __future__ import annotations
 
@@ -42,19 +42,20 @@ CARD = {
 }
 
 
-def results(model: Model) -> tuple[torch.Tensor, torch.Tensor, list[list[int]]]:
-    """What a model makes of a golden input."""
+def run_model(model: Model) -> tuple[torch.Tensor, torch.Tensor, list[list[int]]]:
+    """Return the encoder output, logits and hypotheses of a model for a golden input."""
     clip, tokens = golden.clip("av7"), golden.array("av7", "prev_output_tokens")
     assert tokens is not None
     encoded = model.encode(clip.video, clip.audio)
     found = model.beam_search(encoded, beam=3, max_len=20)[0]
-    return encoded, model.logits(encoded, None, tokens), [one.tokens for one in found]
+    return encoded, model.logits(encoded, None, tokens), [hypothesis.tokens for hypothesis in found]
 
 
 def assert_golden(model: Model) -> None:
-    encoded, logits, tokens = results(model)
-    golden.assert_agrees(encoded, golden.array("av7", "encoder_out"))
-    golden.assert_agrees(logits, golden.array("av7", "logits"))
+    """Assert that a model computes the golden results."""
+    encoded, logits, tokens = run_model(model)
+    golden.assert_close(encoded, golden.array("av7", "encoder_out"))
+    golden.assert_close(logits, golden.array("av7", "logits"))
     assert len(tokens) == 3
 
 
@@ -67,7 +68,7 @@ def small_file(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_reference_layout_loads(full_checkpoint: Path) -> None:
+def test_a_fairseq_checkpoint_is_loaded(full_checkpoint: Path) -> None:
     model = load_model(full_checkpoint)
     assert_golden(model)
     assert model.config == golden.CONFIG
@@ -77,11 +78,11 @@ def test_the_reference_layout_loads(full_checkpoint: Path) -> None:
     assert model.dtype == torch.float32
 
 
-def test_a_converted_checkpoint_computes_the_same(full_checkpoint: Path, tmp_path: Path) -> None:
+def test_conversion_does_not_change_results(full_checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "converted.safetensors"
     convert(full_checkpoint, out, {"license": {"name": "see the publisher"}, "name": "golden"})
     converted = load_model(out)
-    for found, expected in zip(results(converted), results(load_model(full_checkpoint)), strict=True):
+    for found, expected in zip(run_model(converted), run_model(load_model(full_checkpoint)), strict=True):
         if isinstance(found, torch.Tensor):
             assert torch.equal(found, expected)
         else:
@@ -92,22 +93,22 @@ def test_a_converted_checkpoint_computes_the_same(full_checkpoint: Path, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "arranged",
+    "rearrange",
     [reference_files.with_old_namespace, reference_files.with_omegaconf],
     ids=["args-namespace", "omegaconf"],
 )
-def test_other_homes_of_the_configuration_are_read(
-    arranged: Callable[[dict[str, Any]], dict[str, Any]], tmp_path: Path
+def test_other_configuration_layouts_are_read(
+    rearrange: Callable[[dict[str, Any]], dict[str, Any]], tmp_path: Path
 ) -> None:
     path = tmp_path / "other.pt"
-    checkpoint = arranged(reference_files.root({"encoder.w2v_model.mask_emb": torch.ones(3)}))
+    checkpoint = rearrange(reference_files.make_checkpoint({"encoder.w2v_model.mask_emb": torch.ones(3)}))
     checkpoint["extra_state"] = {"train_meters": {"loss": reference_files.AverageMeter()}}
     reference_files.save(checkpoint, path)
     assert info(path)["config"] == golden.CONFIG.to_dict()
 
 
 @pytest.mark.parametrize(
-    ("named", "expected"),
+    ("modalities", "expected"),
     [
         (["video"], ("video",)),
         (["video", "audio"], ("audio", "video")),
@@ -115,19 +116,19 @@ def test_other_homes_of_the_configuration_are_read(
         (7, ("audio", "video")),
     ],
 )
-def test_the_modalities_of_fine_tuning_are_known(
-    tmp_path: Path, named: object, expected: tuple[str, ...]
+def test_modalities_are_read_from_the_checkpoint(
+    tmp_path: Path, modalities: object, expected: tuple[str, ...]
 ) -> None:
-    checkpoint = reference_files.root({})
-    checkpoint["cfg"]["task"]["modalities"] = named
+    checkpoint = reference_files.make_checkpoint({})
+    checkpoint["cfg"]["task"]["modalities"] = modalities
     path = tmp_path / "modalities.pt"
     reference_files.save(checkpoint, path)
     assert info(path)["modalities"] == list(expected)
 
 
-def test_the_legacy_layout_of_torch_loads(tmp_path: Path) -> None:
+def test_a_legacy_torch_file_is_loaded(tmp_path: Path) -> None:
     path = tmp_path / "legacy.pt"
-    reference_files.save(reference_files.root(golden.reference_state()), path, is_legacy=True)
+    reference_files.save(reference_files.make_checkpoint(golden.reference_state()), path, is_legacy=True)
     assert not zipfile.is_zipfile(path)
     assert_golden(load_model(path))
 
@@ -136,7 +137,10 @@ def test_a_separate_output_projection_is_used(tmp_path: Path) -> None:
     state = golden.reference_state()
     path = tmp_path / "untied.pt"
     reference_files.save(
-        reference_files.root({**state, "decoder.embed_out": -state["decoder.embed_tokens.weight"]}), path
+        reference_files.make_checkpoint(
+            {**state, "decoder.embed_out": -state["decoder.embed_tokens.weight"]}
+        ),
+        path,
     )
     model = load_model(path)
     assert not model.config.share_embeddings
@@ -145,7 +149,7 @@ def test_a_separate_output_projection_is_used(tmp_path: Path) -> None:
     assert tokens is not None
     assert encoder_out is not None
     assert logits is not None
-    golden.assert_agrees(model.logits(encoder_out, None, tokens), -logits)
+    golden.assert_close(model.logits(encoder_out, None, tokens), -logits)
     out = tmp_path / "untied.safetensors"
     convert(path, out)
     assert torch.equal(
@@ -153,21 +157,21 @@ def test_a_separate_output_projection_is_used(tmp_path: Path) -> None:
     )
 
 
-def test_a_tied_output_projection_that_was_saved_twice_is_converted(tmp_path: Path) -> None:
+def test_a_duplicated_tied_output_projection_is_converted(tmp_path: Path) -> None:
     state = golden.reference_state()
     path, out = tmp_path / "twice.pt", tmp_path / "twice.safetensors"
     embedding = state["decoder.embed_tokens.weight"]
-    reference_files.save(reference_files.root({**state, "decoder.embed_out": embedding}), path)
+    reference_files.save(reference_files.make_checkpoint({**state, "decoder.embed_out": embedding}), path)
     convert(path, out)
     assert_golden(load_model(out))
 
 
-def test_a_folder_that_is_not_there_is_named(small_file: Path, tmp_path: Path) -> None:
+def test_a_missing_output_directory_is_reported(small_file: Path, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match=r"folder .*absent does not exist"):
         convert(small_file, tmp_path / "absent" / "out.safetensors")
 
 
-def test_weights_of_pre_training_are_ignored(tmp_path: Path) -> None:
+def test_pre_training_weights_are_ignored(tmp_path: Path) -> None:
     extra = {
         "encoder.w2v_model.final_proj.weight": torch.ones(2, 2),
         "encoder.w2v_model.label_embs_concat": torch.ones(2),
@@ -175,22 +179,22 @@ def test_weights_of_pre_training_are_ignored(tmp_path: Path) -> None:
         "decoder.version": torch.ones(1),
     }
     path = tmp_path / "extra.pt"
-    reference_files.save(reference_files.root({**golden.reference_state(), **extra}), path)
+    reference_files.save(reference_files.make_checkpoint({**golden.reference_state(), **extra}), path)
     assert_golden(load_model(path))
 
 
-def test_tensors_that_share_a_storage_are_read_apart(tmp_path: Path) -> None:
+def test_tensors_that_share_a_storage_are_read(tmp_path: Path) -> None:
     state = golden.reference_state()
     names = [name for name in state if name.startswith("decoder.layers.0.self_attn")]
     flat = torch.cat([state[name].flatten() for name in names])
     views = dict(zip(names, flat.split([state[name].numel() for name in names]), strict=True))
     shared = {name: view.view_as(state[name]) for name, view in views.items()}
     path = tmp_path / "shared.pt"
-    reference_files.save(reference_files.root({**state, **shared}), path)
+    reference_files.save(reference_files.make_checkpoint({**state, **shared}), path)
     assert_golden(load_model(path))
 
 
-def test_our_file_keeps_everything(small_file: Path) -> None:
+def test_a_saved_model_file_round_trips(small_file: Path) -> None:
     model = load_model(small_file)
     assert model.config == SMALL
     assert model.card == CARD
@@ -203,7 +207,7 @@ def test_our_file_keeps_everything(small_file: Path) -> None:
 
 
 @pytest.mark.parametrize("stored", ["float16", "bfloat16"])
-def test_narrow_weights_are_widened_on_loading(tmp_path: Path, small_file: Path, stored: str) -> None:
+def test_half_precision_weights_are_loaded_as_float32(tmp_path: Path, small_file: Path, stored: str) -> None:
     out = tmp_path / "narrow.safetensors"
     convert(small_file, out, dtype=stored)
     assert info(out)["dtypes"] == {stored: len(AVHubertNetwork(SMALL).state_dict()) - 20}
@@ -211,13 +215,11 @@ def test_narrow_weights_are_widened_on_loading(tmp_path: Path, small_file: Path,
     assert out.stat().st_size < small_file.stat().st_size
 
 
-def test_a_file_is_described_without_building_the_model(
-    small_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refused(*_: object) -> None:
-        raise AssertionError("a weight was read")
+def test_info_does_not_build_the_network(small_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("the network was built")
 
-    monkeypatch.setattr("gorggle_server.avhubert.checkpoints.stored_model.StoredModel.build_network", refused)
+    monkeypatch.setattr("gorggle_server.avhubert.checkpoints.stored_model.StoredModel.build_network", fail)
     described = info(small_file)
     assert json.loads(json.dumps(described)) == described | {
         "config": json.loads(json.dumps(SMALL.to_dict()))
@@ -234,7 +236,7 @@ def test_a_file_is_described_without_building_the_model(
     assert described["has_sentencepiece"]
 
 
-def test_an_incomplete_checkpoint_names_what_is_missing() -> None:
+def test_missing_weights_are_named_in_the_error() -> None:
     with pytest.raises(
         ModelFormatError, match=r"missing encoder\.feature_extractor_video\.resnet\..* and 112 more"
     ):
@@ -242,23 +244,23 @@ def test_an_incomplete_checkpoint_names_what_is_missing() -> None:
     assert "and 112 more" in info(golden.CHECKPOINT_WITHOUT_RESNET)["problems"][0]
 
 
-def test_unexpected_and_misshapen_weights_are_named(tmp_path: Path) -> None:
+def test_unexpected_and_mismatched_weights_are_named_in_the_error(tmp_path: Path) -> None:
     state = {**golden.reference_state(), "decoder.surprise": torch.ones(1)}
     state["decoder.layer_norm.bias"] = torch.ones(65)
     state["decoder.layer_norm.weight"] = torch.ones(64, dtype=torch.int64)
     path = tmp_path / "strange.pt"
-    reference_files.save(reference_files.root(state), path)
-    with pytest.raises(ModelFormatError) as refused:
+    reference_files.save(reference_files.make_checkpoint(state), path)
+    with pytest.raises(ModelFormatError) as caught:
         load_model(path)
-    assert "unexpected decoder.surprise" in str(refused.value)
-    assert "decoder.layer_norm.bias has shape (65,); expected (64,)" in str(refused.value)
-    assert "decoder.layer_norm.weight has type torch.int64" in str(refused.value)
+    assert "unexpected decoder.surprise" in str(caught.value)
+    assert "decoder.layer_norm.bias has shape (65,); expected (64,)" in str(caught.value)
+    assert "decoder.layer_norm.weight has type torch.int64" in str(caught.value)
     with pytest.raises(ModelFormatError, match="unexpected"):
         convert(path, tmp_path / "out.safetensors")
     assert not (tmp_path / "out.safetensors").exists()
 
 
-def test_a_network_is_not_saved_with_another_models_sizes(tmp_path: Path) -> None:
+def test_saving_with_a_mismatched_configuration_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(ModelFormatError, match="missing"):
         save_model(
             AVHubertNetwork(SMALL), golden.CONFIG, golden.vocabulary().tokens, None, {}, tmp_path / "x"
@@ -290,10 +292,10 @@ def test_a_network_is_not_saved_with_another_models_sizes(tmp_path: Path) -> Non
         (lambda root: root["model"].update(x="text"), "x is not a tensor"),
     ],
 )
-def test_an_error_names_what_a_checkpoint_of_another_kind_lacks(
+def test_an_unsupported_checkpoint_is_rejected_with_the_reason(
     tmp_path: Path, change: Callable[[dict[str, Any]], object], message: str
 ) -> None:
-    checkpoint = reference_files.root({})
+    checkpoint = reference_files.make_checkpoint({})
     change(checkpoint)
     path = tmp_path / "other.pt"
     reference_files.save(checkpoint, path)
@@ -301,13 +303,13 @@ def test_an_error_names_what_a_checkpoint_of_another_kind_lacks(
         load_model(path)
 
 
-def test_a_missing_file_is_not_found(tmp_path: Path) -> None:
-    for call in (load_model, info, lambda path: convert(path, tmp_path / "out")):
+def test_a_missing_file_raises_not_found_error(tmp_path: Path) -> None:
+    for function in (load_model, info, lambda path: convert(path, tmp_path / "out")):
         with pytest.raises(NotFoundError, match="absent"):
-            call(tmp_path / "absent.pt")
+            function(tmp_path / "absent.pt")
 
 
-def test_a_directory_is_refused(tmp_path: Path) -> None:
+def test_a_directory_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(ModelFormatError, match="cannot be read"):
         load_model(tmp_path)
 
@@ -315,28 +317,28 @@ def test_a_directory_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"<html>", b"\x80", b"PK\x03\x04", b"\x10\0\0\0\0\0\0\0{", b"\0" * 99]
 )
-def test_a_file_that_is_not_a_model_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_model_is_rejected(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "odd.pt"
     path.write_bytes(content)
     with pytest.raises(ModelFormatError):
         load_model(path)
 
 
-def test_another_programs_safetensors_is_refused(tmp_path: Path) -> None:
+def test_an_unrelated_safetensors_file_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     safetensors.torch.save_file({"x": torch.ones(2)}, path)
     with pytest.raises(ModelFormatError, match="gorggle model convert"):
         load_model(path)
 
 
-def test_a_newer_version_of_our_format_is_refused(small_file: Path, tmp_path: Path) -> None:
+def test_a_newer_format_version_is_rejected(small_file: Path, tmp_path: Path) -> None:
     path = tmp_path / "newer.safetensors"
     path.write_bytes(small_file.read_bytes().replace(b'"version":"1"', b'"version":"2"'))
     with pytest.raises(ModelFormatError, match="version '2'"):
         load_model(path)
 
 
-def test_a_device_or_dtype_that_is_not_there_is_refused(
+def test_an_unavailable_device_or_dtype_is_rejected(
     small_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -348,15 +350,15 @@ def test_a_device_or_dtype_that_is_not_there_is_refused(
         load_model(small_file, dtype="int8")
 
 
-def test_bfloat16_runs_and_stays_near(full_checkpoint: Path) -> None:
+def test_bfloat16_output_is_close_to_float32(full_checkpoint: Path) -> None:
     model = load_model(full_checkpoint, dtype="bfloat16")
-    encoded, logits, tokens = results(model)
+    encoded, logits, tokens = run_model(model)
     assert encoded.dtype == logits.dtype == torch.bfloat16
     expected = golden.array("av7", "encoder_out")
     assert expected is not None
-    # Each product rounds its result to a mantissa of 8 bits; at worst these errors add up along the way.
+    # Each matrix product rounds its result to an 8-bit mantissa; in the worst case the errors add up.
     tolerance = golden.PRODUCTS_IN_ENCODER * torch.finfo(torch.bfloat16).eps
     assert (encoded.float() - expected).norm() < tolerance * expected.norm()
-    assert all(len(one) >= 2 for one in tokens)
+    assert all(len(sequence) >= 2 for sequence in tokens)
     hypothesis = model.beam_search(encoded, beam=2, max_len=8)[0][0]
     assert all(word.end_s > word.start_s for word in model.align_words(encoded[0], hypothesis))

@@ -1,4 +1,4 @@
-"""The facade: what it accepts, and what it says about what it does not."""
+"""The ``Model`` class: input validation, inference and word alignment."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ AUDIO = np.zeros((1, 4, 104), np.float32)
         ({"audio": AUDIO, "has_audio": np.ones(1)}, "has_audio has type"),
     ],
 )
-def test_arrays_of_wrong_shape_or_type_are_refused(
+def test_arrays_of_wrong_shape_or_type_are_rejected(
     model: Model, arguments: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InvalidRequestError, match=message):
@@ -65,14 +65,14 @@ def test_arrays_of_wrong_shape_or_type_are_refused(
         (lambda m, e: m.logits(e, np.zeros((1, 9), bool), np.array([[2]])), "padding_mask has shape"),
     ],
 )
-def test_arguments_out_of_range_are_refused(
+def test_arguments_out_of_range_are_rejected(
     model: Model, encoded: dict[str, Tensor], call: Callable[[Model, Tensor], object], message: str
 ) -> None:
     with pytest.raises(InvalidRequestError, match=message):
         call(model, encoded["v7"])
 
 
-def test_arrays_of_numpy_give_the_same_as_tensors(model: Model, encoded: dict[str, Tensor]) -> None:
+def test_numpy_arrays_and_tensors_give_the_same_results(model: Model, encoded: dict[str, Tensor]) -> None:
     clip = golden.clip("batch2")
     assert clip.video is not None
     assert clip.audio is not None
@@ -87,13 +87,13 @@ def test_arrays_of_numpy_give_the_same_as_tensors(model: Model, encoded: dict[st
     assert first == model.beam_search(found, clip.padding_mask, beam=2, max_len=[5, 6])
 
 
-def test_a_model_leaves_training_mode(model: Model) -> None:
+def test_a_model_is_in_evaluation_mode(model: Model) -> None:
     assert not model.network.training
     assert not any(module.training for module in model.network.modules())
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_single_number_that_is_not_finite_is_refused(model: Model, value: float) -> None:
+def test_a_non_finite_input_value_is_rejected(model: Model, value: float) -> None:
     video = VIDEO.copy()
     video[0, 2, 40, 40] = value
     with pytest.raises(InvalidRequestError, match="video has values that are not finite"):
@@ -101,7 +101,7 @@ def test_a_single_number_that_is_not_finite_is_refused(model: Model, value: floa
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_scores_that_are_not_finite_are_an_error(encoded: dict[str, Tensor], value: float) -> None:
+def test_non_finite_scores_raise_model_format_error(encoded: dict[str, Tensor], value: float) -> None:
     network = golden.network()
     with torch.no_grad():
         network.decoder.layer_norm.bias[3] = value
@@ -110,7 +110,7 @@ def test_scores_that_are_not_finite_are_an_error(encoded: dict[str, Tensor], val
         damaged.beam_search(encoded["v7"], beam=2, max_len=5)
 
 
-def test_a_limit_beyond_the_decoders_positions_is_cut(encoded: dict[str, Tensor]) -> None:
+def test_max_len_is_capped_at_the_decoder_positions(encoded: dict[str, Tensor]) -> None:
     network = copy.deepcopy(golden.network())
     object.__setattr__(
         network, "config", type(network.config)(**{**network.config.to_dict(), "max_target_size": 5})
@@ -120,27 +120,29 @@ def test_a_limit_beyond_the_decoders_positions_is_cut(encoded: dict[str, Tensor]
     assert max(len(hypothesis.tokens) for hypothesis in found) <= 5
 
 
-def test_a_beam_wider_than_the_vocabulary_works(model: Model, encoded: dict[str, Tensor]) -> None:
+def test_a_beam_wider_than_the_vocabulary_is_supported(model: Model, encoded: dict[str, Tensor]) -> None:
     found = model.beam_search(encoded["v7"], beam=60, max_len=3)[0]
     assert len(found) == 60
     assert len({tuple(hypothesis.tokens) for hypothesis in found}) == 60
     assert all(1 not in hypothesis.tokens for hypothesis in found)
-    assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
+    assert [hypothesis.score for hypothesis in found] == sorted(
+        (hypothesis.score for hypothesis in found), reverse=True
+    )
 
 
-def test_with_one_unit_allowed_the_best_of_all_are_found(model: Model, encoded: dict[str, Tensor]) -> None:
-    # So few readings exist that the search can be checked against all of them: 37 units less <pad> and </s>.
+def test_beam_search_with_max_len_one_is_exhaustive(model: Model, encoded: dict[str, Tensor]) -> None:
+    # All possible hypotheses can be enumerated: 37 tokens except <pad> and </s>.
     found = model.beam_search(encoded["v7"], beam=60, max_len=1)[0]
     assert len(found) == 35
     first = model.logits(encoded["v7"], None, torch.tensor([[2]]))[0, 0].log_softmax(-1)
     for hypothesis in found:
-        unit, end = hypothesis.tokens
-        last = model.logits(encoded["v7"], None, torch.tensor([[2, unit]]))[0, 1].log_softmax(-1)
+        token, end = hypothesis.tokens
+        last = model.logits(encoded["v7"], None, torch.tensor([[2, token]]))[0, 1].log_softmax(-1)
         assert end == 2
-        assert hypothesis.score == pytest.approx(float(first[unit] + last[2]) / 2, abs=1e-4)
+        assert hypothesis.score == pytest.approx(float(first[token] + last[2]) / 2, abs=1e-4)
 
 
-def test_words_of_a_reading_have_times_and_its_text(model: Model, encoded: dict[str, Tensor]) -> None:
+def test_aligned_words_have_the_text_and_ordered_timestamps(model: Model, encoded: dict[str, Tensor]) -> None:
     for name in ("v1", "a7", "av25", "v60"):
         frames = encoded[name].shape[1]
         for hypothesis in model.beam_search(encoded[name], beam=3, max_len=30)[0]:
@@ -152,7 +154,7 @@ def test_words_of_a_reading_have_times_and_its_text(model: Model, encoded: dict[
             assert all(0 <= word.confidence <= 1 for word in words)
 
 
-def test_named_alignment_heads_are_averaged(encoded: dict[str, Tensor]) -> None:
+def test_configured_alignment_heads_are_averaged(encoded: dict[str, Tensor]) -> None:
     tokens = golden.array("v25", "prev_output_tokens")
     assert tokens is not None
     averages = []
@@ -161,7 +163,7 @@ def test_named_alignment_heads_are_averaged(encoded: dict[str, Tensor]) -> None:
         network.decoder.alignment_heads = heads
         with torch.inference_mode():
             logits, weights = network.decode_with_attention(encoded["v25"], None, tokens)
-        golden.assert_agrees(logits, golden.array("v25", "logits"))
+        golden.assert_close(logits, golden.array("v25", "logits"))
         torch.testing.assert_close(weights.sum(-1), torch.ones(1, 10), atol=1e-5, rtol=0)
         averages.append(weights)
     torch.testing.assert_close(averages[2], (averages[0] + averages[1]) / 2)

@@ -1,4 +1,4 @@
-"""`gorggle model convert` and `gorggle model info`, as a user runs them."""
+"""The commands `gorggle model convert` and `gorggle model info`."""
 
 from __future__ import annotations
 
@@ -15,20 +15,18 @@ from gorggle_server.avhubert.checkpoints.model_card import validate_card
 from gorggle_server.errors import ModelFormatError
 
 
-def test_a_checkpoint_becomes_a_model_file_that_tells_what_it_permits(
-    full_checkpoint: Path, tmp_path: Path
-) -> None:
+def test_convert_and_info_report_the_model_and_its_license(full_checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "converted.safetensors"
     command = [sys.executable, "-m", "gorggle", "model"]
     converted = subprocess.run(
         [*command, "convert", full_checkpoint, out], capture_output=True, text=True, check=True
     )
     assert "commercial use forbidden" in converted.stdout
-    done = subprocess.run([*command, "info", out, "--json"], capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == json.loads(json.dumps(info(out)))
+    described = subprocess.run([*command, "info", out, "--json"], capture_output=True, text=True, check=True)
+    assert json.loads(described.stdout) == json.loads(json.dumps(info(out)))
 
 
-def test_a_card_given_is_the_card_kept(full_checkpoint: Path, tmp_path: Path, capsys) -> None:
+def test_convert_stores_the_given_model_card(full_checkpoint: Path, tmp_path: Path, capsys) -> None:
     card = {"name": "mine", "license": {"name": "MIT", "commercial_use": True}}
     (tmp_path / "card.json").write_text(json.dumps(card))
     out = tmp_path / "mine.safetensors"
@@ -41,10 +39,10 @@ def test_a_card_given_is_the_card_kept(full_checkpoint: Path, tmp_path: Path, ca
 
 def test_an_existing_file_is_kept_unless_forced(full_checkpoint: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "there.safetensors"
-    out.write_text("precious")
+    out.write_text("existing content")
     assert main(["convert", str(full_checkpoint), str(out)]) == 1
     assert "use --force" in capsys.readouterr().err
-    assert out.read_text() == "precious"
+    assert out.read_text() == "existing content"
     assert main(["convert", str(full_checkpoint), str(out), "--force"]) == 0
 
 
@@ -59,14 +57,16 @@ def test_an_existing_file_is_kept_unless_forced(full_checkpoint: Path, tmp_path:
         (["convert", "text.pt", "out.safetensors", "--card", "list.json"], "must be a JSON object"),
     ],
 )
-def test_usage_errors_are_one_line(arguments, message, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_usage_errors_are_reported_in_one_line(
+    arguments, message, tmp_path: Path, monkeypatch, capsys
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("text.pt").write_text("not a model")
     Path("list.json").write_text("[1]")
     assert main(arguments) == 1
-    said = capsys.readouterr().err
-    assert message in said
-    assert said.count("\n") == 1
+    stderr = capsys.readouterr().err
+    assert message in stderr
+    assert stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -82,6 +82,6 @@ def test_usage_errors_are_one_line(arguments, message, tmp_path: Path, monkeypat
         {"error_rates": [{"word_error_rate_percent": float("nan")}]},
     ],
 )
-def test_a_card_with_wrong_types_is_refused(card) -> None:
+def test_a_model_card_with_wrong_types_is_rejected(card) -> None:
     with pytest.raises(ModelFormatError, match="card"):
         validate_card(card)

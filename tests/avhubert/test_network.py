@@ -1,4 +1,4 @@
-"""The network as training uses it."""
+"""The network in training: gradients, dropout and teacher forcing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SMALL = ModelConfig(
 )
 
 
-def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def make_batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(5)
     video = torch.randn(2, 6, 88, 88, generator=generator)
     audio = torch.randn(2, 6, 104, generator=generator)
@@ -24,7 +24,7 @@ def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     return video, audio, mask, tokens
 
 
-def run(
+def compute_logits(
     network: AVHubertNetwork,
     tokens: torch.Tensor,
     video: torch.Tensor | None,
@@ -37,22 +37,22 @@ def run(
 def test_every_weight_receives_a_gradient() -> None:
     torch.manual_seed(0)
     network = AVHubertNetwork(SMALL).train()
-    video, audio, mask, tokens = batch()
-    logits = run(network, tokens, video, audio, mask)
+    video, audio, mask, tokens = make_batch()
+    logits = compute_logits(network, tokens, video, audio, mask)
     functional.cross_entropy(
         logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten(), ignore_index=PAD
     ).backward()
-    without = [name for name, weight in network.named_parameters() if weight.grad is None]
-    assert without == []
+    without_gradient = [name for name, weight in network.named_parameters() if weight.grad is None]
+    assert without_gradient == []
     assert all(
         torch.isfinite(weight.grad).all() for weight in network.parameters() if weight.grad is not None
     )
 
 
-def test_cross_attention_carries_a_gradient_to_the_queries() -> None:
+def test_cross_attention_is_differentiable() -> None:
     torch.manual_seed(0)
     network = AVHubertNetwork(SMALL)
-    video, audio, mask, tokens = batch()
+    video, audio, mask, tokens = make_batch()
     _, attention = network.decode_with_attention(network.encode(video, audio, mask), mask, tokens)
     assert attention.shape == (2, 4, 6)
     torch.testing.assert_close(attention.sum(-1), torch.ones(2, 4))
@@ -63,14 +63,14 @@ def test_cross_attention_carries_a_gradient_to_the_queries() -> None:
     assert gradient.abs().max() > 0
 
 
-def test_a_few_steps_of_training_lower_the_loss() -> None:
+def test_training_lowers_the_loss() -> None:
     torch.manual_seed(0)
     network = AVHubertNetwork(SMALL).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
-    video, audio, mask, tokens = batch()
+    video, audio, mask, tokens = make_batch()
     losses = []
     for _ in range(25):
-        logits = run(network, tokens, video, audio, mask)
+        logits = compute_logits(network, tokens, video, audio, mask)
         loss = functional.cross_entropy(
             logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten(), ignore_index=PAD
         )
@@ -81,39 +81,43 @@ def test_a_few_steps_of_training_lower_the_loss() -> None:
     assert losses[-1] < losses[0] / 2
 
 
-def test_dropout_acts_in_training_only() -> None:
+def test_dropout_is_active_only_in_training_mode() -> None:
     torch.manual_seed(0)
     config = ModelConfig(
         **{**SMALL.to_dict(), "dropout": 0.5, "attention_dropout": 0.5, "feature_dropout": 0.5}
     )
     network = AVHubertNetwork(config)
-    _, audio, mask, tokens = batch()
-    assert not torch.equal(run(network, tokens, None, audio, mask), run(network, tokens, None, audio, mask))
+    _, audio, mask, tokens = make_batch()
+    assert not torch.equal(
+        compute_logits(network, tokens, None, audio, mask), compute_logits(network, tokens, None, audio, mask)
+    )
     network.eval()
-    assert torch.equal(run(network, tokens, None, audio, mask), run(network, tokens, None, audio, mask))
+    assert torch.equal(
+        compute_logits(network, tokens, None, audio, mask), compute_logits(network, tokens, None, audio, mask)
+    )
 
 
-def test_the_attended_and_the_plain_path_agree_with_padding_in_the_tokens() -> None:
+def test_decoding_with_and_without_attention_weights_agrees() -> None:
     network = golden.network()
     clip = golden.clip("batch2")
     tokens = torch.tensor([[2, 5, 9, 1], [2, 7, 1, 1]])
     with torch.inference_mode():
         encoded = network.encode(clip.video, clip.audio, clip.padding_mask)
         plain = network.decode(encoded, clip.padding_mask, tokens)
-        attended, _ = network.decode_with_attention(encoded, clip.padding_mask, tokens)
-        alone = network.decode(
+        with_attention, _ = network.decode_with_attention(encoded, clip.padding_mask, tokens)
+        single = network.decode(
             encoded[1:], clip.padding_mask[1:] if clip.padding_mask is not None else None, tokens[1:, :2]
         )
-    torch.testing.assert_close(plain, attended, atol=1e-4, rtol=0)
-    torch.testing.assert_close(plain[1:, :2], alone, atol=1e-4, rtol=0)
+    torch.testing.assert_close(plain, with_attention, atol=1e-4, rtol=0)
+    torch.testing.assert_close(plain[1:, :2], single, atol=1e-4, rtol=0)
 
 
-def test_nothing_to_encode_is_a_programming_error() -> None:
+def test_encoding_without_input_raises_value_error() -> None:
     with pytest.raises(ValueError, match="video and audio are both None"):
         AVHubertNetwork(SMALL).encode()
 
 
-def test_embeddings_are_scaled_when_the_configuration_says_so() -> None:
+def test_embeddings_are_scaled_if_configured() -> None:
     config = ModelConfig(**{**golden.CONFIG.to_dict(), "scale_embeddings": True})
     scaled = AVHubertNetwork(config).eval()
     scaled.load_state_dict(golden.state())

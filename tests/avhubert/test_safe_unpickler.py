@@ -1,4 +1,4 @@
-"""Pickles that name code are refused, and none of it runs."""
+"""Safe unpickling: pickles that reference code are rejected before any of it runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.avhubert import reference_files
 
 
 class Call:
-    """Pickles as a call of anything."""
+    """Pickles as a call of an arbitrary function."""
 
     def __init__(self, function: object, *arguments: object) -> None:
         self._call = (function, arguments)
@@ -38,11 +38,11 @@ class Call:
 
 @pytest.fixture
 def marker(tmp_path: Path) -> Path:
-    """A file that exists only if code of the pickle ran."""
-    return tmp_path / "it-ran"
+    """Return the path of a file that exists only if code from the pickle was executed."""
+    return tmp_path / "executed"
 
 
-def attacks(marker: Path) -> dict[str, object]:
+def make_attacks(marker: Path) -> dict[str, object]:
     command = f"touch {marker}"
     return {
         "posix.system": Call(os.system, command),
@@ -61,73 +61,82 @@ def attacks(marker: Path) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    "where", ["root", "model", "cfg", "task_state", "extra_state", "last_optimizer_state", "deep"]
+    "location", ["root", "model", "cfg", "task_state", "extra_state", "last_optimizer_state", "deep"]
 )
-@pytest.mark.parametrize("name", list(attacks(Path("x"))))
-def test_a_call_anywhere_is_refused_by_name(tmp_path: Path, marker: Path, name: str, where: str) -> None:
-    attack = attacks(marker)[name]
-    checkpoint: Any = reference_files.root({})
-    if where == "root":
+@pytest.mark.parametrize("name", list(make_attacks(Path("x"))))
+def test_a_function_call_anywhere_is_rejected_by_name(
+    tmp_path: Path, marker: Path, name: str, location: str
+) -> None:
+    attack = make_attacks(marker)[name]
+    checkpoint: Any = reference_files.make_checkpoint({})
+    if location == "root":
         checkpoint = attack
-    elif where == "deep":
+    elif location == "deep":
         checkpoint["task_state"]["s2s_tokenizer"].hidden = {"a": [({"b": attack},)]}
-    elif where == "last_optimizer_state":
-        checkpoint[where]["state"][0] = attack
+    elif location == "last_optimizer_state":
+        checkpoint[location]["state"][0] = attack
     else:
-        checkpoint[where]["evil"] = attack
+        checkpoint[location]["evil"] = attack
     path = tmp_path / "evil.pt"
     for is_legacy in (False, True):
         reference_files.save(checkpoint, path, is_legacy=is_legacy)
-        for read in (load_model, info):
-            with pytest.raises(ModelFormatError) as refused:
-                read(path)
-            assert any(one in str(refused.value) for one in name.split("|"))
+        for function in (load_model, info):
+            with pytest.raises(ModelFormatError) as caught:
+                function(path)
+            assert any(alias in str(caught.value) for alias in name.split("|"))
             assert not marker.exists()
 
 
-def command(marker: Path) -> bytes:
+def shell_command(marker: Path) -> bytes:
     return f"touch {marker}".encode()
 
 
 HAND_WRITTEN: dict[str, Callable[[Path], bytes]] = {
-    "GLOBAL, REDUCE": lambda m: b"cposix\nsystem\n(S'" + command(m) + b"'\ntR.",
-    "GLOBAL of the os alias": lambda m: b"cos\nsystem\n(X" + text(command(m)) + b"tR.",
-    "INST": lambda m: b"(X" + text(command(m)) + b"iposix\nsystem\n.",
-    "OBJ": lambda m: b"(cposix\nsystem\nX" + text(command(m)) + b"o.",
-    "STACK_GLOBAL": lambda m: b"\x80\x04\x8c\x05posix\x8c\x06system\x93X" + text(command(m)) + b"\x85R.",
+    "GLOBAL, REDUCE": lambda m: b"cposix\nsystem\n(S'" + shell_command(m) + b"'\ntR.",
+    "GLOBAL of the os alias": lambda m: b"cos\nsystem\n(X" + length_prefixed(shell_command(m)) + b"tR.",
+    "INST": lambda m: b"(X" + length_prefixed(shell_command(m)) + b"iposix\nsystem\n.",
+    "OBJ": lambda m: b"(cposix\nsystem\nX" + length_prefixed(shell_command(m)) + b"o.",
+    "STACK_GLOBAL": lambda m: (
+        b"\x80\x04\x8c\x05posix\x8c\x06system\x93X" + length_prefixed(shell_command(m)) + b"\x85R."
+    ),
     "STACK_GLOBAL through the memo": lambda m: (
-        b"\x80\x04\x8c\x06system\x94\x8c\x05posix\x94" + b"00h\x01h\x00\x93X" + text(command(m)) + b"\x85R."
+        b"\x80\x04\x8c\x06system\x94\x8c\x05posix\x94"
+        b"00h\x01h\x00\x93X" + length_prefixed(shell_command(m)) + b"\x85R."
     ),
     "a dotted name of an allowed module": lambda m: (
-        b"\x80\x04\x8c\x08argparse\x8c\x0a_os.system\x93X" + text(command(m)) + b"\x85R."
+        b"\x80\x04\x8c\x08argparse\x8c\x0a_os.system\x93X" + length_prefixed(shell_command(m)) + b"\x85R."
     ),
-    "NEWOBJ": lambda m: b"\x80\x02cposix\nsystem\nX" + text(command(m)) + b"\x85\x81.",
+    "NEWOBJ": lambda m: b"\x80\x02cposix\nsystem\nX" + length_prefixed(shell_command(m)) + b"\x85\x81.",
     "NEWOBJ_EX": lambda _: b"\x80\x04cposix\nsystem\n)}\x92.",
-    "after a good object": lambda m: b"\x80\x02]q\x00cposix\nsystem\nX" + text(command(m)) + b"\x85Ra.",
+    "after a good object": lambda m: (
+        b"\x80\x02]q\x00cposix\nsystem\nX" + length_prefixed(shell_command(m)) + b"\x85Ra."
+    ),
     "a state for an inert object": lambda m: (
         b"\x80\x02cargparse\nNamespace\n)\x81}X"
-        + text(b"x")
+        + length_prefixed(b"x")
         + b"cposix\nsystem\nX"
-        + text(command(m))
+        + length_prefixed(shell_command(m))
         + b"\x85Rsb."
     ),
-    "a key of a dict": lambda m: b"\x80\x02}cposix\nsystem\nX" + text(command(m)) + b"\x85RNs.",
+    "a key of a dict": lambda m: (
+        b"\x80\x02}cposix\nsystem\nX" + length_prefixed(shell_command(m)) + b"\x85RNs."
+    ),
 }
 
 
-def text(data: bytes) -> bytes:
+def length_prefixed(data: bytes) -> bytes:
     return struct.pack("<I", len(data)) + data
 
 
 @pytest.mark.parametrize("name", list(HAND_WRITTEN))
-def test_every_way_to_name_a_function_is_refused(tmp_path: Path, marker: Path, name: str) -> None:
+def test_every_opcode_that_loads_a_function_is_rejected(tmp_path: Path, marker: Path, name: str) -> None:
     pickled = HAND_WRITTEN[name](marker)
     path = tmp_path / "evil.pt"
     for content in ("bare", "zip"):
         if content == "bare":
             path.write_bytes(pickled)
         else:
-            reference_files.zip_of(pickled, path)
+            reference_files.write_zip(pickled, path)
         with pytest.raises(ModelFormatError, match=r"system|instruction b'S'"):
             load_model(path)
         assert not marker.exists()
@@ -136,11 +145,13 @@ def test_every_way_to_name_a_function_is_refused(tmp_path: Path, marker: Path, n
 @pytest.mark.parametrize(
     "code", [b"\x82\x01", b"\x83\x01\x00", b"\x84\x01\x00\x00\x00"], ids=["EXT1", "EXT2", "EXT4"]
 )
-def test_the_extension_registry_is_refused(tmp_path: Path, marker: Path, code: bytes) -> None:
+def test_extension_registry_opcodes_are_rejected(tmp_path: Path, marker: Path, code: bytes) -> None:
     copyreg.add_extension("posix", "system", 1)
     try:
         path = tmp_path / "evil.pt"
-        reference_files.zip_of(b"\x80\x02" + code + b"X" + text(command(marker)) + b"\x85R.", path)
+        reference_files.write_zip(
+            b"\x80\x02" + code + b"X" + length_prefixed(shell_command(marker)) + b"\x85R.", path
+        )
         with pytest.raises(ModelFormatError, match="instruction"):
             load_model(path)
     finally:
@@ -148,7 +159,7 @@ def test_the_extension_registry_is_refused(tmp_path: Path, marker: Path, code: b
     assert not marker.exists()
 
 
-NONSENSE: dict[str, bytes] = {
+INVALID_PICKLES: dict[str, bytes] = {
     "REDUCE of a record": b"cargparse\nNamespace\n)\x81)R.",
     "REDUCE of text": b"X\x01\0\0\0x)R.",
     "REDUCE with a list": b"cargparse\nNamespace\n]R.",
@@ -161,16 +172,16 @@ NONSENSE: dict[str, bytes] = {
     "an odd number of items": b"}(Nu.",
     "a list as a key": b"}]Ns.",
     "a deep tuple as a key": b"})" + b"\x85" * 200_000 + b"Ns.",
-    "a memo that is empty": b"h\x05.",
+    "an empty memo": b"h\x05.",
     "STOP with nothing": b".",
     "POP from nothing": b"0.",
-    "a MARK that is missing": b"t.",
+    "a missing MARK": b"t.",
     "TUPLE2 of one": b"N\x86.",
     "a text of four gigabytes": b"X\xff\xff\xff\xff",
     "bytes of 2^63": b"\x8e" + b"\xff" * 7 + b"\x7f.",
     "a number of 10,000 digits": b"I" + b"9" * 10_000 + b"\n.",
     "text that is not UTF-8": b"X\x01\0\0\0\xff.",
-    "a protocol to come": b"\x80\x63N.",
+    "an unknown protocol version": b"\x80\x63N.",
     "a storage without a reader": b"NQ.",
     "codecs other than latin1": b"c_codecs\nencode\nX\x01\0\0\0xX\x05\0\0\0utf-8\x86R.",
     "a tensor without a storage": b"ctorch._utils\n_rebuild_tensor_v2\n(NK\0)))tR.",
@@ -178,16 +189,16 @@ NONSENSE: dict[str, bytes] = {
     "an OrderedDict of a number": b"ccollections\nOrderedDict\nK\x01\x85R.",
     "an OrderedDict of odd pairs": b"ccollections\nOrderedDict\n]]a\x85R.",
     "a class name that is a number": b"K\x01K\x02\x93.",
-    "a numpy type to come": b"cnumpy\ndtype\nX\x02\0\0\0O8\x85R.",
+    "an unsupported numpy type": b"cnumpy\ndtype\nX\x02\0\0\0O8\x85R.",
     "a short numpy scalar": b"cnumpy.core.multiarray\nscalar\ncnumpy\ndtype\nX\x02\0\0\0f8\x85RC\x01a\x86R.",
     "a line without an end": b"cposix",
 }
 
 
-@pytest.mark.parametrize("name", list(NONSENSE))
+@pytest.mark.parametrize("name", list(INVALID_PICKLES))
 def test_an_invalid_pickle_is_a_format_error(name: str) -> None:
     with pytest.raises(ModelFormatError):
-        safe_unpickler.loads(NONSENSE[name])
+        safe_unpickler.loads(INVALID_PICKLES[name])
 
 
 def test_a_huge_memo_index_allocates_nothing() -> None:
@@ -200,7 +211,7 @@ def test_a_recursive_object_is_loaded() -> None:
     assert found[0] is found
 
 
-def test_a_class_is_never_changed_by_a_state() -> None:
+def test_building_state_does_not_modify_a_class() -> None:
     evil = b"cargparse\nNamespace\n(N}X\x01\0\0\0xK\x01stb."
     with pytest.raises(ModelFormatError, match="state"):
         safe_unpickler.loads(evil)
@@ -208,7 +219,7 @@ def test_a_class_is_never_changed_by_a_state() -> None:
 
 
 @pytest.mark.parametrize("protocol", range(6))
-def test_plain_values_survive_every_protocol(protocol: int) -> None:
+def test_plain_values_round_trip_in_every_protocol(protocol: int) -> None:
     value = {
         "text": "▁now \n 'quoted'",
         "numbers": [0, -1, 255, 256, 65536, 2**31, -(2**40), 2**70, 1.5, -0.0],
@@ -220,12 +231,12 @@ def test_plain_values_survive_every_protocol(protocol: int) -> None:
     assert safe_unpickler.loads(pickle.dumps(value, protocol)) == value
 
 
-def test_numbers_of_numpy_become_plain_ones() -> None:
+def test_numpy_scalars_become_python_numbers() -> None:
     values = [np.float64(1.5), np.float32(0.25), np.int64(-3), np.bool_(True), np.uint8(200)]
     assert safe_unpickler.loads(pickle.dumps(values, 2)) == [1.5, 0.25, -3, True, 200]
 
 
-def test_a_short_pickle_cannot_copy_a_long_list_many_times() -> None:
+def test_repeated_copies_of_a_long_list_are_rejected() -> None:
     copies = b"h\x01h\x00\x85R0" * 100_000
     items = b"]q\x00(" + b"N" * 1000 + b"e0"
     with pytest.raises(ModelFormatError, match="copies more"):
@@ -255,12 +266,12 @@ STORAGE = StorageReference(torch.float32, 6, lambda: bytearray(24))
         (0, None, None),
     ],
 )
-def test_a_view_beyond_its_storage_is_refused(offset: Any, shape: Any, stride: Any) -> None:
+def test_a_tensor_view_beyond_its_storage_is_rejected(offset: Any, shape: Any, stride: Any) -> None:
     with pytest.raises(ModelFormatError):
         TensorRecord.create(STORAGE, offset, shape, stride)
 
 
-def test_a_view_inside_its_storage_is_read() -> None:
+def test_a_tensor_view_within_its_storage_is_read() -> None:
     storage = StorageReference(torch.float32, 6, lambda: bytearray(torch.arange(6.0).numpy().tobytes()))
     transposed = TensorRecord.create(storage, 0, (3, 2), (1, 3)).read()
     assert transposed.tolist() == [[0, 3], [1, 4], [2, 5]]
@@ -272,7 +283,13 @@ def test_a_view_inside_its_storage_is_read() -> None:
 def tensor_pickle(key: bytes, length: int, kind: bytes = b"FloatStorage") -> bytes:
     count = struct.pack("<i", length)
     reference = (
-        b"(X\x07\0\0\0storagectorch\n" + kind + b"\nX" + text(key) + b"X\x03\0\0\0cpuJ" + count + b"tQ"
+        b"(X\x07\0\0\0storagectorch\n"
+        + kind
+        + b"\nX"
+        + length_prefixed(key)
+        + b"X\x03\0\0\0cpuJ"
+        + count
+        + b"tQ"
     )
     return (
         b"\x80\x02}X\x05\0\0\0modelctorch._utils\n_rebuild_tensor_v2\n("
@@ -281,26 +298,24 @@ def tensor_pickle(key: bytes, length: int, kind: bytes = b"FloatStorage") -> byt
     )
 
 
-@pytest.mark.parametrize(("length", "held"), [(2, 4), (2, 12), (3, 8), (2**30, 8)])
-def test_a_storage_of_another_length_than_announced_is_refused(
-    tmp_path: Path, length: int, held: int
-) -> None:
+@pytest.mark.parametrize(("length", "stored_bytes"), [(2, 4), (2, 12), (3, 8), (2**30, 8)])
+def test_a_storage_with_a_wrong_length_is_rejected(tmp_path: Path, length: int, stored_bytes: int) -> None:
     path = tmp_path / "evil.pt"
-    reference_files.zip_of(tensor_pickle(b"0", length), path, {"0": b"\0" * held})
+    reference_files.write_zip(tensor_pickle(b"0", length), path, {"0": b"\0" * stored_bytes})
     with torch_archive.open_checkpoint(path) as root, pytest.raises(ModelFormatError, match="storage"):
         root["model"].read()
 
 
 @pytest.mark.parametrize("pickled", [tensor_pickle(b"0", -2), tensor_pickle(b"0", 2, b"QuantumStorage")])
-def test_an_invalid_storage_is_refused(tmp_path: Path, pickled: bytes) -> None:
+def test_an_invalid_storage_is_rejected(tmp_path: Path, pickled: bytes) -> None:
     path = tmp_path / "evil.pt"
-    reference_files.zip_of(pickled, path, {"0": b"\0" * 8})
+    reference_files.write_zip(pickled, path, {"0": b"\0" * 8})
     with pytest.raises(ModelFormatError), torch_archive.open_checkpoint(path):
         pass
 
 
-def test_a_missing_storage_is_refused(tmp_path: Path) -> None:
+def test_a_missing_storage_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "evil.pt"
-    reference_files.zip_of(tensor_pickle(b"../../etc/passwd", 2), path)
+    reference_files.write_zip(tensor_pickle(b"../../etc/passwd", 2), path)
     with torch_archive.open_checkpoint(path) as root, pytest.raises(ModelFormatError, match="has no"):
         root["model"].read()

@@ -17,11 +17,11 @@ from tests.avhubert import golden
         (["▁it", "'", "s"], "it's"),
     ],
 )
-def test_units_are_joined_and_marks_become_spaces(pieces: list[str], text: str) -> None:
+def test_detokenize_joins_pieces_and_replaces_word_markers(pieces: list[str], text: str) -> None:
     assert detokenize(pieces) == text
 
 
-def test_ids_are_the_dictionarys_not_sentencepieces() -> None:
+def test_token_ids_come_from_the_dictionary() -> None:
     vocabulary = golden.vocabulary()
     # In the golden SentencePiece model "▁" has id 4 or less; the dictionary's first line has id 4.
     assert vocabulary.tokens[:5] == [*RESERVED_TOKENS, "▁"]
@@ -30,27 +30,27 @@ def test_ids_are_the_dictionarys_not_sentencepieces() -> None:
 
 
 @pytest.mark.parametrize("text", ["place blue now", "bin white at l soon", "again"])
-def test_text_survives_the_way_through_units(text: str) -> None:
+def test_text_round_trips_through_tokens(text: str) -> None:
     vocabulary = golden.vocabulary()
     tokens = vocabulary.encode(text)
     assert 3 not in tokens
     assert vocabulary.decode([0, *tokens, 2, 1, 1]) == text
 
 
-def test_what_the_dictionary_lacks_is_unknown() -> None:
+def test_characters_outside_the_dictionary_are_unknown_tokens() -> None:
     vocabulary = golden.vocabulary()
     assert vocabulary.encode("ж")[-1] == 3
     assert vocabulary.decode([3]) == "<unk>"
 
 
-def test_a_dictionary_without_the_reserved_units_is_refused() -> None:
+def test_a_dictionary_without_the_reserved_tokens_is_rejected() -> None:
     with pytest.raises(ModelFormatError, match=r"expected \['<s>', '<pad>', '</s>', '<unk>'\]"):
         Vocabulary(["<pad>", "<s>", "</s>", "<unk>", "a"])
 
 
-def test_text_cannot_be_cut_without_a_sentencepiece_model() -> None:
-    units = golden.vocabulary().tokens
+def test_encoding_requires_a_valid_sentencepiece_model() -> None:
+    tokens = golden.vocabulary().tokens
     with pytest.raises(ModelFormatError, match="no SentencePiece model"):
-        Vocabulary(units).encode("go")
+        Vocabulary(tokens).encode("go")
     with pytest.raises(ModelFormatError, match="damaged"):
-        Vocabulary(units, b"garbage").encode("go")
+        Vocabulary(tokens, b"garbage").encode("go")

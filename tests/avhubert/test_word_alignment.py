@@ -1,4 +1,4 @@
-"""Word times from attention: their promises for any attention, and their sharpness for a good one."""
+"""Word alignment from attention: invariants for arbitrary attention, and accuracy for realistic attention."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from gorggle_server.errors import InvalidRequestError, ModelFormatError
 from gorggle_server.events import Word
 from gorggle_server.input_format import FRAME_S
 
-UNIT_TEXTS = ["▁", "▁go", "▁now", "a", "in", "▁b", "<unk>", "'s"]
+TOKEN_TEXTS = ["▁", "▁go", "▁now", "a", "in", "▁b", "<unk>", "'s"]
 
 
 @st.composite
 def attentions(draw: st.DrawFn) -> tuple[np.ndarray, list[str], list[float]]:
-    units = draw(st.lists(st.sampled_from(UNIT_TEXTS), max_size=12)) + draw(st.sampled_from([[], ["</s>"]]))
+    tokens = draw(st.lists(st.sampled_from(TOKEN_TEXTS), max_size=12)) + draw(st.sampled_from([[], ["</s>"]]))
     frames = draw(st.integers(1, 30))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     kind = draw(st.sampled_from(["random", "peaked", "zero", "flat", "backwards", "negative"]))
     weights = {
-        "random": rng.random((len(units), frames)),
-        "peaked": rng.random((len(units), frames)) ** 30,
-        "zero": np.zeros((len(units), frames)),
-        "flat": np.ones((len(units), frames)) / frames,
-        "backwards": np.eye(max(len(units), frames))[: len(units), :frames][::-1],
-        "negative": rng.standard_normal((len(units), frames)) * 1e6,
+        "random": rng.random((len(tokens), frames)),
+        "peaked": rng.random((len(tokens), frames)) ** 30,
+        "zero": np.zeros((len(tokens), frames)),
+        "flat": np.ones((len(tokens), frames)) / frames,
+        "backwards": np.eye(max(len(tokens), frames))[: len(tokens), :frames][::-1],
+        "negative": rng.standard_normal((len(tokens), frames)) * 1e6,
     }[kind]
-    scores = (-10 * rng.random(len(units))).tolist()
-    return weights, units, scores
+    scores = (-10 * rng.random(len(tokens))).tolist()
+    return weights, tokens, scores
 
 
 @settings(max_examples=300, deadline=None)
 @given(attentions())
-def test_times_are_in_order_inside_the_clip_and_of_positive_length(
+def test_word_timestamps_are_ordered_and_within_the_clip(
     case: tuple[np.ndarray, list[str], list[float]],
 ) -> None:
-    weights, units, scores = case
-    if not units:
+    weights, tokens, scores = case
+    if not tokens:
         return
-    words = align_words(weights, units, token_scores=scores)
-    text = "".join(unit for unit in units if unit != "</s>").replace("▁", " ").split()
+    words = align_words(weights, tokens, token_scores=scores)
+    text = "".join(token for token in tokens if token != "</s>").replace("▁", " ").split()
     assert [word.text for word in words] == text
     times = [time for word in words for time in (word.start_s, word.end_s)]
     assert times == sorted(times)
@@ -54,28 +54,28 @@ def test_times_are_in_order_inside_the_clip_and_of_positive_length(
     assert all(0 <= word.confidence <= 1 for word in words)
 
 
-def looking_at(spans: list[tuple[int, int]], frames: int, floor: float = 0.0) -> np.ndarray:
-    """Attention spread evenly over each unit's frames, and a little over all others."""
+def make_attention(spans: list[tuple[int, int]], frames: int, floor: float = 0.0) -> np.ndarray:
+    """Return attention spread evenly over each token's frames, plus ``floor`` spread over all frames."""
     weights = np.full((len(spans), frames), floor / frames)
     for row, (first, end) in enumerate(spans):
         weights[row, first:end] += (1 - floor) / (end - first)
     return weights
 
 
-def test_clear_attention_gives_exact_times() -> None:
+def test_unambiguous_attention_gives_exact_timestamps() -> None:
     spans = [(5, 9), (9, 12), (20, 26), (26, 29), (30, 40)]
-    words = align_words(looking_at(spans, 40), ["▁he", "llo", "▁the", "re", "</s>"])
+    words = align_words(make_attention(spans, 40), ["▁he", "llo", "▁the", "re", "</s>"])
     assert words == [Word("hello", 0.2, 0.48, 1.0), Word("there", 0.8, pytest.approx(1.16), 1.0)]
 
 
-def test_a_word_of_a_single_frame_is_found_to_within_a_frame() -> None:
-    (word,) = align_words(looking_at([(12, 13), (25, 30)], 30), ["▁a", "</s>"])
+def test_a_single_frame_word_is_located_within_one_frame() -> None:
+    (word,) = align_words(make_attention([(12, 13), (25, 30)], 30), ["▁a", "</s>"])
     assert word.start_s == pytest.approx(12 * FRAME_S, abs=FRAME_S + 1e-9)
     assert word.end_s == pytest.approx(13 * FRAME_S, abs=FRAME_S + 1e-9)
 
 
-def test_words_that_follow_at_once_share_a_border() -> None:
-    words = align_words(looking_at([(4, 10), (10, 15), (15, 20)], 20), ["▁bin", "▁blue", "</s>"])
+def test_adjacent_words_share_a_boundary() -> None:
+    words = align_words(make_attention([(4, 10), (10, 15), (15, 20)], 20), ["▁bin", "▁blue", "</s>"])
     assert [(word.start_s, word.end_s) for word in words] == [
         (pytest.approx(0.16), pytest.approx(0.4)),
         (pytest.approx(0.4), pytest.approx(0.6)),
@@ -83,30 +83,30 @@ def test_words_that_follow_at_once_share_a_border() -> None:
 
 
 def random_sentence(rng: np.random.Generator) -> tuple[list[tuple[int, int]], int]:
-    """Frames of six words with pauses here and there, then of the end, and the clip's length."""
-    spans, at = [], int(rng.integers(3, 15))
+    """Return the frame spans of six words with random pauses and of the end token, and the clip length."""
+    spans, position = [], int(rng.integers(3, 15))
     for _ in range(6):
         length = int(rng.integers(4, 14))
-        spans.append((at, at + length))
-        at += length + (int(rng.integers(4, 15)) if rng.random() < 0.4 else 0)
-    frames = at + int(rng.integers(3, 15))
-    return [*spans, (at, frames)], frames
+        spans.append((position, position + length))
+        position += length + (int(rng.integers(4, 15)) if rng.random() < 0.4 else 0)
+    frames = position + int(rng.integers(3, 15))
+    return [*spans, (position, frames)], frames
 
 
-# The share of attention that goes anywhere, its blur in frames, its noise in nepers; then the mean error allowed.
+# Fraction of uniformly spread attention, blur in frames, noise in nepers, and maximum mean error.
 @pytest.mark.parametrize(
-    ("floor", "blur", "noise", "mean_s"),
+    ("floor", "blur", "noise", "max_mean_error_s"),
     [(0.0, 0.0, 0.0, 0.001), (0.3, 1.0, 0.3, 0.02), (0.5, 2.0, 0.6, 0.06)],
 )
-def test_noisy_attention_still_gives_sharp_times(
-    floor: float, blur: float, noise: float, mean_s: float
+def test_noisy_attention_gives_accurate_timestamps(
+    floor: float, blur: float, noise: float, max_mean_error_s: float
 ) -> None:
     rng = np.random.default_rng(7)
     kernel = np.exp(-0.5 * (np.arange(-6, 7) / max(blur, 0.01)) ** 2)
     errors = []
     for _ in range(40):
         spans, frames = random_sentence(rng)
-        weights = looking_at(spans, frames, floor)
+        weights = make_attention(spans, frames, floor)
         weights = np.stack([np.convolve(row, kernel / kernel.sum(), "same") for row in weights])
         weights *= np.exp(noise * rng.standard_normal(weights.shape))
         words = align_words(
@@ -114,11 +114,11 @@ def test_noisy_attention_still_gives_sharp_times(
         )
         for word, (first, end) in zip(words, spans[:-1], strict=True):
             errors += [abs(word.start_s - first * 0.04), abs(word.end_s - end * 0.04)]
-    assert np.mean(errors) < mean_s
+    assert np.mean(errors) < max_mean_error_s
     assert np.quantile(errors, 0.95) <= 3 * FRAME_S + 1e-9
 
 
-def test_more_units_than_frames_share_the_frames() -> None:
+def test_more_tokens_than_frames_are_supported() -> None:
     words = align_words(np.ones((5, 2)), ["▁a", "▁b", "▁c", "▁d", "▁e"])
     times = [word.start_s for word in words] + [words[-1].end_s]
     assert all(late > early for early, late in itertools.pairwise(times))
@@ -126,15 +126,15 @@ def test_more_units_than_frames_share_the_frames() -> None:
 
 
 def test_confidence_is_the_probability_of_the_whole_word() -> None:
-    weights = looking_at([(0, 2), (2, 4), (4, 6), (6, 8)], 8)
+    weights = make_attention([(0, 2), (2, 4), (4, 6), (6, 8)], 8)
     scores = [math.log(0.5), math.log(0.8), math.log(0.9), math.log(0.1)]
     words = align_words(weights, ["▁he", "llo", "▁you", "</s>"], token_scores=scores)
     assert [word.confidence for word in words] == [pytest.approx(0.4), pytest.approx(0.9)]
 
 
-@pytest.mark.parametrize("units", [["</s>"], ["▁", "</s>"], ["<s>", "<pad>", "</s>"], ["▁"]])
-def test_a_reading_without_words_has_no_times(units: list[str]) -> None:
-    assert align_words(np.ones((len(units), 4)), units) == []
+@pytest.mark.parametrize("tokens", [["</s>"], ["▁", "</s>"], ["<s>", "<pad>", "</s>"], ["▁"]])
+def test_a_hypothesis_without_words_has_no_timestamps(tokens: list[str]) -> None:
+    assert align_words(np.ones((len(tokens), 4)), tokens) == []
 
 
 @pytest.mark.parametrize(
@@ -146,13 +146,13 @@ def test_a_reading_without_words_has_no_times(units: list[str]) -> None:
         ((3, 4), {"token_scores": [0.0]}, "1 token scores; expected 3"),
     ],
 )
-def test_arguments_that_contradict_each_other_are_refused(
+def test_inconsistent_arguments_are_rejected(
     shape: tuple[int, ...], keywords: dict[str, object], message: str
 ) -> None:
     with pytest.raises(InvalidRequestError, match=message):
         align_words(np.ones(shape), ["▁a", "▁b", "</s>"], **keywords)
 
 
-def test_attention_that_is_not_finite_is_an_error() -> None:
+def test_non_finite_attention_raises_model_format_error() -> None:
     with pytest.raises(ModelFormatError, match="not finite"):
         align_words(np.full((1, 3), np.nan), ["▁a"])

@@ -1,4 +1,4 @@
-"""The bounded queue of bytes between an event loop and a thread."""
+"""Byte pipe: a bounded byte queue between an event loop and a thread."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 from gorggle_server.media.byte_pipe import BytePipe
 
 
-def in_thread(work: Callable[[], Any]) -> Future[Any]:
+def run_in_thread(function: Callable[[], Any]) -> Future[Any]:
     pool = ThreadPoolExecutor(1)
-    future = pool.submit(work)
+    future = pool.submit(function)
     pool.shutdown(wait=False)
     return future
 
@@ -25,10 +25,10 @@ def read_all(pipe: BytePipe, size: int) -> bytes:
     return b"".join(iter(lambda: pipe.read(size), b""))
 
 
-def test_bytes_come_out_in_order_whatever_the_sizes() -> None:
+def test_byte_order_is_independent_of_read_and_write_sizes() -> None:
     pipe = BytePipe(1000)
     data = bytes(range(256)) * 100
-    reading = in_thread(lambda: read_all(pipe, 777))
+    reading = run_in_thread(lambda: read_all(pipe, 777))
     for start in range(0, len(data), 64):
         pipe.write(data[start : start + 64])
     pipe.write(b"")
@@ -37,9 +37,9 @@ def test_bytes_come_out_in_order_whatever_the_sizes() -> None:
     assert reading.result(10) == data + data
 
 
-def test_a_write_larger_than_the_pipe_goes_through_in_parts() -> None:
+def test_a_write_larger_than_the_capacity_is_split() -> None:
     pipe = BytePipe(10)
-    reading = in_thread(lambda: read_all(pipe, 3))
+    reading = run_in_thread(lambda: read_all(pipe, 3))
     pipe.write(bytes(1000))
     pipe.close()
     assert len(reading.result(10)) == 1000
@@ -54,7 +54,7 @@ def test_read_returns_available_bytes_without_waiting_for_more() -> None:
 def test_a_writer_waits_for_a_slow_reader() -> None:
     pipe = BytePipe(100)
     pipe.write(bytes(100))
-    writing = in_thread(lambda: pipe.write(b"x"))
+    writing = run_in_thread(lambda: pipe.write(b"x"))
     time.sleep(0.05)
     assert not writing.done()
     assert pipe.buffered_bytes == 100
@@ -64,7 +64,7 @@ def test_a_writer_waits_for_a_slow_reader() -> None:
 
 def test_a_reader_waits_for_a_slow_writer() -> None:
     pipe = BytePipe()
-    reading = in_thread(lambda: pipe.read(10))
+    reading = run_in_thread(lambda: pipe.read(10))
     time.sleep(0.05)
     assert not reading.done()
     pipe.write(b"now")
@@ -85,17 +85,17 @@ def test_a_waiting_write_does_not_block_the_event_loop() -> None:
 
     def consume() -> int:
         total = 0
-        while piece := pipe.read(100):
-            total += len(piece)
+        while chunk := pipe.read(100):
+            total += len(chunk)
             time.sleep(0.0005)
         return total
 
-    consuming = in_thread(consume)
+    consuming = run_in_thread(consume)
     assert asyncio.run(produce()) > 5
     assert consuming.result(10) == 10_000
 
 
-def test_a_write_that_is_cancelled_leaves_the_pipe_usable() -> None:
+def test_a_cancelled_write_leaves_the_pipe_usable() -> None:
     pipe = BytePipe(10)
 
     async def produce() -> None:
@@ -110,7 +110,7 @@ def test_a_write_that_is_cancelled_leaves_the_pipe_usable() -> None:
     assert pipe.read(10) == b"again"
 
 
-def test_a_loop_that_has_ended_does_not_trouble_the_reader() -> None:
+def test_reading_works_after_the_event_loop_has_closed() -> None:
     pipe = BytePipe(10)
 
     async def produce() -> None:
@@ -124,16 +124,16 @@ def test_a_loop_that_has_ended_does_not_trouble_the_reader() -> None:
 
 
 @pytest.mark.parametrize("side", ["reader", "writer", "async writer"])
-def test_an_abort_reaches_waiting_calls(side: str) -> None:
+def test_abort_raises_in_blocked_calls(side: str) -> None:
     pipe = BytePipe(10)
     if side != "reader":
         pipe.write(bytes(10))
-    waits = {
+    calls = {
         "reader": lambda: pipe.read(1),
         "writer": lambda: pipe.write(b"x"),
         "async writer": lambda: asyncio.run(pipe.write_async(b"x")),
     }
-    waiting = in_thread(waits[side])
+    waiting = run_in_thread(calls[side])
     time.sleep(0.05)
     pipe.abort(ConnectionResetError("the client is gone"))
     pipe.abort(ValueError("a later error does not hide the first"))
@@ -145,7 +145,7 @@ def test_an_abort_reaches_waiting_calls(side: str) -> None:
         pipe.read(1)
 
 
-def test_what_was_written_before_the_end_is_still_read() -> None:
+def test_buffered_bytes_can_be_read_after_close() -> None:
     pipe = BytePipe()
     pipe.write(b"last words")
     pipe.close()
@@ -155,14 +155,14 @@ def test_what_was_written_before_the_end_is_still_read() -> None:
     assert pipe.read(100) == b""
 
 
-def test_nothing_is_written_after_the_end() -> None:
+def test_writing_after_close_raises_value_error() -> None:
     pipe = BytePipe()
     pipe.close()
     with pytest.raises(ValueError, match="closed"):
         pipe.write(b"x")
 
 
-def test_many_threads_of_tiny_pieces_lose_nothing() -> None:
+def test_concurrent_writers_lose_no_bytes() -> None:
     pipe = BytePipe(128)
     lock, written = threading.Lock(), []
 

@@ -15,7 +15,7 @@ from gorggle_server.media.vad import (
 RATE_HZ = 16_000
 
 
-def babble(duration_s: float, level: float = 3000, seed: int = 0) -> NDArray[np.float64]:
+def make_speech(duration_s: float, level: float = 3000, seed: int = 0) -> NDArray[np.float64]:
     """Return synthetic speech: a 120 Hz buzz through moving formants, four syllables per second."""
     rng = np.random.default_rng(seed)
     time_s = np.arange(int(duration_s * RATE_HZ)) / RATE_HZ
@@ -32,11 +32,11 @@ def babble(duration_s: float, level: float = 3000, seed: int = 0) -> NDArray[np.
     return audio * level / audio.std()
 
 
-def noise(duration_s: float, level: float, seed: int = 1) -> NDArray[np.float64]:
+def make_noise(duration_s: float, level: float, seed: int = 1) -> NDArray[np.float64]:
     return np.random.default_rng(seed).normal(0, level, int(duration_s * RATE_HZ))
 
 
-def int16(audio: NDArray[np.float64]) -> NDArray[np.int16]:
+def to_int16(audio: NDArray[np.float64]) -> NDArray[np.int16]:
     return np.clip(audio, -32768, 32767).astype(np.int16)
 
 
@@ -49,8 +49,8 @@ def estimate_speech_probability(wav: NDArray[np.int16]) -> NDArray[np.float32]:
     return levels_to_probability(estimate_speech_levels(wav))
 
 
-def share_of_speech(probability: NDArray[np.float32], start_s: float, end_s: float) -> float:
-    """Return the share of half-second spans with detected speech."""
+def get_speech_fraction(probability: NDArray[np.float32], start_s: float, end_s: float) -> float:
+    """Return the fraction of half-second spans with detected speech."""
     frames = probability[round(start_s * 25) : round(end_s * 25)]
     return float(
         np.mean([frames[first : first + 12].max() > 0.5 for first in range(0, len(frames) - 11, 12)])
@@ -59,36 +59,42 @@ def share_of_speech(probability: NDArray[np.float32], start_s: float, end_s: flo
 
 @pytest.mark.parametrize("level", [0, 10, 300, 1000, 5000])
 def test_steady_noise_of_any_level_is_not_speech(level: float) -> None:
-    probability = estimate_speech_probability(int16(noise(20.0, level)))
+    probability = estimate_speech_probability(to_int16(make_noise(20.0, level)))
     assert (probability > 0.5).mean() < 0.01
 
 
 @pytest.mark.parametrize("noise_level", [0, 30, 300, 950])
 def test_speech_is_distinguished_from_pauses_down_to_10_db_above_the_noise(noise_level: float) -> None:
     audio = np.concatenate(
-        [np.zeros(2 * RATE_HZ), babble(4.0), np.zeros(2 * RATE_HZ), babble(4.0, seed=2), np.zeros(RATE_HZ)]
+        [
+            np.zeros(2 * RATE_HZ),
+            make_speech(4.0),
+            np.zeros(2 * RATE_HZ),
+            make_speech(4.0, seed=2),
+            np.zeros(RATE_HZ),
+        ]
     )
-    probability = estimate_speech_probability(int16(audio + noise(13.0, noise_level)))
+    probability = estimate_speech_probability(to_int16(audio + make_noise(13.0, noise_level)))
     assert len(probability) == 13 * 25
-    assert share_of_speech(probability, 2.0, 6.0) == 1
-    assert share_of_speech(probability, 8.0, 12.0) == 1
+    assert get_speech_fraction(probability, 2.0, 6.0) == 1
+    assert get_speech_fraction(probability, 8.0, 12.0) == 1
     for start_s, end_s in ((0.0, 1.9), (6.3, 7.9), (12.3, 13.0)):
         assert (probability[round(start_s * 25) : round(end_s * 25)] < 0.5).mean() > 0.95
 
 
 def test_speech_from_the_start_is_detected() -> None:
-    assert share_of_speech(estimate_speech_probability(int16(babble(4.0))), 0.0, 4.0) == 1
+    assert get_speech_fraction(estimate_speech_probability(to_int16(make_speech(4.0))), 0.0, 4.0) == 1
 
 
 def test_new_noise_counts_as_background_after_2_5_s() -> None:
-    audio = np.concatenate([noise(3.0, 10), noise(10.0, 2000)])
-    probability = estimate_speech_probability(int16(audio))
+    audio = np.concatenate([make_noise(3.0, 10), make_noise(10.0, 2000)])
+    probability = estimate_speech_probability(to_int16(audio))
     assert (probability[round(5.6 * 25) :] < 0.5).mean() > 0.98
 
 
 @pytest.mark.parametrize("chunk", [1, 77, 640, 5000, 400_000])
 def test_the_result_does_not_depend_on_the_chunk_size(chunk: int) -> None:
-    audio = int16(np.concatenate([noise(1.0, 50), babble(2.0), noise(1.013, 50)]))
+    audio = to_int16(np.concatenate([make_noise(1.0, 50), make_speech(2.0), make_noise(1.013, 50)]))
     audio = audio[:4000] if chunk == 1 else audio
     estimator = SpeechLevelEstimator()
     levels = [estimator.push(audio[start : start + chunk]) for start in range(0, len(audio), chunk)]
@@ -103,7 +109,7 @@ def test_a_partial_last_frame_has_a_level(samples: int) -> None:
     assert levels.dtype == np.float32
 
 
-def test_levels_are_returned_at_once_after_the_first_12_frames() -> None:
+def test_levels_are_returned_without_delay_after_12_frames() -> None:
     estimator = SpeechLevelEstimator()
     counts = [len(estimator.push(np.ones(640, np.int16))) for _ in range(20)]
     assert counts == [0] * 11 + [12] + [1] * 8

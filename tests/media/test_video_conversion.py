@@ -1,4 +1,4 @@
-"""Decoded images of every kind turned to grey."""
+"""Conversion of decoded frames to greyscale."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from gorggle_server.media.video_conversion import (
 
 FULL_RANGE = 2
 
-# Formats with few bits, and those that go through swscale's conversion from YUV to BGR, which loses a level or two.
-ROUNDED = {"rgb565le": 3.0, "p010le": 2.0, "yuyv422": 2.0}
+# Maximum mean error of formats with few bits, and of those that swscale converts from YUV to BGR with rounding.
+MAX_MEAN_ERROR = {"rgb565le": 3.0, "p010le": 2.0, "yuyv422": 2.0}
 
 
 def photograph(size: tuple[int, int] = (320, 240)) -> np.ndarray:
@@ -26,7 +26,7 @@ def photograph(size: tuple[int, int] = (320, 240)) -> np.ndarray:
 
 
 def opencv_grey(photograph: np.ndarray) -> np.ndarray:
-    """The truth: not of the decoded frame, for swscale's way from YUV to BGR loses a level on its own."""
+    """Return the reference, from the original image because swscale's conversion from YUV to BGR rounds."""
     return cv2.cvtColor(photograph, cv2.COLOR_RGB2GRAY)
 
 
@@ -39,15 +39,15 @@ def opencv_grey(photograph: np.ndarray) -> np.ndarray:
     ],
 )
 @pytest.mark.parametrize("width", [320, 322])
-def test_grey_is_within_a_level_of_opencvs_on_average(pixel_format: str, width: int) -> None:
+def test_greyscale_matches_opencv_within_rounding(pixel_format: str, width: int) -> None:
     image = photograph((width, 240))
     grey = to_grayscale(av.VideoFrame.from_ndarray(image, "rgb24").reformat(format=pixel_format))
     assert grey.shape == (240, width)
     assert grey.dtype == np.uint8
-    assert np.abs(grey.astype(int) - opencv_grey(image)).mean() < ROUNDED.get(pixel_format, 1.0)
+    assert np.abs(grey.astype(int) - opencv_grey(image)).mean() < MAX_MEAN_ERROR.get(pixel_format, 1.0)
 
 
-def test_the_full_range_of_a_full_range_image_is_kept() -> None:
+def test_full_range_frames_are_not_rescaled() -> None:
     ramp = np.tile(np.arange(256, dtype=np.uint8), (240, 1))
     limited = av.VideoFrame.from_ndarray(np.vstack([ramp, np.full((120, 256), 128, np.uint8)]), "yuv420p")
     full = av.VideoFrame.from_ndarray(np.vstack([ramp, np.full((120, 256), 128, np.uint8)]), "yuv420p")
@@ -57,7 +57,7 @@ def test_the_full_range_of_a_full_range_image_is_kept() -> None:
     assert (grey[16], grey[235], grey[0], grey[255]) == (0, 255, 0, 255)
 
 
-def test_large_images_are_reduced_to_the_working_size() -> None:
+def test_large_frames_are_downscaled() -> None:
     image = photograph((1920, 1080))
     grey = to_grayscale(av.VideoFrame.from_ndarray(image, "rgb24").reformat(format="yuv420p"))
     assert grey.shape == (720, MAX_SIDE_PX)
@@ -65,12 +65,12 @@ def test_large_images_are_reduced_to_the_working_size() -> None:
     assert np.abs(grey.astype(int) - expected).mean() < 1.0
 
 
-def test_pixels_that_are_not_square_are_made_so() -> None:
+def test_non_square_pixels_are_resampled_to_square() -> None:
     frame = av.VideoFrame.from_ndarray(photograph((360, 288)), "rgb24").reformat(format="yuv420p")
     assert to_grayscale(frame, 16 / 15).shape == (288, 384)
 
 
-def test_the_grey_image_does_not_refer_to_the_decoders_memory() -> None:
+def test_greyscale_output_is_a_copy_of_the_decoder_buffer() -> None:
     for pixel_format in ("gray", "yuvj420p", "yuv420p"):
         frame = av.VideoFrame.from_ndarray(photograph(), "rgb24").reformat(format=pixel_format)
         grey = to_grayscale(frame)
@@ -80,11 +80,11 @@ def test_the_grey_image_does_not_refer_to_the_decoders_memory() -> None:
         assert grey.flags.c_contiguous
 
 
-def test_a_frame_without_a_matrix_stands_upright() -> None:
+def test_a_frame_without_a_display_matrix_is_not_rotated() -> None:
     assert get_clockwise_rotation(av.VideoFrame(16, 16, "gray")) == 0
 
 
-def test_a_image_of_another_shape_is_fitted_without_distortion() -> None:
+def test_an_image_of_another_shape_is_fitted_without_distortion() -> None:
     wide = np.full((100, 200), 200, np.uint8)
     canvas = fit_to_shape(wide, (240, 320))
     assert canvas.shape == (240, 320)

@@ -1,7 +1,7 @@
-"""fairseq, imported where that is possible: the toolkit that AV-HuBERT was published with.
+"""Imports fairseq, the toolkit with which AV-HuBERT was published, and builds its modules.
 
-It was last released in 2022. On Python 3.11 its configuration classes, which serve as defaults of other
-dataclasses, are refused for having no hash; they get one while it is imported.
+Its last release is from 2022. Python 3.11 and later reject unhashable defaults of dataclass fields, such as the
+configuration classes of fairseq; they are made hashable during the import.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-RECIPE = "run `make parity`, which installs it into a virtual environment of its own"
+RECIPE = "run `make parity`, which installs it into a separate virtual environment"
 
 
 @contextmanager
@@ -36,8 +36,8 @@ def _hashable_dataclasses() -> Iterator[None]:
         dataclasses._process_class = original
 
 
-def imported() -> Any:
-    """The toolkit's parts that are compared with; skips the calling test where it is not installed."""
+def import_fairseq() -> Any:
+    """Import fairseq with the required submodules; skip the calling test if it is not installed."""
     level = logging.getLogger().level
     with _hashable_dataclasses(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -56,26 +56,26 @@ def imported() -> Any:
 
 
 def encoder(fairseq: Any, **sizes: Any) -> Any:
-    """The toolkit's transformer encoder as AV-HuBERT configures it, in evaluation mode."""
+    """Return the fairseq transformer encoder in the configuration of AV-HuBERT, in evaluation mode."""
     wav2vec2 = fairseq.models.wav2vec.wav2vec2
     options = wav2vec2.Wav2Vec2Config(layer_norm_first=True, required_seq_len_multiple=1, **sizes)
     with warnings.catch_warnings():
-        # torch's older weight_norm, deprecated since.
+        # weight_norm is deprecated in torch.
         warnings.simplefilter("ignore")
         return wav2vec2.TransformerEncoder(options).eval()
 
 
-def dictionary(fairseq: Any, units: list[str]) -> Any:
-    """The toolkit's dictionary with these units; the first four are its own."""
-    found = fairseq.data.Dictionary()
-    for unit in units[4:]:
-        found.add_symbol(unit)
-    assert found.symbols == units
-    return found
+def dictionary(fairseq: Any, tokens: list[str]) -> Any:
+    """Return a fairseq dictionary with these tokens; the first four are reserved."""
+    created = fairseq.data.Dictionary()
+    for token in tokens[4:]:
+        created.add_symbol(token)
+    assert created.symbols == tokens
+    return created
 
 
-def decoder(fairseq: Any, units: Any, **sizes: Any) -> Any:
-    """The toolkit's transformer decoder as AV-HuBERT configures it, in evaluation mode."""
+def decoder(fairseq: Any, dictionary: Any, **sizes: Any) -> Any:
+    """Return the fairseq transformer decoder in the configuration of AV-HuBERT, in evaluation mode."""
     options = argparse.Namespace(
         decoder_normalize_before=True,
         share_decoder_input_output_embed=True,
@@ -86,5 +86,5 @@ def decoder(fairseq: Any, units: Any, **sizes: Any) -> Any:
     fairseq.models.transformer.transformer_legacy.base_architecture(options)
     import torch
 
-    embedding = torch.nn.Embedding(len(units), options.decoder_embed_dim, units.pad())
-    return fairseq.models.transformer.TransformerDecoder(options, units, embedding).eval()
+    embedding = torch.nn.Embedding(len(dictionary), options.decoder_embed_dim, dictionary.pad())
+    return fairseq.models.transformer.TransformerDecoder(options, dictionary, embedding).eval()

@@ -1,4 +1,4 @@
-"""Modules compared with fairseq's, with the same random weights and inputs."""
+"""Parity with fairseq: same results with the same random weights and inputs."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def fairseq() -> Any:
-    return reference_toolkit.imported()
+    return reference_toolkit.import_fairseq()
 
 
-def config(sizes: tuple[int, ...]) -> ModelConfig:
+def make_config(sizes: tuple[int, ...]) -> ModelConfig:
     width, heads, layers, decoder_width, decoder_heads, decoder_layers = sizes
     return ModelConfig(
         layers, width, 2 * width, heads, decoder_layers, decoder_width, 2 * decoder_width, decoder_heads, VOCABULARY
     )  # fmt: skip
 
 
-def randomised(module: nn.Module, seed: int) -> nn.Module:
-    """Weights large enough for attention and scores to be far from even."""
+def randomize(module: nn.Module, seed: int) -> nn.Module:
+    """Set random weights large enough for non-uniform attention and scores."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in module.parameters():
@@ -60,22 +60,22 @@ def randomised(module: nn.Module, seed: int) -> nn.Module:
     return module.eval()
 
 
-def padding(lengths: list[int]) -> Tensor:
+def make_padding_mask(lengths: list[int]) -> Tensor:
     return torch.arange(max(lengths))[None] >= torch.tensor(lengths)[:, None]
 
 
-def pair_of_decoders(fairseq: Any, sizes: tuple[int, ...], seed: int) -> tuple[Decoder, Any]:
-    configuration = config(sizes)
-    ours = randomised(Decoder(configuration), seed)
+def create_decoder_pair(fairseq: Any, sizes: tuple[int, ...], seed: int) -> tuple[Decoder, Any]:
+    configuration = make_config(sizes)
+    ours = randomize(Decoder(configuration), seed)
     assert isinstance(ours, Decoder)
     with torch.no_grad():
         ours.embed_tokens.weight[1] = 0
-    units = reference_toolkit.dictionary(
+    dictionary = reference_toolkit.dictionary(
         fairseq, ["<s>", "<pad>", "</s>", "<unk>", *(f"u{number}" for number in range(VOCABULARY - 4))]
     )
     theirs = reference_toolkit.decoder(
         fairseq,
-        units,
+        dictionary,
         encoder_embed_dim=configuration.encoder_dim,
         decoder_embed_dim=configuration.decoder_dim,
         decoder_ffn_embed_dim=configuration.decoder_ffn_dim,
@@ -91,9 +91,9 @@ def pair_of_decoders(fairseq: Any, sizes: tuple[int, ...], seed: int) -> tuple[D
 
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("sizes", SIZES)
-def test_the_encoder_computes_the_same(fairseq: Any, sizes: tuple[int, ...], seed: int) -> None:
-    configuration = config(sizes)
-    ours = randomised(TransformerEncoder(configuration), seed)
+def test_encoder_output_matches_fairseq(fairseq: Any, sizes: tuple[int, ...], seed: int) -> None:
+    configuration = make_config(sizes)
+    ours = randomize(TransformerEncoder(configuration), seed)
     theirs = reference_toolkit.encoder(
         fairseq,
         encoder_embed_dim=configuration.encoder_dim,
@@ -107,7 +107,7 @@ def test_the_encoder_computes_the_same(fairseq: Any, sizes: tuple[int, ...], see
     lengths = [30, 17, 1]
     x, mask = (
         torch.randn(3, 30, configuration.encoder_dim, generator=torch.Generator().manual_seed(seed)),
-        padding(lengths),
+        make_padding_mask(lengths),
     )
     with torch.inference_mode():
         expected, _ = theirs(x.clone(), padding_mask=mask)
@@ -118,44 +118,44 @@ def test_the_encoder_computes_the_same(fairseq: Any, sizes: tuple[int, ...], see
 
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("sizes", SIZES)
-def test_the_decoder_computes_the_same(fairseq: Any, sizes: tuple[int, ...], seed: int) -> None:
-    ours, theirs = pair_of_decoders(fairseq, sizes, seed)
+def test_decoder_output_matches_fairseq(fairseq: Any, sizes: tuple[int, ...], seed: int) -> None:
+    ours, theirs = create_decoder_pair(fairseq, sizes, seed)
     generator = torch.Generator().manual_seed(seed)
-    encoder_out, mask = torch.randn(2, 20, sizes[0], generator=generator), padding([20, 9])
+    encoder_out, mask = torch.randn(2, 20, sizes[0], generator=generator), make_padding_mask([20, 9])
     tokens = torch.randint(4, VOCABULARY, (2, 12), generator=generator)
     tokens[:, 0] = 2
     tokens[1, 8:] = 1
     with torch.inference_mode():
         logits, attention = ours(tokens, encoder_out, mask, need_weights=True)
-        expected, extra = theirs(tokens, encoder_out=as_theirs(encoder_out, mask))
+        expected, extra = theirs(tokens, encoder_out=to_fairseq_encoder_output(encoder_out, mask))
     for row, length in enumerate([12, 8]):
         torch.testing.assert_close(logits[row, :length], expected[row, :length], atol=5e-5, rtol=0)
         torch.testing.assert_close(attention[row, :length], extra["attn"][0][row, :length], atol=5e-5, rtol=0)
 
 
-def as_theirs(encoder_out: Tensor, mask: Tensor) -> dict[str, list[Tensor]]:
+def to_fairseq_encoder_output(encoder_out: Tensor, mask: Tensor) -> dict[str, list[Tensor]]:
     return {"encoder_out": [encoder_out.transpose(0, 1)], "encoder_padding_mask": [mask]}
 
 
-class Finished(nn.Module):
-    """An encoder in the toolkit's sense that has done its work already."""
+class PrecomputedEncoder(nn.Module):
+    """A fairseq encoder that returns precomputed output."""
 
     def __init__(self, encoder_out: Tensor, mask: Tensor) -> None:
         super().__init__()
-        self.found = as_theirs(encoder_out, mask)
+        self.output = to_fairseq_encoder_output(encoder_out, mask)
 
     def forward_torchscript(self, _: Any) -> dict[str, list[Tensor]]:
-        return self.found
+        return self.output
 
-    def reorder_encoder_out(self, found: dict[str, list[Tensor]], order: Tensor) -> dict[str, list[Tensor]]:
+    def reorder_encoder_out(self, output: dict[str, list[Tensor]], order: Tensor) -> dict[str, list[Tensor]]:
         return {
-            "encoder_out": [found["encoder_out"][0].index_select(1, order)],
-            "encoder_padding_mask": [found["encoder_padding_mask"][0].index_select(0, order)],
+            "encoder_out": [output["encoder_out"][0].index_select(1, order)],
+            "encoder_padding_mask": [output["encoder_padding_mask"][0].index_select(0, order)],
         }
 
 
-class Searched(nn.Module):
-    """A model in the toolkit's sense: an encoder and a decoder."""
+class EncoderDecoder(nn.Module):
+    """A fairseq model that consists of an encoder and a decoder."""
 
     def __init__(self, encoder: nn.Module, decoder: Any) -> None:
         super().__init__()
@@ -171,56 +171,56 @@ class Searched(nn.Module):
 @pytest.mark.parametrize("penalty", [0.0, 1.0, 1.6])
 @pytest.mark.parametrize("beam", [1, 2, 5, 17])
 @pytest.mark.parametrize("seed", range(6))
-def test_the_beam_search_finds_the_same(fairseq: Any, seed: int, beam: int, penalty: float) -> None:
-    ours, theirs = pair_of_decoders(fairseq, SIZES[seed % len(SIZES)], seed)
+def test_beam_search_matches_fairseq(fairseq: Any, seed: int, beam: int, penalty: float) -> None:
+    ours, theirs = create_decoder_pair(fairseq, SIZES[seed % len(SIZES)], seed)
     generator = torch.Generator().manual_seed(seed)
     lengths = [24, 11, 24, 3]
     encoder_out = torch.randn(4, 24, SIZES[seed % len(SIZES)][0], generator=generator)
-    mask, limit = padding(lengths), 14
+    mask, limit = make_padding_mask(lengths), 14
     with torch.inference_mode():
-        generator_of_theirs = fairseq.sequence_generator.SequenceGenerator(
-            [Searched(Finished(encoder_out, mask), theirs)],
+        fairseq_generator = fairseq.sequence_generator.SequenceGenerator(
+            [EncoderDecoder(PrecomputedEncoder(encoder_out, mask), theirs)],
             theirs.dictionary,
             beam_size=beam,
             max_len_a=0,
             max_len_b=limit,
             len_penalty=penalty,
         )
-        expected = generator_of_theirs.generate(
+        expected = fairseq_generator.generate(
             [], {"net_input": {"source": torch.zeros(4, 24), "padding_mask": mask}}
         )
-        running = beam_search.BeamSearch(ours, beam=beam, length_penalty=penalty)
-        found = beam_search.beam_search(running, encoder_out, mask, limits=[limit] * 4)
-    for hypotheses, theirs_of_clip in zip(found, expected, strict=True):
-        assert len(hypotheses) == len(theirs_of_clip) == beam
+        search = beam_search.BeamSearch(ours, beam=beam, length_penalty=penalty)
+        found = beam_search.beam_search(search, encoder_out, mask, limits=[limit] * 4)
+    for hypotheses, expected_hypotheses in zip(found, expected, strict=True):
+        assert len(hypotheses) == len(expected_hypotheses) == beam
         scores = torch.tensor([hypothesis.score for hypothesis in hypotheses])
         torch.testing.assert_close(
-            scores, torch.stack([one["score"] for one in theirs_of_clip]), atol=1e-4, rtol=0
+            scores, torch.stack([reference["score"] for reference in expected_hypotheses]), atol=1e-4, rtol=0
         )
-        for hypothesis, one in zip(hypotheses, theirs_of_clip, strict=True):
-            assert hypothesis.tokens == one["tokens"].tolist()
+        for hypothesis, reference in zip(hypotheses, expected_hypotheses, strict=True):
+            assert hypothesis.tokens == reference["tokens"].tolist()
             torch.testing.assert_close(
-                torch.tensor(hypothesis.token_scores), one["positional_scores"], atol=1e-4, rtol=0
+                torch.tensor(hypothesis.token_scores), reference["positional_scores"], atol=1e-4, rtol=0
             )
 
 
-def test_some_searches_end_before_their_limit(fairseq: Any) -> None:
-    # Else the comparison above would say little about sentences that finish early.
+def test_some_beam_searches_end_before_the_length_limit(fairseq: Any) -> None:
+    # Ensures that the comparison above covers hypotheses that finish early.
     lengths = set()
     for seed in range(6):
-        ours, _ = pair_of_decoders(fairseq, SIZES[seed % len(SIZES)], seed)
+        ours, _ = create_decoder_pair(fairseq, SIZES[seed % len(SIZES)], seed)
         encoder_out = torch.randn(
             4, 24, SIZES[seed % len(SIZES)][0], generator=torch.Generator().manual_seed(seed)
         )
         with torch.inference_mode():
-            running = beam_search.BeamSearch(ours, beam=5, length_penalty=1.0)
-            for of_clip in beam_search.beam_search(running, encoder_out, None, limits=[14] * 4):
-                lengths |= {len(hypothesis.tokens) for hypothesis in of_clip}
+            search = beam_search.BeamSearch(ours, beam=5, length_penalty=1.0)
+            for hypotheses in beam_search.beam_search(search, encoder_out, None, limits=[14] * 4):
+                lengths |= {len(hypothesis.tokens) for hypothesis in hypotheses}
     assert min(lengths) < 8
     assert max(lengths) == 15
 
 
-def test_units_are_spelled_the_same(fairseq: Any) -> None:
+def test_tokenization_matches_fairseq(fairseq: Any) -> None:
     theirs = fairseq.data.Dictionary.load(str(GOLDEN / "dict.wrd.txt"))
     bpe = fairseq.data.encoders.sentencepiece_bpe
     tokenizer = bpe.SentencepieceBPE(
@@ -233,7 +233,7 @@ def test_units_are_spelled_the_same(fairseq: Any) -> None:
         assert ours.decode(ids) == tokenizer.decode(theirs.string(torch.tensor(ids)))
 
 
-def test_the_toolkits_own_objects_are_read_from_a_checkpoint(fairseq: Any, tmp_path: Path) -> None:
+def test_a_checkpoint_with_fairseq_objects_is_read(fairseq: Any, tmp_path: Path) -> None:
     bpe = fairseq.data.encoders.sentencepiece_bpe
     encoder_fields = {"encoder_layers": 1, "encoder_embed_dim": 16, "encoder_ffn_embed_dim": 16,
                       "encoder_attention_heads": 2, "layer_norm_first": True}  # fmt: skip
@@ -252,7 +252,7 @@ def test_the_toolkits_own_objects_are_read_from_a_checkpoint(fairseq: Any, tmp_p
                 bpe.SentencepieceConfig(sentencepiece_model=str(GOLDEN / "unigram.model"))
             ),
         },
-        "extra_state": {"meters": fairseq_meters(fairseq)},
+        "extra_state": {"meters": create_fairseq_meters(fairseq)},
     }
     path = tmp_path / "theirs.pt"
     for is_zip in (True, False):
@@ -266,7 +266,7 @@ def test_the_toolkits_own_objects_are_read_from_a_checkpoint(fairseq: Any, tmp_p
         assert described["modalities"] == ["video"]
 
 
-def fairseq_meters(fairseq: Any) -> list[Any]:
+def create_fairseq_meters(fairseq: Any) -> list[Any]:
     from fairseq.logging import meters
 
     averaged = meters.AverageMeter(round=3)
@@ -274,6 +274,6 @@ def fairseq_meters(fairseq: Any) -> list[Any]:
     timed = meters.StopwatchMeter()
     timed.start()
     timed.stop()
-    many = meters.MetersDict()
-    many["loss"] = (10, averaged)
-    return [averaged, timed, meters.TimeMeter(), many]
+    metrics = meters.MetersDict()
+    metrics["loss"] = (10, averaged)
+    return [averaged, timed, meters.TimeMeter(), metrics]

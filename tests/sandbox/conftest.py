@@ -1,4 +1,4 @@
-"""Fixtures of the decoder processes."""
+"""Fixtures for tests of decoder processes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from gorggle_server.sandbox.pool import DecoderPool
-from tests.sandbox.helpers import descendants
+from tests.sandbox.helpers import list_descendants
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def pool() -> Iterator[DecoderPool]:
 
 
 @pytest.fixture
-def born() -> Callable[[], set[int]]:
-    """The processes that this one, or its children, has started in this test and not yet buried."""
-    before = descendants()
-    return lambda: descendants() - before
+def list_new_processes() -> Callable[[], set[int]]:
+    """Return a function that lists the descendant processes started by this test and not reaped yet."""
+    before = list_descendants()
+    return lambda: list_descendants() - before

@@ -19,18 +19,18 @@ from gorggle_server.vision.mouth_tracker import FrameResult
 from tests.media.samples import LIMITS, clip
 
 PROC = Path("/proc")
-needs_proc = pytest.mark.skipif(not PROC.joinpath("self/fd").exists(), reason="this system has no /proc")
+needs_proc = pytest.mark.skipif(not PROC.joinpath("self/fd").exists(), reason="requires /proc")
 
-ORDER = DecodeJob(LIMITS, video=True, audio=True, memory_bytes=2**30, cpu_s=60)
-LIVE = functools.partial(clip, "mpegts", noisy=True)
+JOB = DecodeJob(LIMITS, video=True, audio=True, memory_bytes=2**30, cpu_s=60)
+noisy_clip = functools.partial(clip, "mpegts", noisy=True)
 
-# A real decoder, shut in as ever, in which another function stands for FFmpeg.
-_REPLACED = """
+# A real, sandboxed decoder whose ``decode`` function is replaced.
+_REPLACED_DECODE_PROGRAM = """
 import ctypes, os, socket, sys, threading
 from gorggle_server.errors import InvalidMediaError
 from gorggle_server.sandbox import decoder_main
 
-def decode(reader, limits, **choice):
+def decode(reader, limits, **options):
 {body}
     yield
 
@@ -38,32 +38,32 @@ given, decoder_main.preload = decoder_main.decode, lambda landmark_model: None
 decoder_main.decode = decode
 sys.exit(decoder_main.main())
 """
-# No decoder at all, which says that it is one and then does something else.
-_POSING = """
+# A program that sends the startup messages of a decoder and then runs other code.
+_FAKE_DECODER_PROGRAM = """
 import os, sys
 from gorggle_server.sandbox.protocol import DATA_SIZE, MAX_REQUEST_BYTES, Header, MessageType
 
-def say(*header):
+def send(*header):
     os.write(1, Header(*header).pack())
 
-say(MessageType.READY)
-say(MessageType.SANDBOXED)
+send(MessageType.READY)
+send(MessageType.SANDBOXED)
 {body}
 """
 
 
-def decoder_that(body: str) -> tuple[str, ...]:
-    """Return the command of a decoder whose ``decode`` is replaced by ``body``, which has ``reader``."""
+def decoder_command(body: str) -> tuple[str, ...]:
+    """Return the command of a decoder whose ``decode`` function has the given body; ``reader`` is in scope."""
     indented = "".join(f"    {line}\n" for line in body.strip().splitlines())
-    return (sys.executable, "-c", _REPLACED.format(body=indented))
+    return (sys.executable, "-c", _REPLACED_DECODE_PROGRAM.format(body=indented))
 
 
-def impostor_that(body: str) -> tuple[str, ...]:
+def fake_decoder_command(body: str) -> tuple[str, ...]:
     """Return the command of a fake decoder; ``body`` follows its first two messages."""
-    return (sys.executable, "-c", _POSING.format(body=body))
+    return (sys.executable, "-c", _FAKE_DECODER_PROGRAM.format(body=body))
 
 
-def piped(data: bytes, *, complete: bool = True) -> BytePipe:
+def make_pipe(data: bytes, *, complete: bool = True) -> BytePipe:
     """Return a pipe that contains ``data``."""
     pipe = BytePipe(len(data) + 1)
     pipe.write(data)
@@ -72,23 +72,25 @@ def piped(data: bytes, *, complete: bool = True) -> BytePipe:
     return pipe
 
 
-def pool_of(command: tuple[str, ...], **settings: float) -> DecoderPool:
+def make_pool(command: tuple[str, ...], **settings: float) -> DecoderPool:
+    """Return a pool without spare processes that starts the given command."""
     return DecoderPool(command=command, spares=0, **settings)  # type: ignore[arg-type]
 
 
-def the_child(pool: DecoderPool) -> int:
+def get_decoder_pid(pool: DecoderPool) -> int:
     """Return the process id of the running decoder."""
     (process,) = pool._running
     return process.pid
 
 
-def up_to_first_frame(items: Iterator[PipelineItem]) -> None:
+def read_until_first_frame(items: Iterator[PipelineItem]) -> None:
+    """Consume items up to and including the first frame."""
     assert any(isinstance(item, FrameResult) for item in items)
 
 
-def live(data: bytes) -> BytePipe:
+def partial_pipe(data: bytes) -> BytePipe:
     """Return a pipe with the first three quarters of a stream."""
-    return piped(data[: len(data) * 3 // 4], complete=False)
+    return make_pipe(data[: len(data) * 3 // 4], complete=False)
 
 
 def is_alive(pid: int) -> bool:
@@ -96,27 +98,27 @@ def is_alive(pid: int) -> bool:
     return (PROC / str(pid)).exists()
 
 
-def until(is_so: Callable[[], bool], limit_s: float = 10.0) -> bool:
-    """Wait until a condition holds."""
-    deadline = time.monotonic() + limit_s
-    while not is_so() and time.monotonic() < deadline:
+def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> bool:
+    """Wait until a condition holds or the timeout expires; return whether it holds."""
+    deadline = time.monotonic() + timeout_s
+    while not condition() and time.monotonic() < deadline:
         time.sleep(0.02)
-    return is_so()
+    return condition()
 
 
-def descendants(pid: int | str = "self") -> set[int]:
+def list_descendants(pid: int | str = "self") -> set[int]:
     """Return the processes that a process and its children have started and not reaped."""
     found: set[int] = set()
-    # A process or a thread may end while this one looks; then its children are another's, or gone.
+    # Processes and threads may exit during the listing.
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         for thread in (PROC / str(pid) / "task").iterdir():
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 for child in (thread / "children").read_text().split():
-                    found |= {int(child)} | descendants(child)
+                    found |= {int(child)} | list_descendants(child)
     return found
 
 
-def status(pid: int) -> dict[str, str]:
+def read_status(pid: int) -> dict[str, str]:
     """Return a process's status from /proc."""
     lines = (PROC / str(pid) / "status").read_text().splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}

@@ -1,4 +1,4 @@
-"""Decoding in subprocesses yields the same results, and a failure affects one stream only."""
+"""Sandboxed decoding yields the same results as in-process decoding, and a failure affects one stream only."""
 
 from __future__ import annotations
 
@@ -29,59 +29,61 @@ from gorggle_server.vision.frame_stage import PipelineItem, track_frames
 from gorggle_server.vision.mouth_tracker import FrameResult
 from tests.media.samples import LIMITS, clip
 from tests.sandbox.helpers import (
-    LIVE,
-    decoder_that,
-    impostor_that,
+    decoder_command,
+    fake_decoder_command,
+    get_decoder_pid,
     is_alive,
-    live,
+    make_pipe,
+    make_pool,
     needs_proc,
-    piped,
-    pool_of,
-    the_child,
-    up_to_first_frame,
+    noisy_clip,
+    partial_pipe,
+    read_until_first_frame,
 )
-from tests.vision.synthetic_video import finder
-from tests.vision.test_end_to_end import SECONDS, filmed
+from tests.vision.synthetic_video import face_detector
+from tests.vision.test_end_to_end import SECONDS, encode_talking_head
 
 INDEX_FIRST = (("movflags", "+faststart"),)
 CLIPS = {
     "MP4, index at the end": clip,
-    "MP4, index first, a still of two seconds": functools.partial(
+    "MP4, index first, with a gap of two seconds": functools.partial(
         clip, times_s=(0.0, 0.04, 2.0, 2.04), options=INDEX_FIRST
     ),
     "WebM, live": functools.partial(clip, "webm", "libvpx-vp9", "libopus", options=(("live", "1"),)),
     "MPEG-TS": functools.partial(clip, "mpegts"),
     "MP3": functools.partial(clip, "mp3", None, "mp3"),
-    "turned": functools.partial(clip, "matroska", turned=90, audio=None),
+    "rotated": functools.partial(clip, "matroska", rotation=90, audio=None),
 }
 
 
-# ------------------------------------------------------------------------------------------------ as in one process
+# ------------------------------------------------------------------------------------------------ equivalence to in-process decoding
 
 
-def seen_here(
-    data: bytes, limits: MediaLimits = LIMITS, *, live: bool = False, **choice: bool
+def decode_in_process(
+    data: bytes, limits: MediaLimits = LIMITS, *, live: bool = False, **options: bool
 ) -> list[PipelineItem]:
     """Return the results of decoding in this process."""
-    items = resample(decode(piped(data), limits, live=live, **choice), limits)
-    return list(track_frames(items, finder(), max_faces=4, audio=choice.get("audio", True), live=live))
+    items = resample(decode(make_pipe(data), limits, live=live, **options), limits)
+    return list(
+        track_frames(items, face_detector(), max_faces=4, audio=options.get("audio", True), live=live)
+    )
 
 
-def assert_same(items: list[PipelineItem], others: list[PipelineItem]) -> None:
+def assert_same_items(items: list[PipelineItem], others: list[PipelineItem]) -> None:
     """Assert equality except for processing times."""
     for item, other in zip(items, others, strict=True):
         match item, other:
             case FrameResult(), FrameResult():
-                assert _numbers(item) == _numbers(other)
-                for mouth, same in zip(item.mouths, other.mouths, strict=True):
-                    # Sums of numbers that lie otherwise in memory may differ in their last bit.
-                    assert mouth.speaking == pytest.approx(same.speaking, rel=1e-9)
-                    for crop, same_crop in zip(mouth.crops, same.crops, strict=True):
-                        assert crop.frame_index == same_crop.frame_index
-                        np.testing.assert_array_equal(crop.pixels, same_crop.pixels)
-                    assert (mouth.preview is None) == (same.preview is None)
+                assert _comparable_fields(item) == _comparable_fields(other)
+                for mouth, other_mouth in zip(item.mouths, other.mouths, strict=True):
+                    # The memory layout can change the order of summation, and thus the last bit.
+                    assert mouth.speaking == pytest.approx(other_mouth.speaking, rel=1e-9)
+                    for crop, other_crop in zip(mouth.crops, other_mouth.crops, strict=True):
+                        assert crop.frame_index == other_crop.frame_index
+                        np.testing.assert_array_equal(crop.pixels, other_crop.pixels)
+                    assert (mouth.preview is None) == (other_mouth.preview is None)
                     if mouth.preview is not None:
-                        np.testing.assert_array_equal(mouth.preview, same.preview)
+                        np.testing.assert_array_equal(mouth.preview, other_mouth.preview)
             case Waveform(), Waveform():
                 assert item.start == other.start
                 assert item.samples.dtype == np.int16
@@ -90,40 +92,43 @@ def assert_same(items: list[PipelineItem], others: list[PipelineItem]) -> None:
                 assert item == other
 
 
-def _numbers(sight: FrameResult) -> list[object]:
-    mouths = [(mouth.person, mouth.is_seen, mouth.box, mouth.has_ended) for mouth in sight.mouths]
-    return [sight.index, sight.faces, sight.is_crowded, sight.is_last, mouths]
+def _comparable_fields(result: FrameResult) -> list[object]:
+    mouths = [(mouth.person, mouth.is_seen, mouth.box, mouth.has_ended) for mouth in result.mouths]
+    return [result.index, result.faces, result.is_crowded, result.is_last, mouths]
 
 
 @pytest.mark.parametrize("name", CLIPS)
-def test_the_same_comes_out_as_in_the_servers_process(name: str, pool: DecoderPool) -> None:
+def test_sandboxed_decoding_yields_the_same_items(name: str, pool: DecoderPool) -> None:
     data = CLIPS[name]()
-    here, apart = seen_here(data), list(decode_in_sandbox(pool, piped(data), LIMITS))
-    assert isinstance(apart[0], StreamInfo)
-    assert isinstance(apart[-1], EndOfStream)
-    assert_same(apart, here)
+    in_process, sandboxed = decode_in_process(data), list(decode_in_sandbox(pool, make_pipe(data), LIMITS))
+    assert isinstance(sandboxed[0], StreamInfo)
+    assert isinstance(sandboxed[-1], EndOfStream)
+    assert_same_items(sandboxed, in_process)
 
 
 @pytest.mark.parametrize("live", [False, True])
-def test_the_same_mouths_are_seen_as_in_the_servers_process(live: bool, pool: DecoderPool) -> None:
-    data = filmed((640, 480))
-    apart = list(decode_in_sandbox(pool, piped(data), LIMITS, live=live))
-    sights = [item for item in apart if isinstance(item, FrameResult)]
-    assert [sight.index for sight in sights] == list(range(SECONDS * 25 + 1))
-    crops = [crop for sight in sights for mouth in sight.mouths for crop in mouth.crops]
+def test_sandboxed_face_tracking_yields_the_same_mouth_crops(live: bool, pool: DecoderPool) -> None:
+    data = encode_talking_head((640, 480))
+    sandboxed = list(decode_in_sandbox(pool, make_pipe(data), LIMITS, live=live))
+    results = [item for item in sandboxed if isinstance(item, FrameResult)]
+    assert [result.index for result in results] == list(range(SECONDS * 25 + 1))
+    crops = [crop for result in results for mouth in result.mouths for crop in mouth.crops]
     assert [crop.frame_index for crop in crops] == list(range(SECONDS * 25))
-    assert all(sight.faces == 1 and sight.elapsed_s > 0 for sight in sights[:-1])
-    assert any(mouth.preview is not None for sight in sights for mouth in sight.mouths) == live
-    assert sights[-1].is_last
-    assert [mouth.has_ended for mouth in sights[-1].mouths] == [True]
-    assert_same(apart, seen_here(data, live=live))
+    assert all(result.faces == 1 and result.elapsed_s > 0 for result in results[:-1])
+    assert any(mouth.preview is not None for result in results for mouth in result.mouths) == live
+    assert results[-1].is_last
+    assert [mouth.has_ended for mouth in results[-1].mouths] == [True]
+    assert_same_items(sandboxed, decode_in_process(data, live=live))
 
 
-@pytest.mark.parametrize("choice", [{"video": False}, {"audio": False}])
-def test_what_is_not_asked_for_is_not_decoded(choice: dict[str, bool], pool: DecoderPool) -> None:
-    here, apart = seen_here(clip(), **choice), list(decode_in_sandbox(pool, piped(clip()), LIMITS, **choice))
-    assert [type(item) for item in apart] == [type(item) for item in here]
-    assert apart[-1] == here[-1]
+@pytest.mark.parametrize("options", [{"video": False}, {"audio": False}])
+def test_unrequested_streams_are_not_decoded(options: dict[str, bool], pool: DecoderPool) -> None:
+    in_process, sandboxed = (
+        decode_in_process(clip(), **options),
+        list(decode_in_sandbox(pool, make_pipe(clip()), LIMITS, **options)),
+    )
+    assert [type(item) for item in sandboxed] == [type(item) for item in in_process]
+    assert sandboxed[-1] == in_process[-1]
 
 
 @pytest.mark.parametrize(
@@ -141,32 +146,30 @@ def test_what_is_not_asked_for_is_not_decoded(choice: dict[str, bool], pool: Dec
         (clip("avi", "asv1", None), LIMITS),
     ],
 )
-def test_what_is_refused_is_refused_in_the_same_words(
-    data: bytes, limits: MediaLimits, pool: DecoderPool
-) -> None:
-    with pytest.raises((InvalidMediaError, OutOfRangeError)) as here:
-        seen_here(data, limits)
-    with pytest.raises((InvalidMediaError, OutOfRangeError)) as apart:
-        list(decode_in_sandbox(pool, piped(data), limits))
-    assert (type(apart.value), str(apart.value)) == (type(here.value), str(here.value))
+def test_invalid_media_raises_the_same_error(data: bytes, limits: MediaLimits, pool: DecoderPool) -> None:
+    with pytest.raises((InvalidMediaError, OutOfRangeError)) as in_process:
+        decode_in_process(data, limits)
+    with pytest.raises((InvalidMediaError, OutOfRangeError)) as sandboxed:
+        list(decode_in_sandbox(pool, make_pipe(data), limits))
+    assert (type(sandboxed.value), str(sandboxed.value)) == (type(in_process.value), str(in_process.value))
 
 
-def test_the_media_comes_in_as_it_is_needed(pool: DecoderPool) -> None:
-    """The writer blocks because the reader takes one frame only."""
-    data = LIVE(duration_s=4.0)
+def test_a_slow_consumer_blocks_the_writer(pool: DecoderPool) -> None:
+    """The consumer reads one frame only, so that the pipe stays full."""
+    data = noisy_clip(duration_s=4.0)
     pipe = BytePipe(64 * 2**10)
     written = bytearray()
 
-    def write_until_refused() -> None:
+    def write_until_abort() -> None:
         with contextlib.suppress(ConnectionResetError):
             for start in range(0, len(data), 4096):
                 pipe.write(data[start : start + 4096])
                 written.extend(data[start : start + 4096])
 
-    writing = threading.Thread(target=write_until_refused)
+    writing = threading.Thread(target=write_until_abort)
     writing.start()
     items = decode_in_sandbox(pool, pipe, LIMITS)
-    up_to_first_frame(items)
+    read_until_first_frame(items)
     time.sleep(0.3)
     assert len(written) < len(data) * 3 // 4
     items.close()
@@ -175,16 +178,16 @@ def test_the_media_comes_in_as_it_is_needed(pool: DecoderPool) -> None:
     assert not writing.is_alive()
 
 
-# ------------------------------------------------------------------------------------------------------ what fails
+# ------------------------------------------------------------------------------------------------------ failures
 
 
 @needs_proc
-def test_a_killed_decoder_fails_its_stream_with_a_reason_and_a_line_in_the_log(
+def test_a_killed_decoder_fails_its_stream_and_is_logged(
     pool: DecoderPool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    items = decode_in_sandbox(pool, live(LIVE()), LIMITS, request_id="stream-17")
-    up_to_first_frame(items)
-    pid = the_child(pool)
+    items = decode_in_sandbox(pool, partial_pipe(noisy_clip()), LIMITS, request_id="stream-17")
+    read_until_first_frame(items)
+    pid = get_decoder_pid(pool)
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(InvalidMediaError, match=r"the decoder failed on this file \(signal SIGKILL\)"):
         list(items)
@@ -195,58 +198,58 @@ def test_a_killed_decoder_fails_its_stream_with_a_reason_and_a_line_in_the_log(
 
 
 def test_other_streams_continue_when_a_decoder_dies(pool: DecoderPool) -> None:
-    broken = decode_in_sandbox(pool, live(LIVE()), LIMITS)
-    up_to_first_frame(broken)
-    victim = the_child(pool)
-    other = decode_in_sandbox(pool, piped(clip()), LIMITS)
-    seen = [next(other), next(other)]
-    os.kill(victim, signal.SIGKILL)
+    failing = decode_in_sandbox(pool, partial_pipe(noisy_clip()), LIMITS)
+    read_until_first_frame(failing)
+    killed_pid = get_decoder_pid(pool)
+    other = decode_in_sandbox(pool, make_pipe(clip()), LIMITS)
+    items = [next(other), next(other)]
+    os.kill(killed_pid, signal.SIGKILL)
     with pytest.raises(InvalidMediaError):
-        list(broken)
-    seen += other
-    assert isinstance(seen[-1], EndOfStream)
-    assert seen[-1].frames == 50
-    (*_, end) = decode_in_sandbox(pool, piped(clip()), LIMITS)
+        list(failing)
+    items += other
+    assert isinstance(items[-1], EndOfStream)
+    assert items[-1].frames == 50
+    (*_, end) = decode_in_sandbox(pool, make_pipe(clip()), LIMITS)
     assert isinstance(end, EndOfStream)
 
 
-def test_a_crash_in_a_library_is_reported_by_its_signal() -> None:
-    pool = pool_of(decoder_that("reader.read(10); ctypes.string_at(0)"))
+def test_a_crash_in_a_native_library_is_reported_with_its_signal() -> None:
+    pool = make_pool(decoder_command("reader.read(10); ctypes.string_at(0)"))
     with pytest.raises(InvalidMediaError, match="signal SIGSEGV"):
-        list(decode_in_sandbox(pool, piped(b"x" * 1000), LIMITS))
+        list(decode_in_sandbox(pool, make_pipe(b"x" * 1000), LIMITS))
     pool.close()
 
 
 @needs_proc
-def test_a_decoder_that_stands_still_is_killed(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_stopped_decoder_is_killed(caplog: pytest.LogCaptureFixture) -> None:
     pool = DecoderPool(timeout_s=0.5)
-    items = decode_in_sandbox(pool, live(LIVE()), LIMITS, request_id="stream-18")
-    up_to_first_frame(items)
-    pid = the_child(pool)
+    items = decode_in_sandbox(pool, partial_pipe(noisy_clip()), LIMITS, request_id="stream-18")
+    read_until_first_frame(items)
+    pid = get_decoder_pid(pool)
     os.kill(pid, signal.SIGSTOP)
-    begun = time.monotonic()
+    start_s = time.monotonic()
     with pytest.raises(InvalidMediaError, match=r"decoding stalled: no output for 0\.5 s"):
         list(items)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - start_s < 5
     assert not is_alive(pid)
     assert "stream-18" in caplog.text
     pool.close()
 
 
-def test_a_decoder_that_runs_in_circles_is_killed() -> None:
-    pool = pool_of(decoder_that("while True: pass"), timeout_s=0.5)
+def test_a_decoder_in_an_infinite_loop_is_killed() -> None:
+    pool = make_pool(decoder_command("while True: pass"), timeout_s=0.5)
     with pytest.raises(InvalidMediaError, match="stalled"):
-        list(decode_in_sandbox(pool, piped(clip()), LIMITS))
+        list(decode_in_sandbox(pool, make_pipe(clip()), LIMITS))
     pool.close()
 
 
-@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="the system does not tell who waits")
-def test_a_decoder_that_gets_no_cpu_has_not_stalled() -> None:
-    # Needs 0.1 s of CPU time, and shares a CPU with eight others.
-    work = (
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="requires /proc/self/schedstat")
+def test_a_decoder_that_waits_for_the_cpu_is_not_stalled() -> None:
+    # The decoder needs 0.1 s of CPU time and shares a CPU with eight busy processes.
+    body = (
         "import os, time\nend = time.process_time() + 0.1\nwhile time.process_time() < end: pass\nos._exit(3)"
     )
-    pool = pool_of(decoder_that(work), timeout_s=0.3)
+    pool = make_pool(decoder_command(body), timeout_s=0.3)
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(allowed)})
     busy = [
@@ -254,7 +257,7 @@ def test_a_decoder_that_gets_no_cpu_has_not_stalled() -> None:
     ]
     try:
         with pytest.raises(DecoderError, match="exited with code 3"):
-            list(decode_in_sandbox(pool, piped(clip()), LIMITS))
+            list(decode_in_sandbox(pool, make_pipe(clip()), LIMITS))
     finally:
         os.sched_setaffinity(0, allowed)
         for process in busy:
@@ -266,14 +269,14 @@ def test_a_decoder_that_gets_no_cpu_has_not_stalled() -> None:
 def test_a_pausing_client_is_not_a_stall() -> None:
     pool = DecoderPool(timeout_s=0.5)
     data = clip("mpegts")
-    pipe = live(data)
+    pipe = partial_pipe(data)
 
-    def finish() -> None:
+    def send_rest() -> None:
         time.sleep(1.0)  # longer than timeout_s
         pipe.write(data[len(data) * 3 // 4 :])
         pipe.close()
 
-    sending = threading.Thread(target=finish)
+    sending = threading.Thread(target=send_rest)
     sending.start()
     (*_, end) = decode_in_sandbox(pool, pipe, LIMITS)
     sending.join()
@@ -284,46 +287,46 @@ def test_a_pausing_client_is_not_a_stall() -> None:
 
 def test_a_slow_server_is_not_a_stall() -> None:
     pool = DecoderPool(timeout_s=0.5)
-    items = decode_in_sandbox(pool, piped(clip()), LIMITS)
-    up_to_first_frame(items)
+    items = decode_in_sandbox(pool, make_pipe(clip()), LIMITS)
+    read_until_first_frame(items)
     time.sleep(0.6)  # longer than timeout_s
     (*_, end) = items
     assert isinstance(end, EndOfStream)
     pool.close()
 
 
-def test_memory_beyond_the_limit_is_refused_with_a_reason() -> None:
-    eat = "eaten = [bytearray(2**24) for _ in range(1000)]"
-    pool = pool_of(decoder_that(eat), memory_bytes=2**29)
+def test_exceeding_the_memory_limit_is_reported() -> None:
+    allocate = "blocks = [bytearray(2**24) for _ in range(1000)]"
+    pool = make_pool(decoder_command(allocate), memory_bytes=2**29)
     with pytest.raises(InvalidMediaError, match="more than the limit of 512 MiB"):
-        list(decode_in_sandbox(pool, piped(clip()), LIMITS))
+        list(decode_in_sandbox(pool, make_pipe(clip()), LIMITS))
     pool.close()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits address space")
-def test_media_that_needs_more_memory_than_a_decoder_has_costs_its_stream_alone() -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="address space is limited on Linux only")
+def test_insufficient_decoder_memory_affects_only_its_own_stream() -> None:
     data = clip(audio=None, size=(3840, 2160), duration_s=0.4)
-    scarce = DecoderPool(memory_bytes=540 * 2**20)
+    pool = DecoderPool(memory_bytes=540 * 2**20)
     try:
-        (*_, end) = decode_in_sandbox(scarce, piped(data), LIMITS)
+        (*_, end) = decode_in_sandbox(pool, make_pipe(data), LIMITS)
     except InvalidMediaError:
         pass
-    else:  # FFmpeg drops a image that it has no room for
+    else:  # FFmpeg drops an image for which it cannot allocate memory
         assert isinstance(end, EndOfStream)
         assert end.broken_packets > 0
-    assert isinstance([*decode_in_sandbox(scarce, piped(clip()), LIMITS)][-1], EndOfStream)
-    scarce.close()
+    assert isinstance([*decode_in_sandbox(pool, make_pipe(clip()), LIMITS)][-1], EndOfStream)
+    pool.close()
 
 
-def test_an_unexpected_error_is_internal_and_has_no_untrusted_input() -> None:
-    pool = pool_of(decoder_that("raise KeyError(reader.read(20))"))
+def test_an_unexpected_error_message_omits_untrusted_input() -> None:
+    pool = make_pool(decoder_command("raise KeyError(reader.read(20))"))
     with pytest.raises(DecoderError, match=r"KeyError in <string>, line \d+") as caught:
-        list(decode_in_sandbox(pool, piped(b"secret media"), LIMITS))
+        list(decode_in_sandbox(pool, make_pipe(b"secret media"), LIMITS))
     assert "secret" not in str(caught.value)
     pool.close()
 
 
-# ------------------------------------------------------------------------------------------------ what is not a decoder
+# ------------------------------------------------------------------------------------------------ fake decoders
 
 
 @pytest.mark.parametrize(
@@ -331,45 +334,45 @@ def test_an_unexpected_error_is_internal_and_has_no_untrusted_input() -> None:
     [
         "os.write(1, bytes(range(256)))",
         "os.write(1, b'GET / HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n')",
-        "say(MessageType.MOUTH, 0, 0, 3_600_000_000, 1)",
-        "say(MessageType.READY)",
-        "say(MessageType.END, 0, 0, 25)",
-        "say(MessageType.AUDIO, 0, 0, 2)",
+        "send(MessageType.MOUTH, 0, 0, 3_600_000_000, 1)",
+        "send(MessageType.READY)",
+        "send(MessageType.END, 0, 0, 25)",
+        "send(MessageType.AUDIO, 0, 0, 2)",
     ],
 )
 @needs_proc
-def test_a_false_header_ends_the_stream_with_an_internal_error_and_the_process(
-    body: str, born: Callable[[], set[int]]
+def test_an_invalid_header_ends_the_stream_and_the_process(
+    body: str, list_new_processes: Callable[[], set[int]]
 ) -> None:
-    pool = pool_of(impostor_that(f"{body}\nimport time; time.sleep(60)"))
-    items = decode_in_sandbox(pool, piped(clip()), LIMITS)
+    pool = make_pool(fake_decoder_command(f"{body}\nimport time; time.sleep(60)"))
+    items = decode_in_sandbox(pool, make_pipe(clip()), LIMITS)
     with pytest.raises(DecoderError, match="the decoder process sent"):
         list(items)
-    assert born() == set()
+    assert list_new_processes() == set()
     pool.close()
 
 
-def test_a_process_that_asks_on_and_on_after_the_end_is_killed() -> None:
-    asks = "while True: say(MessageType.DATA_REQUEST, 0, 0, 0, MAX_REQUEST_BYTES); os.read(0, 2**17)"
-    pool = pool_of(impostor_that(asks), timeout_s=0.5)
+def test_a_process_that_requests_data_endlessly_after_the_end_is_killed() -> None:
+    body = "while True: send(MessageType.DATA_REQUEST, 0, 0, 0, MAX_REQUEST_BYTES); os.read(0, 2**17)"
+    pool = make_pool(fake_decoder_command(body), timeout_s=0.5)
     with pytest.raises(InvalidMediaError, match="stalled"):
-        list(decode_in_sandbox(pool, piped(clip()), LIMITS))
+        list(decode_in_sandbox(pool, make_pipe(clip()), LIMITS))
     pool.close()
 
 
-def test_a_process_that_asks_and_does_not_take_is_killed() -> None:
-    asks = "while True: say(MessageType.DATA_REQUEST, 0, 0, 0, MAX_REQUEST_BYTES)"
-    pool = pool_of(impostor_that(asks), timeout_s=0.5)
+def test_a_process_that_does_not_read_requested_data_is_killed() -> None:
+    body = "while True: send(MessageType.DATA_REQUEST, 0, 0, 0, MAX_REQUEST_BYTES)"
+    pool = make_pool(fake_decoder_command(body), timeout_s=0.5)
     with pytest.raises(InvalidMediaError, match="stalled"):
-        list(decode_in_sandbox(pool, piped(bytes(2**22)), LIMITS))
+        list(decode_in_sandbox(pool, make_pipe(bytes(2**22)), LIMITS))
     pool.close()
 
 
-def test_a_process_that_sends_a_header_in_drops_is_killed() -> None:
-    drips = "import time\nfor _ in range(100): os.write(1, b'G'); time.sleep(0.2)"
-    pool = pool_of(impostor_that(drips), timeout_s=0.5)
-    begun = time.monotonic()
+def test_a_process_that_sends_a_header_byte_by_byte_is_killed() -> None:
+    body = "import time\nfor _ in range(100): os.write(1, b'G'); time.sleep(0.2)"
+    pool = make_pool(fake_decoder_command(body), timeout_s=0.5)
+    start_s = time.monotonic()
     with pytest.raises(InvalidMediaError, match="stalled"):
-        list(decode_in_sandbox(pool, piped(clip()), LIMITS))
-    assert time.monotonic() - begun < 3
+        list(decode_in_sandbox(pool, make_pipe(clip()), LIMITS))
+    assert time.monotonic() - start_s < 3
     pool.close()

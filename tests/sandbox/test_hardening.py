@@ -18,21 +18,21 @@ from gorggle_server.sandbox.hardening import MAX_OPEN_FILES, SandboxFeatures
 from gorggle_server.sandbox.pool import DecoderPool
 from tests.media.samples import LIMITS
 from tests.sandbox.helpers import (
-    LIVE,
-    ORDER,
+    JOB,
     PROC,
-    decoder_that,
-    live,
+    decoder_command,
+    get_decoder_pid,
+    make_pipe,
+    make_pool,
     needs_proc,
-    piped,
-    pool_of,
-    status,
-    the_child,
-    up_to_first_frame,
+    noisy_clip,
+    partial_pipe,
+    read_status,
+    read_until_first_frame,
 )
 
-# Reports through its error what came of trying something.
-_TRY = """
+# Reports the outcome of an attempt in an error message.
+_ATTEMPT = """
 try:
     {attempt}
 except (OSError, RuntimeError, MemoryError) as error:
@@ -42,42 +42,42 @@ raise InvalidMediaError("it was possible")
 
 
 @pytest.fixture(scope="module")
-def protection() -> SandboxFeatures:
+def sandbox_features() -> SandboxFeatures:
     """Return the sandbox features available on this machine."""
     pool = DecoderPool(spares=0)
-    with pool.acquire(ORDER) as process:
-        held = process.features
+    with pool.acquire(JOB) as process:
+        features = process.features
     pool.close()
-    return held
+    return features
 
 
 @contextlib.contextmanager
-def looking_in() -> Iterator[None]:
-    """Other processes cannot read a decoder's memory; root can."""
+def skip_without_access() -> Iterator[None]:
+    """Skip the test if /proc of the decoder is not readable; only root can read it."""
     try:
         yield
     except PermissionError:
-        pytest.skip("a decoder is not to be looked into, and this user is not root")
+        pytest.skip("only root can inspect a decoder process")
 
 
-def attempted(what: str) -> str:
+def run_in_decoder(code: str) -> str:
     """Return the result of an attempt inside a sandboxed decoder."""
-    attempt = what.strip().replace("\n", "\n    ")
-    pool = pool_of(decoder_that(_TRY.format(attempt=attempt)))
+    attempt = code.strip().replace("\n", "\n    ")
+    pool = make_pool(decoder_command(_ATTEMPT.format(attempt=attempt)))
     with pytest.raises(InvalidMediaError) as caught:
-        list(decode_in_sandbox(pool, piped(b"media"), LIMITS))
+        list(decode_in_sandbox(pool, make_pipe(b"media"), LIMITS))
     pool.close()
     return str(caught.value)
 
 
-def test_allowed_attempts_are_distinguished_from_refused_ones() -> None:
-    assert attempted("reader.read(5)") == "it was possible"
-    assert attempted("raise OSError") == "refused: OSError"
+def test_allowed_and_refused_operations_are_distinguished() -> None:
+    assert run_in_decoder("reader.read(5)") == "it was possible"
+    assert run_in_decoder("raise OSError") == "refused: OSError"
 
 
-def test_threads_may_be_started() -> None:
+def test_a_decoder_can_start_threads() -> None:
     assert (
-        attempted(
+        run_in_decoder(
             """
 thread = threading.Thread(target=os.getpid)
 thread.start()
@@ -88,74 +88,76 @@ thread.join()
     )
 
 
-CALLS = {
+FORBIDDEN_OPERATIONS = {
     "read a file": "open('/etc/hostname')",
     "read its server's environment": "open(f'/proc/{os.getppid()}/environ')",
     "write a file": "open('/tmp/gorggle-escaped', 'w')",
-    "list a folder": "os.listdir('/')",
+    "list a directory": "os.listdir('/')",
     "remove a file": "os.unlink('/tmp/gorggle-to-be-removed')",
     "start a program": "os.posix_spawn('/bin/true', ['true'], {})",
     "fork": "os.fork()",
-    "become another program": "os.execv('/bin/true', ['true'])",
+    "execute another program": "os.execv('/bin/true', ['true'])",
     "signal its server": "os.kill(os.getppid(), 0)",
     "open a local socket": "socket.socket(socket.AF_UNIX)",
     "raise a limit": "__import__('resource').setrlimit(__import__('resource').RLIMIT_FSIZE, (9, 9))",
-    "make memory that is a file": "os.memfd_create('x')",
+    "create an in-memory file": "os.memfd_create('x')",
 }
 
 
-@pytest.mark.parametrize("what", CALLS)
-def test_a_decoder_cannot(what: str, protection: SandboxFeatures) -> None:
-    if SandboxFeatures.SECCOMP not in protection:
-        pytest.skip("this kernel or architecture has no filter of system calls")
+@pytest.mark.parametrize("operation", FORBIDDEN_OPERATIONS)
+def test_a_forbidden_operation_is_refused(operation: str, sandbox_features: SandboxFeatures) -> None:
+    if SandboxFeatures.SECCOMP not in sandbox_features:
+        pytest.skip("requires seccomp")
     Path("/tmp/gorggle-to-be-removed").touch()
-    assert attempted(CALLS[what]).startswith("refused")
+    assert run_in_decoder(FORBIDDEN_OPERATIONS[operation]).startswith("refused")
     assert Path("/tmp/gorggle-to-be-removed").exists()
     assert not Path("/tmp/gorggle-escaped").exists()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="ptrace's number is Linux's")
-def test_a_decoder_cannot_trace_another_process(protection: SandboxFeatures) -> None:
-    if SandboxFeatures.SECCOMP not in protection:
-        pytest.skip("this kernel or architecture has no filter of system calls")
+@pytest.mark.skipif(sys.platform != "linux", reason="requires Linux system call numbers")
+def test_a_decoder_cannot_trace_another_process(sandbox_features: SandboxFeatures) -> None:
+    if SandboxFeatures.SECCOMP not in sandbox_features:
+        pytest.skip("requires seccomp")
     number = {"x86_64": 101, "aarch64": 117}[os.uname().machine]
     attempt = f"if ctypes.CDLL(None).syscall({number}, 16, os.getppid(), 0, 0) != 0: raise OSError"
-    assert attempted(attempt) == "refused: OSError"
+    assert run_in_decoder(attempt) == "refused: OSError"
 
 
-def test_a_decoder_cannot_reach_the_network(protection: SandboxFeatures) -> None:
-    if not protection & (SandboxFeatures.NO_NETWORK | SandboxFeatures.SECCOMP):
-        pytest.skip("this system can neither take the network away nor filter system calls")
+def test_a_decoder_cannot_reach_the_network(sandbox_features: SandboxFeatures) -> None:
+    if not sandbox_features & (SandboxFeatures.NO_NETWORK | SandboxFeatures.SECCOMP):
+        pytest.skip("requires network namespaces or seccomp")
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = server.getsockname()
-        assert attempted(f"socket.create_connection({address!r}, 5)").startswith("refused")
+        assert run_in_decoder(f"socket.create_connection({address!r}, 5)").startswith("refused")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="namespaces are Linux's")
+@pytest.mark.skipif(sys.platform != "linux", reason="requires Linux namespaces")
 @needs_proc
-def test_a_decoder_has_a_network_of_its_own(protection: SandboxFeatures, pool: DecoderPool) -> None:
-    if SandboxFeatures.NO_NETWORK not in protection:
-        pytest.skip("this user may not make a network namespace")
-    with pool.acquire(ORDER) as process:
-        with looking_in():
+def test_a_decoder_runs_in_a_separate_network_namespace(
+    sandbox_features: SandboxFeatures, pool: DecoderPool
+) -> None:
+    if SandboxFeatures.NO_NETWORK not in sandbox_features:
+        pytest.skip("requires permission to create a network namespace")
+    with pool.acquire(JOB) as process:
+        with skip_without_access():
             assert (PROC / str(process.pid) / "ns/net").readlink() != (PROC / "self/ns/net").readlink()
         interfaces = (PROC / str(process.pid) / "net/dev").read_text().splitlines()[2:]
         assert [line.split(":")[0].strip() for line in interfaces] in ([], ["lo"])
 
 
 def test_memory_is_limited() -> None:
-    pool = pool_of(decoder_that(_TRY.format(attempt="bytearray(2**29)")), memory_bytes=2**29)
+    pool = make_pool(decoder_command(_ATTEMPT.format(attempt="bytearray(2**29)")), memory_bytes=2**29)
     with pytest.raises(InvalidMediaError, match="refused: MemoryError"):
-        list(decode_in_sandbox(pool, piped(b"media"), LIMITS))
+        list(decode_in_sandbox(pool, make_pipe(b"media"), LIMITS))
     pool.close()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason="requires Linux /proc")
 @needs_proc
-def test_limits_and_rights_of_a_decoder_at_work(pool: DecoderPool) -> None:
-    items = decode_in_sandbox(pool, live(LIVE()), LIMITS)
-    up_to_first_frame(items)
-    pid = the_child(pool)
+def test_a_running_decoder_has_resource_limits_and_no_privileges(pool: DecoderPool) -> None:
+    items = decode_in_sandbox(pool, partial_pipe(noisy_clip()), LIMITS)
+    read_until_first_frame(items)
+    pid = get_decoder_pid(pool)
     rows = (PROC / str(pid) / "limits").read_text().splitlines()[1:]
     limits = {row[:26].strip(): row[26:].split()[:2] for row in rows}
     assert limits["Max address space"] == [str(pool.memory_bytes)] * 2
@@ -163,20 +165,20 @@ def test_limits_and_rights_of_a_decoder_at_work(pool: DecoderPool) -> None:
     assert limits["Max core file size"] == ["0", "0"]
     assert limits["Max file size"] == [str(LIMITS.max_spooled_bytes)] * 2
     assert limits["Max cpu time"][0] == str(60 + 10 * 4 * 3600)
-    rights = status(pid)
-    assert rights["NoNewPrivs"] == "1"
-    assert rights["Seccomp"] == "2"
+    fields = read_status(pid)
+    assert fields["NoNewPrivs"] == "1"
+    assert fields["Seccomp"] == "2"
     assert (PROC / str(pid) / "oom_score_adj").read_text().strip() == "1000"
     items.close()
 
 
 @needs_proc
-def test_nothing_of_the_servers_environment_reaches_a_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decoder_does_not_inherit_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a secret of the operator's")
     monkeypatch.setenv("GORGGLE_TOKEN", "another")
     pool = DecoderPool(spares=0)
-    with pool.acquire(ORDER) as process:
-        with looking_in():
+    with pool.acquire(JOB) as process:
+        with skip_without_access():
             environment = (PROC / str(process.pid) / "environ").read_bytes()
         command = (PROC / str(process.pid) / "cmdline").read_bytes()
     pool.close()
@@ -189,20 +191,20 @@ def test_nothing_of_the_servers_environment_reaches_a_decoder(monkeypatch: pytes
 
 
 @needs_proc
-def test_a_decoder_holds_two_pipes_and_an_anonymous_file(pool: DecoderPool) -> None:
+def test_a_decoder_has_no_inherited_file_descriptors(pool: DecoderPool) -> None:
     with tempfile.TemporaryFile() as secret, socket.create_server(("127.0.0.1", 0)) as server:
         for fd in (secret.fileno(), server.fileno()):
             os.set_inheritable(fd, True)
-        with pool.acquire(ORDER) as process, looking_in():
-            held = sorted(str(fd.readlink()) for fd in (PROC / str(process.pid) / "fd").iterdir())
-    assert [kind for kind in held if kind.startswith("pipe:")] == [held[-2], held[-1]]
-    (spooled,) = [path for path in held if path.endswith("(deleted)")]
-    assert sorted(held[:-2]) == sorted([os.devnull, os.devnull, spooled])
+        with pool.acquire(JOB) as process, skip_without_access():
+            fd_targets = sorted(str(fd.readlink()) for fd in (PROC / str(process.pid) / "fd").iterdir())
+    assert [target for target in fd_targets if target.startswith("pipe:")] == [fd_targets[-2], fd_targets[-1]]
+    (spooled,) = [path for path in fd_targets if path.endswith("(deleted)")]
+    assert sorted(fd_targets[:-2]) == sorted([os.devnull, os.devnull, spooled])
 
 
 @needs_proc
-def test_a_decoder_loads_nothing_of_the_engine_or_the_service(pool: DecoderPool) -> None:
-    with pool.acquire(ORDER) as process, looking_in():
+def test_a_decoder_does_not_load_inference_or_service_libraries(pool: DecoderPool) -> None:
+    with pool.acquire(JOB) as process, skip_without_access():
         maps = (PROC / str(process.pid) / "maps").read_text()
     assert "avcodec" in maps
     assert "dlib" in maps

@@ -1,4 +1,4 @@
-"""Decoder processes start in time, one per stream, and end with their stream, pool and server."""
+"""Decoder pool: processes start quickly, one per stream, and end with their stream, pool or server."""
 
 from __future__ import annotations
 
@@ -21,47 +21,47 @@ from gorggle_server.sandbox.pool import DecoderPool
 from gorggle_server.sandbox.protocol import DecoderError
 from tests.media.samples import LIMITS, clip
 from tests.sandbox.helpers import (
-    LIVE,
-    ORDER,
+    JOB,
     PROC,
+    get_decoder_pid,
     is_alive,
-    live,
+    make_pipe,
+    make_pool,
     needs_proc,
-    piped,
-    pool_of,
-    the_child,
-    until,
-    up_to_first_frame,
+    noisy_clip,
+    partial_pipe,
+    read_until_first_frame,
+    wait_until,
 )
 
-Born = Callable[[], set[int]]
-# One that waits for the next stream, and the one that it was forked from.
-AT_REST = 2 if can_fork() else 1
+ListProcesses = Callable[[], set[int]]
+# The spare decoder, and the fork server that it was forked from.
+IDLE_PROCESSES = 2 if can_fork() else 1
 
 
-def descriptors() -> int:
-    """Return the number of open descriptors of this process."""
+def count_open_fds() -> int:
+    """Return the number of open file descriptors of this process."""
     return sum(1 for _ in (PROC / "self/fd").iterdir())
 
 
-def test_processes_that_die_at_start_are_the_servers_fault_and_not_tried_for_ever() -> None:
-    begun = time.monotonic()
-    pool = pool_of((sys.executable, "-c", "raise SystemExit(3)"))
+def test_processes_that_exit_at_startup_are_retried_a_limited_number_of_times() -> None:
+    start_s = time.monotonic()
+    pool = make_pool((sys.executable, "-c", "raise SystemExit(3)"))
     with pytest.raises(DecoderError, match=r"during startup \(.*exit code 3.*exit code 3.*exit code 3\)"):
-        list(decode_in_sandbox(pool, piped(clip()), LIMITS))
+        list(decode_in_sandbox(pool, make_pipe(clip()), LIMITS))
     pool.close()
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - start_s < 10
 
 
-def test_a_program_that_is_not_there_is_the_servers_fault() -> None:
-    pool = pool_of(("/nowhere/python",))
+def test_a_missing_program_raises_decoder_error() -> None:
+    pool = make_pool(("/nowhere/python",))
     with pytest.raises(DecoderError, match="no decoder process could be started"):
-        list(decode_in_sandbox(pool, piped(clip()), LIMITS))
+        list(decode_in_sandbox(pool, make_pipe(clip()), LIMITS))
     pool.close()
 
 
-def test_an_error_explains_what_to_do_if_decoders_do_not_work() -> None:
-    pool = pool_of((sys.executable, "-c", "raise SystemExit(3)"))
+def test_a_failed_startup_check_names_the_sandbox_setting() -> None:
+    pool = make_pool((sys.executable, "-c", "raise SystemExit(3)"))
     with pytest.raises(PreconditionError, match="sandbox_decoding"):
         check_decoding(pool)
     pool.close()
@@ -76,27 +76,27 @@ def test_unavailable_sandbox_features_are_logged_at_startup(
 
 
 @needs_proc
-def test_an_abort_kills_the_process_at_once_wherever_it_is_waited_for() -> None:
+def test_an_abort_kills_an_unresponsive_process() -> None:
     pool = DecoderPool(timeout_s=60)
-    pipe, caught = live(LIVE()), []
+    pipe, caught = partial_pipe(noisy_clip()), []
     items = decode_in_sandbox(pool, pipe, LIMITS)
-    up_to_first_frame(items)
-    pid = the_child(pool)
+    read_until_first_frame(items)
+    pid = get_decoder_pid(pool)
     os.kill(pid, signal.SIGSTOP)
 
-    def read() -> None:
+    def read_items() -> None:
         try:
             list(items)
         except ConnectionResetError as error:
             caught.append(error)
 
-    reading = threading.Thread(target=read)
-    reading.start()
+    thread = threading.Thread(target=read_items)
+    thread.start()
     time.sleep(0.2)
-    begun = time.monotonic()
+    start_s = time.monotonic()
     pipe.abort(ConnectionResetError("the client is gone"))
-    reading.join(10)
-    assert time.monotonic() - begun < 2
+    thread.join(10)
+    assert time.monotonic() - start_s < 2
     assert len(caught) == 1
     assert not is_alive(pid)
     pool.close()
@@ -104,86 +104,88 @@ def test_an_abort_kills_the_process_at_once_wherever_it_is_waited_for() -> None:
 
 @needs_proc
 def test_an_abort_before_the_first_read_is_not_lost(pool: DecoderPool) -> None:
-    pipe = live(LIVE())
+    pipe = partial_pipe(noisy_clip())
     pipe.abort(ConnectionResetError("the client is gone"))
     with pytest.raises(ConnectionResetError):
         list(decode_in_sandbox(pool, pipe, LIMITS))
 
 
 @needs_proc
-def test_a_consumer_that_stops_takes_the_process_with_it(pool: DecoderPool) -> None:
-    items = decode_in_sandbox(pool, live(LIVE()), LIMITS)
-    up_to_first_frame(items)
-    pid = the_child(pool)
+def test_closing_the_stream_ends_the_process(pool: DecoderPool) -> None:
+    items = decode_in_sandbox(pool, partial_pipe(noisy_clip()), LIMITS)
+    read_until_first_frame(items)
+    pid = get_decoder_pid(pool)
     items.close()
     assert not is_alive(pid)
 
 
 @needs_proc
-def test_no_process_and_no_descriptor_is_left_after_many_streams(pool: DecoderPool, born: Born) -> None:
-    list(decode_in_sandbox(pool, piped(clip()), LIMITS))  # what is loaded and started once
-    assert until(lambda: len(born()) == AT_REST)
-    before = descriptors()
+def test_many_streams_leak_no_processes_or_file_descriptors(
+    pool: DecoderPool, list_new_processes: ListProcesses
+) -> None:
+    list(decode_in_sandbox(pool, make_pipe(clip()), LIMITS))  # start what is shared by all streams
+    assert wait_until(lambda: len(list_new_processes()) == IDLE_PROCESSES)
+    before = count_open_fds()
     for number in range(20):
         if number % 4 == 0:
-            assert list(decode_in_sandbox(pool, piped(clip()), LIMITS))
+            assert list(decode_in_sandbox(pool, make_pipe(clip()), LIMITS))
         elif number % 4 == 1:
-            next(decode_in_sandbox(pool, live(LIVE()), LIMITS))
+            next(decode_in_sandbox(pool, partial_pipe(noisy_clip()), LIMITS))
         elif number % 4 == 2:
             with pytest.raises(InvalidMediaError):
-                list(decode_in_sandbox(pool, piped(b"no media at all"), LIMITS))
+                list(decode_in_sandbox(pool, make_pipe(b"no media at all"), LIMITS))
         else:
-            items = decode_in_sandbox(pool, live(LIVE()), LIMITS)
-            up_to_first_frame(items)
-            os.kill(the_child(pool), signal.SIGKILL)
+            items = decode_in_sandbox(pool, partial_pipe(noisy_clip()), LIMITS)
+            read_until_first_frame(items)
+            os.kill(get_decoder_pid(pool), signal.SIGKILL)
             with pytest.raises(InvalidMediaError):
                 list(items)
-    assert until(lambda: len(born()) == AT_REST), "one that waits for the next stream"
-    assert descriptors() <= before
+    assert wait_until(lambda: len(list_new_processes()) == IDLE_PROCESSES), "expected only the idle processes"
+    assert count_open_fds() <= before
     pool.close()
-    assert born() == set()
-    assert descriptors() < before
+    assert list_new_processes() == set()
+    assert count_open_fds() < before
 
 
 @needs_proc
-def test_a_pool_that_closes_ends_streams_and_processes(born: Born) -> None:
+def test_closing_a_pool_ends_its_streams_and_processes(list_new_processes: ListProcesses) -> None:
     pool = DecoderPool()
-    items = decode_in_sandbox(pool, live(LIVE()), LIMITS)
-    up_to_first_frame(items)
+    items = decode_in_sandbox(pool, partial_pipe(noisy_clip()), LIMITS)
+    read_until_first_frame(items)
     pool.close()
     with pytest.raises(NotReadyError, match="shutting down"):
         list(items)
-    assert born() == set()
+    assert list_new_processes() == set()
     with pytest.raises(NotReadyError):
-        list(decode_in_sandbox(pool, piped(clip()), LIMITS))
+        list(decode_in_sandbox(pool, make_pipe(clip()), LIMITS))
 
 
 @needs_proc
-def test_a_spare_that_died_is_replaced(pool: DecoderPool) -> None:
-    list(decode_in_sandbox(pool, piped(clip()), LIMITS))
-    assert until(lambda: len(pool._ready) == 1)
+def test_a_killed_spare_process_is_replaced(pool: DecoderPool) -> None:
+    list(decode_in_sandbox(pool, make_pipe(clip()), LIMITS))
+    assert wait_until(lambda: len(pool._ready) == 1)
     (spare,) = pool._ready
     os.kill(spare.pid, signal.SIGKILL)  # type: ignore[union-attr]
-    (*_, end) = decode_in_sandbox(pool, piped(clip()), LIMITS)
+    (*_, end) = decode_in_sandbox(pool, make_pipe(clip()), LIMITS)
     assert isinstance(end, EndOfStream)
 
 
 @needs_proc
-def test_a_process_that_waits_ready_is_had_in_50_ms(pool: DecoderPool) -> None:
+def test_a_spare_process_is_acquired_within_50_ms(pool: DecoderPool) -> None:
     took_s = []
     for _ in range(5):
-        with pool.acquire(ORDER):
+        with pool.acquire(JOB):
             pass
-        assert until(lambda: len(pool._ready) == 1)
-        begun = time.monotonic()
-        with pool.acquire(ORDER):
-            took_s.append(time.monotonic() - begun)
+        assert wait_until(lambda: len(pool._ready) == 1)
+        start_s = time.monotonic()
+        with pool.acquire(JOB):
+            took_s.append(time.monotonic() - start_s)
     assert min(took_s) < 0.05
 
 
 @needs_proc
-@pytest.mark.parametrize("is_at_work", [True, False])
-def test_a_decoder_ends_when_its_server_is_killed(is_at_work: bool) -> None:
+@pytest.mark.parametrize("is_decoding", [True, False])
+def test_a_decoder_ends_when_its_server_is_killed(is_decoding: bool) -> None:
     server = f"""
 import time
 from gorggle_server.sandbox.pool import DecoderPool
@@ -192,7 +194,7 @@ from gorggle_server.sandbox.protocol import DecodeJob
 pool = DecoderPool()
 job = DecodeJob(MediaLimits(), video=True, audio=True, memory_bytes=2**30, cpu_s=60)
 with pool.acquire(job) as process:
-    if {is_at_work}:
+    if {is_decoding}:
         print(process.pid, flush=True)
         time.sleep(60)
 while not pool._ready:
@@ -205,18 +207,18 @@ time.sleep(60)
         pid = int(running.stdout.readline())
         assert is_alive(pid)
         running.kill()
-    assert until(lambda: not is_alive(pid))
+    assert wait_until(lambda: not is_alive(pid))
 
 
 @needs_proc
 def test_termination_signals_do_not_end_decoders(pool: DecoderPool) -> None:
     """Ctrl-C and supervisors signal the whole process group; the server drains."""
     data = clip("mpegts")
-    pipe = live(data)
+    pipe = partial_pipe(data)
     items = decode_in_sandbox(pool, pipe, LIMITS)
-    up_to_first_frame(items)
+    read_until_first_frame(items)
     for number in (signal.SIGINT, signal.SIGTERM):
-        os.kill(the_child(pool), number)
+        os.kill(get_decoder_pid(pool), number)
     pipe.write(data[len(data) * 3 // 4 :])
     pipe.close()
     (*_, end) = items

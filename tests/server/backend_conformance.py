@@ -1,6 +1,6 @@
 """Conformance tests of ``InferenceBackend``; the test module of a backend inherits the class.
 
-Results are compared with those of the same windows processed one by one: no optimization may change them.
+Results are compared with those of the same windows processed one at a time: optimizations must not change them.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ LENGTHS = (1, 6, 25)
 
 
 def golden_recognizer() -> Recognizer:
-    """A recognizer of the small golden model."""
+    """Return a recognizer for the small golden model."""
     return Recognizer(Model(golden.network(), golden.vocabulary()))
 
 
 def make_window(frames: int, modality: Modality = Modality.AUDIO_VISUAL, seed: int = 0) -> InferenceInput:
-    """A window of noise."""
+    """Return an inference window of random noise."""
     rng = np.random.default_rng(1000 * seed + frames)
     crops = rng.integers(0, 256, (frames, 96, 96)).astype(np.uint8) if modality.uses_video else None
     return InferenceInput(
@@ -46,19 +46,19 @@ def make_window(frames: int, modality: Modality = Modality.AUDIO_VISUAL, seed: i
     )
 
 
-def assert_same(found: list[Hypothesis], expected: list[Hypothesis]) -> None:
-    """The same words at the same times; confidences to what the order of sums may change."""
+def assert_same_hypotheses(found: list[Hypothesis], expected: list[Hypothesis]) -> None:
+    """Assert equal words and timestamps, and confidences equal up to floating-point rounding."""
     assert [hypothesis.text for hypothesis in found] == [hypothesis.text for hypothesis in expected]
-    for one, other in zip(found, expected, strict=True):
-        assert one.confidence == pytest.approx(other.confidence, abs=1e-4)
-        assert [(word.text, word.start_s, word.end_s) for word in one.words] == [
-            (word.text, word.start_s, word.end_s) for word in other.words
+    for actual, wanted in zip(found, expected, strict=True):
+        assert actual.confidence == pytest.approx(wanted.confidence, abs=1e-4)
+        assert [(word.text, word.start_s, word.end_s) for word in actual.words] == [
+            (word.text, word.start_s, word.end_s) for word in wanted.words
         ]
 
 
 @functools.cache
-def alone() -> dict[tuple[int, Modality, int, int], list[Hypothesis]]:
-    """What each window gives when it is read by itself."""
+def unbatched_results() -> dict[tuple[int, Modality, int, int], list[Hypothesis]]:
+    """Return the hypotheses of each window when it is transcribed without batching."""
     recognizer = golden_recognizer()
     return {
         (frames, modality, seed, number): recognizer.transcribe(
@@ -71,15 +71,15 @@ def alone() -> dict[tuple[int, Modality, int, int], list[Hypothesis]]:
 
 
 class BackendConformance:
-    """Inherit, and give a fixture ``backend`` that serves the golden model as ``MODEL``."""
+    """Base class of backend tests; subclasses provide a ``backend`` fixture that serves the golden model as ``MODEL``."""
 
-    def test_a_batched_window_gives_the_same_result_as_alone(self, backend: InferenceBackend) -> None:
+    def test_batching_does_not_change_results(self, backend: InferenceBackend) -> None:
         futures = {
             key: backend.submit(MODEL, make_window(*key[:3]), OPTIONS[key[3]], stream=key[0])
-            for key in alone()
+            for key in unbatched_results()
         }
         for key, future in futures.items():
-            assert_same(future.result(60), alone()[key])
+            assert_same_hypotheses(future.result(60), unbatched_results()[key])
 
     @settings(
         max_examples=15,
@@ -87,10 +87,12 @@ class BackendConformance:
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
     )
     @given(data=st.data())
-    def test_order_and_time_of_submission_do_not_change_results(
+    def test_submission_order_and_timing_do_not_change_results(
         self, backend: InferenceBackend, data: st.DataObject
     ) -> None:
-        keys = data.draw(st.lists(st.sampled_from(sorted(alone(), key=repr)), min_size=1, max_size=8))
+        keys = data.draw(
+            st.lists(st.sampled_from(sorted(unbatched_results(), key=repr)), min_size=1, max_size=8)
+        )
         pauses = data.draw(st.lists(st.sampled_from([0, 0, 0.002, 0.02]), min_size=8, max_size=8))
         futures: list[Future[list[Hypothesis]]] = []
         for number, (key, pause_s) in enumerate(zip(keys, pauses, strict=False)):
@@ -101,20 +103,20 @@ class BackendConformance:
                 )
             )
         for key, future in zip(keys, futures, strict=False):
-            assert_same(future.result(60), alone()[key])
+            assert_same_hypotheses(future.result(60), unbatched_results()[key])
 
-    def test_a_cancelled_window_disturbs_no_other(self, backend: InferenceBackend) -> None:
+    def test_cancelling_a_window_does_not_affect_other_windows(self, backend: InferenceBackend) -> None:
         key = (25, Modality.AUDIO_VISUAL, 0, 0)
         futures = [backend.submit(MODEL, make_window(25), OPTIONS[0], stream=stream) for stream in range(6)]
         futures[0].cancel()
-        time.sleep(0.03)  # by now some are being read
+        time.sleep(0.03)  # some windows are being processed by now
         futures[3].cancel()
         kept = [future for future in futures if not future.cancelled()]
         assert kept
         for future in kept:
-            assert_same(future.result(60), alone()[key])
+            assert_same_hypotheses(future.result(60), unbatched_results()[key])
 
-    def test_an_unknown_model_is_refused_at_once(self, backend: InferenceBackend) -> None:
+    def test_an_unknown_model_is_rejected_on_submission(self, backend: InferenceBackend) -> None:
         with pytest.raises(NotFoundError, match=MODEL):
             backend.submit("another", make_window(5), OPTIONS[0])
 
@@ -123,5 +125,5 @@ class BackendConformance:
         if future.cancel():
             with pytest.raises(CancelledError):
                 future.result(5)
-        else:  # it was read on the spot
+        else:  # the backend processed it before the cancellation
             assert future.result(0)

@@ -1,4 +1,4 @@
-"""Who speaks when several faces are seen."""
+"""Active speaker detection among several visible faces."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def make_track(track_id: int, speaking: list[float], start: int = 0) -> FaceTrac
     return FaceTrack(track_id, track_id, start, [CROP] * len(speaking), speaking)
 
 
-def test_the_face_whose_mouth_moves_speaks() -> None:
+def test_the_face_with_the_moving_mouth_is_the_active_speaker() -> None:
     still, moving = make_track(1, [0.05] * 100), make_track(2, [0.9] * 100)
     (turn,) = assign_turns(FrameSpan(10, 90), [still, moving], np.ones(80, np.float32))
     assert turn.track is moving
@@ -36,7 +36,7 @@ def test_a_span_is_divided_where_the_speaker_changes() -> None:
     left = make_track(1, [0.9] * 60 + [0.05] * 60)
     right = make_track(2, [0.05] * 60 + [0.9] * 60)
     audio = np.ones(120, np.float32)
-    audio[57] = 0.1  # the pause between the two
+    audio[57] = 0.1  # the pause between the two turns
     first, second = assign_turns(FrameSpan(0, 120), [left, right], audio)
     assert (first.track, second.track) == (left, right)
     assert first.span == FrameSpan(0, 57)
@@ -51,6 +51,8 @@ def test_a_short_mouth_movement_of_a_listener_is_not_a_turn() -> None:
 
 
 def test_correlation_with_the_audio_decides_between_two_moving_mouths() -> None:
-    one, other = make_track(1, [0.8] * 100), make_track(2, [0.8] * 100)
-    (turn,) = assign_turns(FrameSpan(0, 100), [one, other], np.ones(100, np.float32), {1: 0.0, 2: 0.6})
-    assert turn.track is other
+    unsynchronized, synchronized = make_track(1, [0.8] * 100), make_track(2, [0.8] * 100)
+    (turn,) = assign_turns(
+        FrameSpan(0, 100), [unsynchronized, synchronized], np.ones(100, np.float32), {1: 0.0, 2: 0.6}
+    )
+    assert turn.track is synchronized

@@ -15,19 +15,19 @@ def make_numbered_crops(count: int) -> np.ndarray:
 
 
 def resample_times(times_s: list[float]) -> list[tuple[int, int]]:
-    grid, placed = CropResampler(), []
+    resampler, placed = CropResampler(), []
     for time_s, crop in zip(times_s, make_numbered_crops(len(times_s)), strict=True):
-        placed += list(grid.push(time_s, crop))
-    placed += list(grid.flush())
+        placed += list(resampler.push(time_s, crop))
+    placed += list(resampler.flush())
     return [(frame, int(crop[0, 0])) for frame, crop in placed]
 
 
-def test_crops_at_25_a_second_pass_one_by_one() -> None:
+def test_crops_at_25_fps_are_unchanged() -> None:
     assert resample_times([k / 25 for k in range(20)]) == [(k, k) for k in range(20)]
 
 
 @pytest.mark.parametrize("rate_hz", [15, 24, 30, 50, 60])
-def test_other_rates_take_the_nearest_crop_for_each_frame(rate_hz: int) -> None:
+def test_each_frame_gets_the_nearest_crop_at_other_frame_rates(rate_hz: int) -> None:
     placed = resample_times([k / rate_hz for k in range(rate_hz * 2)])
     assert [frame for frame, _ in placed] == list(range(len(placed)))
     assert len(placed) in (49, 50, 51)
@@ -40,24 +40,24 @@ def test_a_late_face_starts_late_and_a_long_gap_is_not_filled() -> None:
 
 
 @given(st.lists(st.floats(0, 1e6), max_size=40))
-def test_frames_rise_and_are_never_many_more_than_the_crops(times_s: list[float]) -> None:
+def test_frame_numbers_increase_and_gap_filling_is_bounded(times_s: list[float]) -> None:
     frames = [frame for frame, _ in resample_times(sorted(times_s))]
     assert frames == sorted(set(frames))
     assert len(frames) <= 26 * len(times_s)
 
 
-def test_a_whole_clip_is_interleaved_in_order_of_time() -> None:
+def test_audio_and_crops_are_interleaved_by_time() -> None:
     crops = MouthCropChunk(3, np.zeros((100, 96, 96), np.uint8), [k / 25 for k in range(100)])
     audio = AudioChunk(np.arange(4 * 16_000, dtype=np.int16))
     pieces = list(interleave([audio, crops]))
-    lead_s = seen_s = heard_s = 0.0
+    max_offset_s = video_s = audio_s = 0.0
     for piece in pieces:
         if isinstance(piece, MouthCropChunk):
-            seen_s = piece.times_s[-1]
+            video_s = piece.times_s[-1]
         else:
-            heard_s += len(piece.samples) / 16_000
-        lead_s = max(lead_s, abs(seen_s - heard_s))
-    assert lead_s <= 1.05
+            audio_s += len(piece.samples) / 16_000
+        max_offset_s = max(max_offset_s, abs(video_s - audio_s))
+    assert max_offset_s <= 1.05
     assert np.array_equal(
         np.concatenate([p.samples for p in pieces if isinstance(p, AudioChunk)]), audio.samples
     )

@@ -1,4 +1,4 @@
-"""Mapping of errors to statuses, through a real channel."""
+"""Mapping of errors to gRPC statuses, tested with a real server and channel."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_every_error_has_a_status(kind: type[Exception]) -> None:
     assert any(issubclass(kind, base) for base, _, _ in STATUS_BY_ERROR)
 
 
-def test_no_row_hides_a_later_one() -> None:
+def test_no_mapping_shadows_a_later_one() -> None:
     kinds = [kind for kind, _, _ in STATUS_BY_ERROR]
     for position, kind in enumerate(kinds):
         assert not any(issubclass(kind, earlier) for earlier in kinds[:position])
@@ -42,7 +42,7 @@ def test_the_proto_lists_every_reason_with_its_status() -> None:
     proto = (Path(__file__).parents[2] / "protos/gorggle/v1/lip_reading.proto").read_text()
     documented = proto.split("one of these reasons:")[1].split("RESOURCE_EXHAUSTED without")[0]
     for _, code, reason in STATUS_BY_ERROR:
-        if reason != "FAILED_PRECONDITION":  # no error is of this class itself
+        if reason != "FAILED_PRECONDITION":  # abstract base of other errors
             assert re.search(rf"// +{code.name} .*\b{reason}\b", documented), reason
 
 
@@ -59,7 +59,7 @@ class FailingServicer(lip_reading_pb2_grpc.LipReadingServicer):
 
 
 def call_failing_server(error: Exception, *, streaming: bool) -> aio.AioRpcError:
-    async def scenario() -> aio.AioRpcError:
+    async def run_call() -> aio.AioRpcError:
         server = aio.server(interceptors=[ErrorInterceptor()])
         lip_reading_pb2_grpc.add_LipReadingServicer_to_server(FailingServicer(error), server)
         port = server.add_insecure_port("127.0.0.1:0")
@@ -79,7 +79,7 @@ def call_failing_server(error: Exception, *, streaming: bool) -> aio.AioRpcError
         await server.stop(0)
         return caught.value
 
-    return asyncio.run(scenario())
+    return asyncio.run(run_call())
 
 
 def unpack_details(error: aio.AioRpcError, kind: type[T]) -> list[T]:
@@ -95,7 +95,7 @@ def unpack_details(error: aio.AioRpcError, kind: type[T]) -> list[T]:
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_callers_get_the_message_and_the_reason(streaming: bool) -> None:
+def test_a_mapped_error_is_sent_with_its_message_and_reason(streaming: bool) -> None:
     error = call_failing_server(errors.NoFaceError("no face was found"), streaming=streaming)
     assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert error.details() == "no face was found"
@@ -105,7 +105,7 @@ def test_callers_get_the_message_and_the_reason(streaming: bool) -> None:
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_the_cause_of_an_internal_error_is_logged_and_not_sent(
+def test_internal_errors_are_logged_but_not_sent_to_the_client(
     streaming: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     error = call_failing_server(RuntimeError("the password is 1234"), streaming=streaming)
@@ -138,7 +138,7 @@ def test_an_overloaded_server_sends_a_retry_delay() -> None:
     assert retry.retry_delay.ToMilliseconds() == 1500
 
 
-def test_a_long_message_fits_into_the_trailers() -> None:
+def test_long_messages_fit_into_the_trailing_metadata() -> None:
     error = call_failing_server(errors.NotFoundError("€" * 100_000), streaming=False)
     assert error.code() is grpc.StatusCode.NOT_FOUND
     assert error.details().startswith("€€€")

@@ -1,4 +1,4 @@
-"""Text that grows and settles."""
+"""Interim results: text stabilization and update rate."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gorggle_server.streaming.interim_text import MIN_FIRST_FRAMES, InterimRateL
 
 
 def make_hypothesis(text: str, first_s: float = 0.0) -> Hypothesis:
-    """Words of a third of a second each."""
+    """Return a hypothesis whose words each last a third of a second."""
     words = tuple(
         Word(word, first_s + number / 3, first_s + (number + 1) / 3, 0.8)
         for number, word in enumerate(text.split())
@@ -34,7 +34,7 @@ def test_words_near_the_end_do_not_become_stable() -> None:
     assert text.stable_words == 2
 
 
-def test_stable_words_begin_every_later_text() -> None:
+def test_stable_words_are_a_prefix_of_every_later_text() -> None:
     text = StableTextTracker()
     text.update(make_hypothesis("bin blue at"), 9.0)
     text.update(make_hypothesis("bin blue at f"), 9.0)
@@ -61,22 +61,22 @@ def test_stable_words_take_the_timestamps_of_the_later_hypothesis() -> None:
     assert later.words[0].start_s == pytest.approx(0.1)
 
 
-def test_words_that_were_stable_on_another_server_stay_stable() -> None:
+def test_resumed_stable_words_stay_stable() -> None:
     text = StableTextTracker(make_hypothesis("bin blue").words)
     assert text.stable_words == 2
     assert text.update(make_hypothesis("pin blue at"), 9.0).text == "bin blue at"
 
 
-def test_decoding_is_not_due_before_a_minimum_length() -> None:
+def test_interim_decoding_requires_a_minimum_utterance_length() -> None:
     assert not InterimRateLimiter().is_due(MIN_FIRST_FRAMES - 1, 0, 0.0)
     assert InterimRateLimiter().is_due(MIN_FIRST_FRAMES, 0, 0.0)
 
 
-def test_the_slower_the_device_the_rarer_it_is_asked() -> None:
-    cadence = InterimRateLimiter()
-    cadence.record_latency(0.05)
-    assert cadence.is_due(30, 20, 0.5)
-    cadence.record_latency(0.8)
-    assert not cadence.is_due(30, 20, 5.0), "too little has been said since"
-    assert not cadence.is_due(80, 20, 1.0), "it would take more than half of the time"
-    assert cadence.is_due(80, 20, 2.0)
+def test_interim_updates_are_less_frequent_on_a_slow_device() -> None:
+    limiter = InterimRateLimiter()
+    limiter.record_latency(0.05)
+    assert limiter.is_due(30, 20, 0.5)
+    limiter.record_latency(0.8)
+    assert not limiter.is_due(30, 20, 5.0), "too few new frames"
+    assert not limiter.is_due(80, 20, 1.0), "decoding would use more than half of the elapsed time"
+    assert limiter.is_due(80, 20, 2.0)

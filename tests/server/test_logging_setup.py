@@ -1,4 +1,4 @@
-"""The log as machines read it."""
+"""JSON log output."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def format_line(record: logging.LogRecord) -> dict[str, str]:
 
 
 def make_record(message: str, *arguments: object, error: BaseException | None = None) -> logging.LogRecord:
-    information = None if error is None else (type(error), error, error.__traceback__)
-    return logging.LogRecord("gorggle", logging.WARNING, "file.py", 1, message, arguments, information)
+    exc_info = None if error is None else (type(error), error, error.__traceback__)
+    return logging.LogRecord("gorggle", logging.WARNING, "file.py", 1, message, arguments, exc_info)
 
 
-def test_a_record_is_one_line_of_json_with_its_request() -> None:
+def test_a_record_is_one_json_line_with_its_request_id() -> None:
     token = request_id.set("abc123")
     try:
         entry = format_line(make_record("two\nlines of %s", "“text”"))
@@ -32,7 +32,7 @@ def test_a_record_is_one_line_of_json_with_its_request() -> None:
     assert entry["time"].endswith("+00:00")
 
 
-def test_an_exception_keeps_its_traceback_and_no_request_is_left_out() -> None:
+def test_exceptions_include_a_traceback_and_unset_request_ids_are_omitted() -> None:
     try:
         raise ValueError("broken")
     except ValueError as error:
@@ -41,7 +41,7 @@ def test_an_exception_keeps_its_traceback_and_no_request_is_left_out() -> None:
     assert "request_id" not in entry
 
 
-def test_the_server_writes_json_where_asked() -> None:
+def test_the_server_logs_json_with_log_format_json() -> None:
     command = [sys.executable, "-m", "gorggle_server", "--log-format", "json", "--print-ready"]
     with subprocess.Popen(
         [*command, "--listen", "127.0.0.1:0", "--exit-on-stdin-eof"],
@@ -52,7 +52,7 @@ def test_the_server_writes_json_where_asked() -> None:
     ) as server:
         assert server.stdout is not None
         address = json.loads(server.stdout.readline())["listening"]
-        _, said = server.communicate(timeout=30)
-    entries = [json.loads(entry) for entry in said.splitlines()]
+        _, stderr = server.communicate(timeout=30)
+    entries = [json.loads(entry) for entry in stderr.splitlines()]
     assert any(address in entry["message"] for entry in entries)
     assert server.returncode == 0

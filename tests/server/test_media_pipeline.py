@@ -1,4 +1,4 @@
-"""How containers are looked at."""
+"""Decoding and face tracking of container formats."""
 
 from __future__ import annotations
 
@@ -19,46 +19,46 @@ DEMO = Path(__file__).parents[2] / "examples" / "demo.mp4"
 
 
 @pytest.mark.parametrize(
-    ("modality", "live", "waits"),
+    ("modality", "live", "skips_frames"),
     [
         (Modality.AUDIO_VISUAL, False, True),
         (Modality.AUDIO_VISUAL, True, False),
         (Modality.VIDEO_ONLY, False, False),
     ],
 )
-def test_frames_are_skipped_only_with_audio_and_without_live_input(
-    monkeypatch: pytest.MonkeyPatch, modality: Modality, live: bool, waits: bool
+def test_frame_skipping_is_enabled_only_for_recorded_audio_visual_input(
+    monkeypatch: pytest.MonkeyPatch, modality: Modality, live: bool, skips_frames: bool
 ) -> None:
-    made: list[bool] = []
+    skip_settings: list[bool] = []
 
-    class Tracker(MouthTracker):
-        def __init__(self, detector: FaceDetector, *, skip_frames: bool, **more: Any) -> None:
-            super().__init__(detector, skip_frames=skip_frames, **more)
-            made.append(skip_frames)
+    class RecordingTracker(MouthTracker):
+        def __init__(self, detector: FaceDetector, *, skip_frames: bool, **options: Any) -> None:
+            super().__init__(detector, skip_frames=skip_frames, **options)
+            skip_settings.append(skip_frames)
 
-    monkeypatch.setattr(frame_stage, "MouthTracker", Tracker)
+    monkeypatch.setattr(frame_stage, "MouthTracker", RecordingTracker)
     data = DEMO.read_bytes()
     pipe = BytePipe(len(data) + 1)
     pipe.write(data)
     pipe.close()
     options = RecognitionOptions(model="", modality=modality, live=live)
-    perceived = media_pipeline.ContainerPipeline(pipe, options, ServerSettings(), 3600.0)
-    for number, events in enumerate(perceived.steps()):
+    pipeline = media_pipeline.ContainerPipeline(pipe, options, ServerSettings(), 3600.0)
+    for number, events in enumerate(pipeline.steps()):
         list(events)
         if number == 8:
             break
-    assert made[-1] is waits
-    assert perceived.buffer.tracks
+    assert skip_settings[-1] is skips_frames
+    assert pipeline.buffer.tracks
 
 
-def test_the_scene_of_a_file_is_looked_at_every_ten_frames_only() -> None:
+def test_a_recorded_file_is_processed_in_steps_of_several_frames() -> None:
     data = DEMO.read_bytes()
     pipe = BytePipe(len(data) + 1)
     pipe.write(data)
     pipe.close()
-    perceived = media_pipeline.ContainerPipeline(
+    pipeline = media_pipeline.ContainerPipeline(
         pipe, RecognitionOptions(model="", modality=Modality.AUDIO_VISUAL), ServerSettings(), 3600.0
     )
-    looks = sum(1 for _ in perceived.steps())
-    assert perceived.buffer.video_end == 499
-    assert looks <= 499 / media_pipeline.STEP_FRAMES + 5
+    steps = sum(1 for _ in pipeline.steps())
+    assert pipeline.buffer.video_end == 499
+    assert steps <= 499 / media_pipeline.STEP_FRAMES + 5

@@ -1,4 +1,4 @@
-"""Memory of the server's libraries over utterances of every length, in a subprocess."""
+"""Memory use of the inference libraries for utterances of many lengths, tested in a subprocess."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import sys
 
 import pytest
 
-# As the server sets them up, then utterances of lengths that were not seen before: how much is allocated after each ten.
+# Configures the libraries as the server does, then encodes utterances of increasing length.
+# Prints the allocated bytes after every ten utterances.
 PROGRAM = """
 import ctypes, gc, json
 from gorggle_server.__main__ import set_up_libraries
@@ -35,8 +36,8 @@ for number in range(40):
     recognizer.encode([InferenceInput(crops, np.zeros((frames, 104), np.float32))])
     if number % 10 == 9:
         gc.collect()
-        found = libc.mallinfo2()
-        allocated.append(found.uordblks + found.hblkhd)
+        usage = libc.mallinfo2()
+        allocated.append(usage.uordblks + usage.hblkhd)
 print(json.dumps(allocated))
 """
 
@@ -44,10 +45,10 @@ print(json.dumps(allocated))
 @pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc" or platform.libc_ver()[1] < "2.33", reason="needs mallinfo2 of glibc"
 )
-def test_utterances_of_new_lengths_take_no_memory_for_good() -> None:
-    # What an operator, or training, has set holds there as here.
-    bounds = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
-    environment = {name: value for name, value in os.environ.items() if name not in bounds}
+def test_utterances_of_new_lengths_do_not_leak_memory() -> None:
+    # Inherited cache limits would replace the server's own settings.
+    cache_limits = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
+    environment = {name: value for name, value in os.environ.items() if name not in cache_limits}
     command = [sys.executable, "-c", PROGRAM]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
     allocated = json.loads(done.stdout)

@@ -1,4 +1,4 @@
-"""A model's whole work on an utterance."""
+"""Recognition of one utterance."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def make_window(frames: int = 30) -> InferenceInput:
     return InferenceInput(crops, rng.standard_normal((frames, 104)).astype(np.float32))
 
 
-@pytest.mark.parametrize("damage", [float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("name", ["decoder.embed_tokens.weight", "encoder.layer_norm.weight"])
-def test_numbers_that_are_not_finite_are_an_error_and_no_transcript(name: str, damage: float) -> None:
+def test_non_finite_weights_raise_a_model_format_error(name: str, value: float) -> None:
     recognizer = Recognizer(load_model(EMBEDDED_MODEL))
     assert len(recognizer.transcribe([make_window()], OPTIONS)) == 1
     with torch.no_grad():
-        dict(recognizer.model.network.named_parameters())[name].fill_(damage)
+        dict(recognizer.model.network.named_parameters())[name].fill_(value)
     with pytest.raises(ModelFormatError, match="not finite"):
         recognizer.transcribe([make_window()], OPTIONS)

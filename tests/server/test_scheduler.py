@@ -1,4 +1,4 @@
-"""The device's thread: batches, order, fairness, errors, cancellation, its end."""
+"""Device scheduler: batching, ordering, fairness, errors, cancellation and shutdown."""
 
 from __future__ import annotations
 
@@ -39,10 +39,11 @@ class TestDeviceScheduler(BackendConformance):
 
 
 class SteppedDevice:
-    """Reads a window as its length; waits at a gate before it encodes; needs as many steps as the window has frames.
+    """Fake recognizer that transcribes a window as its number of frames, one decoding step per frame.
 
-    It fails to encode windows of 13 frames, and a step with a window of 17 in it; it lacks memory for more than
-    ``memory`` windows at a time; windows of 19 frames give no finite numbers.
+    ``gate`` blocks encoding and ``step_gate`` blocks decoding steps. Windows of certain lengths fail: 13 frames in
+    ``encode``, 17 frames in ``step``, and 19 frames yield a non-finite result. A batch of more than ``memory``
+    windows runs out of memory.
     """
 
     def __init__(self) -> None:
@@ -78,24 +79,24 @@ class SteppedDevice:
 class SteppedDecoding:
     def __init__(self, device: SteppedDevice) -> None:
         self.device = device
-        self.left: dict[Hashable, tuple[int, int]] = {}
+        self.remaining: dict[Hashable, tuple[int, int]] = {}
 
     def add(self, keys: Sequence[Hashable], encoded: Sequence[torch.Tensor]) -> None:
-        self.left.update({key: (len(one), len(one)) for key, one in zip(keys, encoded, strict=True)})
+        self.remaining.update({key: (len(one), len(one)) for key, one in zip(keys, encoded, strict=True)})
 
     def remove(self, key: Hashable) -> None:
-        del self.left[key]
+        del self.remaining[key]
 
     def step(self) -> dict[Hashable, list[Hypothesis]]:
-        self.device.steps.append(sorted(frames for frames, _ in self.left.values()))
+        self.device.steps.append(sorted(frames for frames, _ in self.remaining.values()))
         self.device.stepped.release()
         assert self.device.step_gate.wait(10)
-        if any(frames == 17 for frames, _ in self.left.values()):
+        if any(frames == 17 for frames, _ in self.remaining.values()):
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
-        self.left = {key: (frames, left - 1) for key, (frames, left) in self.left.items()}
-        ended = {key: frames for key, (frames, left) in self.left.items() if left <= 0}
+        self.remaining = {key: (frames, left - 1) for key, (frames, left) in self.remaining.items()}
+        ended = {key: frames for key, (frames, left) in self.remaining.items() if left <= 0}
         for key in ended:
-            del self.left[key]
+            del self.remaining[key]
         return {key: [Hypothesis(str(frames), 1.0)] for key, frames in ended.items()}
 
 
@@ -123,10 +124,10 @@ def submit(scheduler: DeviceScheduler, frames: int, **options: Any) -> Future[li
 
 
 def record_order(futures: dict[str, list[Future[list[Hypothesis]]]]) -> list[str]:
-    """Streams in the order in which their windows finish; the list grows while they do."""
+    """Return a list that receives the stream of each window when the window finishes."""
     order: list[str] = []
-    for stream, some in futures.items():
-        for future in some:
+    for stream, stream_futures in futures.items():
+        for future in stream_futures:
             future.add_done_callback(lambda _, stream=stream: order.append(stream))
     return order
 
@@ -137,13 +138,13 @@ def count_drops(metrics: CollectorRegistry) -> dict[str, float | None]:
 
 
 def occupy_device(scheduler: DeviceScheduler, device: SteppedDevice) -> Future[list[Hypothesis]]:
-    """Keep the device busy with a window, so that what follows has to wait."""
+    """Keep the device busy with one window so that later windows are queued."""
     future = submit(scheduler, 1, stream="holder")
     assert device.arrived.acquire(timeout=10)
     return future
 
 
-def test_windows_that_wait_together_are_batched(scheduler, device) -> None:
+def test_queued_windows_are_batched(scheduler, device) -> None:
     occupy_device(scheduler, device)
     futures = [submit(scheduler, frames) for frames in (10, 20, 25)]
     device.gate.set()
@@ -165,10 +166,10 @@ def test_windows_within_the_batch_delay_are_batched(device) -> None:
 
 def test_windows_with_different_options_are_not_batched(scheduler, device) -> None:
     occupy_device(scheduler, device)
-    one = submit(scheduler, 10)
-    other = submit(scheduler, 11, search=DecodingOptions(9, 1.0, 0, True))
+    first = submit(scheduler, 10)
+    second = submit(scheduler, 11, search=DecodingOptions(9, 1.0, 0, True))
     device.gate.set()
-    one.result(10), other.result(10)
+    first.result(10), second.result(10)
     assert device.encoded[1:] == [[10], [11]]
 
 
@@ -199,7 +200,7 @@ def test_windows_join_and_leave_a_running_batch_between_steps(scheduler, device)
     time.sleep(0.05)
     device.step_gate.set()
     short.result(10), long.result(10)
-    # The one that came later and is shorter waited for no more than the step at hand.
+    # The later, shorter window joined after the running step.
     assert device.steps == [[60]] + [[5, 60]] * 5 + [[60]] * 54
 
 
@@ -211,13 +212,12 @@ def test_a_stream_with_many_windows_does_not_starve_another(scheduler, device) -
     device.gate.set()
     for future in (*modest, *flood):
         future.result(20)
-    assert (
-        order[:5].count("modest") == 2
-    )  # the first batch holds five: every other window was the modest stream's
+    # The first batch holds five windows, taken alternately from both streams.
+    assert order[:5].count("modest") == 2
     assert order.count("flood") == 20
 
 
-def test_an_idle_stream_does_not_accumulate_credit(scheduler, device) -> None:
+def test_an_idle_stream_gains_no_scheduling_priority(scheduler, device) -> None:
     device.gate.set()
     for _ in range(10):
         submit(scheduler, 900, stream="busy").result(10)
@@ -232,7 +232,7 @@ def test_an_idle_stream_does_not_accumulate_credit(scheduler, device) -> None:
     assert order.index("busy") <= 2
 
 
-def test_interim_work_yields_to_final_work(scheduler, device) -> None:
+def test_final_windows_are_scheduled_before_interim_windows(scheduler, device) -> None:
     occupy_device(scheduler, device)
     interim = submit(scheduler, 10, search=INTERIM, interim=True)
     final = submit(scheduler, 20)
@@ -241,7 +241,7 @@ def test_interim_work_yields_to_final_work(scheduler, device) -> None:
     assert device.encoded[1:] == [[20], [10]]
 
 
-def test_interim_searches_pause_while_final_work_waits(device) -> None:
+def test_interim_decoding_pauses_while_final_windows_wait(device) -> None:
     scheduler = DeviceScheduler({"m": device}, 0.01, 60)  # type: ignore[dict-item]
     device.gate.set()
     device.step_gate.clear()
@@ -251,15 +251,15 @@ def test_interim_searches_pause_while_final_work_waits(device) -> None:
     device.step_gate.set()
     for future in (*finals, interim):
         future.result(10)
-    # The third is encoded when the second leaves; from then on nothing waits, and interim work continues.
+    # The third window is encoded when the second finishes; then the queue is empty and interim decoding resumes.
     first = device.steps.index([50])
-    until = len(device.steps) - 1 - device.steps[::-1].index([50])
-    assert device.steps[first:until].count([40]) <= 60
+    last = len(device.steps) - 1 - device.steps[::-1].index([50])
+    assert device.steps[first:last].count([40]) <= 60
     assert device.steps[first : first + 90].count([50]) >= 85
     scheduler.close()
 
 
-def test_a_window_that_fails_in_a_batch_fails_alone(scheduler, device, metrics) -> None:
+def test_an_encoding_failure_affects_only_its_own_window(scheduler, device, metrics) -> None:
     occupy_device(scheduler, device)
     futures = {frames: submit(scheduler, frames) for frames in (10, 13, 14)}
     device.gate.set()
@@ -272,7 +272,7 @@ def test_a_window_that_fails_in_a_batch_fails_alone(scheduler, device, metrics) 
     assert count_drops(metrics) == {"failed": 1, "cancelled": 0}
 
 
-def test_a_window_that_fails_in_a_step_fails_alone(scheduler, device) -> None:
+def test_a_decoding_failure_affects_only_its_own_window(scheduler, device) -> None:
     occupy_device(scheduler, device)
     futures = {frames: submit(scheduler, frames) for frames in (10, 17, 14)}
     device.gate.set()
@@ -283,7 +283,7 @@ def test_a_window_that_fails_in_a_step_fails_alone(scheduler, device) -> None:
     assert submit(scheduler, 15).result(10)[0].text == "15"
 
 
-def test_a_batch_without_memory_is_retried_one_by_one(scheduler, device) -> None:
+def test_a_batch_that_runs_out_of_memory_is_retried_one_window_at_a_time(scheduler, device) -> None:
     occupy_device(scheduler, device)
     device.memory = 1
     futures = [submit(scheduler, frames) for frames in (10, 11, 12)]
@@ -292,7 +292,7 @@ def test_a_batch_without_memory_is_retried_one_by_one(scheduler, device) -> None
     assert device.released == 1
 
 
-def test_a_single_window_that_finds_no_memory_is_tried_once_more(scheduler, device) -> None:
+def test_a_single_window_that_runs_out_of_memory_is_retried_once(scheduler, device) -> None:
     occupy_device(scheduler, device)
     device.memory = 0
     future = submit(scheduler, 10)
@@ -310,7 +310,7 @@ def test_non_finite_output_fails_only_its_own_window(scheduler, device) -> None:
         futures[19].result(10)
 
 
-def test_a_cancelled_window_is_not_read(scheduler, device) -> None:
+def test_a_cancelled_window_is_not_encoded(scheduler, device) -> None:
     occupy_device(scheduler, device)
     cancelled, kept = submit(scheduler, 10), submit(scheduler, 20)
     assert cancelled.cancel()
@@ -319,7 +319,7 @@ def test_a_cancelled_window_is_not_read(scheduler, device) -> None:
     assert device.encoded[1:] == [[20]]
 
 
-def test_a_window_cancelled_during_its_search_leaves_the_batch_at_once(scheduler, device, metrics) -> None:
+def test_a_window_cancelled_during_decoding_leaves_the_batch(scheduler, device, metrics) -> None:
     device.gate.set()
     device.step_gate.clear()
     cancelled = submit(scheduler, 500)
@@ -332,22 +332,22 @@ def test_a_window_cancelled_during_its_search_leaves_the_batch_at_once(scheduler
     assert count_drops(metrics) == {"failed": 0, "cancelled": 1}
 
 
-def test_an_unknown_model_is_refused(scheduler) -> None:
+def test_an_unknown_model_is_rejected(scheduler) -> None:
     with pytest.raises(NotFoundError, match="available: m"):
         scheduler.submit("n", make_window(10, VIDEO), SEARCH)
 
 
-def test_pending_futures_are_cancelled_when_the_scheduler_ends(device) -> None:
+def test_close_cancels_queued_windows(device) -> None:
     scheduler = DeviceScheduler({"m": device}, 0.01, 2000)  # type: ignore[dict-item]
-    being_read = occupy_device(scheduler, device)
-    waiting = submit(scheduler, 10)
+    running = occupy_device(scheduler, device)
+    queued = submit(scheduler, 10)
     closing = threading.Thread(target=scheduler.close)
     closing.start()
     time.sleep(0.05)
     device.gate.set()
     closing.join(10)
     with pytest.raises(CancelledError):
-        waiting.result(10)
-    assert being_read.result(10)[0].text == "1"
+        queued.result(10)
+    assert running.result(10)[0].text == "1"
     with pytest.raises(NotReadyError):
         submit(scheduler, 10)

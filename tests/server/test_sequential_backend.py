@@ -1,4 +1,4 @@
-"""The simplest possible backend passes the conformance suite, so the suite requires no more than the contract."""
+"""Conformance of a minimal backend: the suite requires nothing beyond the ``InferenceBackend`` contract."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.server.backend_conformance import BackendConformance
 
 
 class SequentialBackend:
-    """Reads every window on the spot, on the caller's thread."""
+    """Transcribes every window synchronously in the calling thread."""
 
     def __init__(self, recognizers: dict[str, Recognizer]) -> None:
         self._recognizers = recognizers

@@ -1,4 +1,4 @@
-"""A stream from a scene to segments, with a scripted scene and a backend that answers at once."""
+"""Recognition session from buffered media to segments, with a scripted pipeline and an immediate backend."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NOISE = np.random.default_rng(0).integers(-3000, 3000, frames_to_samples(2000)).
 
 
 class ScriptedPipeline:
-    """Plays curves of speaking, some frames at a time."""
+    """Media pipeline that produces given speech probabilities, ``step`` frames at a time."""
 
     def __init__(
         self,
@@ -78,21 +78,21 @@ class ScriptedPipeline:
             self.max_buffered_samples = max(self.max_buffered_samples, len(self.buffer._audio))
 
     def get_audio(self, start: int, end: int) -> np.ndarray:
-        """Noise where one speaks, with the near silence of speech in every fifth frame; all noise in a noisy place."""
+        """Return noise during speech except in every fifth frame; with ``is_noisy``, return noise throughout."""
         assert self.audio_vad is not None
         gains = [
             float(self.loud and (self.is_noisy or (self.audio_vad[frame] > 0.5 and frame % 5 != 0)))
             for frame in range(start, end)
         ]
-        audio_vad = (
+        samples = (
             NOISE[frames_to_samples(start) : frames_to_samples(end)].reshape(len(gains), -1)
             * np.array(gains)[:, None]
         )
-        return audio_vad.ravel().astype(np.int16)
+        return samples.ravel().astype(np.int16)
 
 
 class EchoBackend:
-    """Reads every window as one word that says how long the window is."""
+    """Transcribes every window as one word that names its modality."""
 
     def __init__(self) -> None:
         self.windows: list[InferenceInput] = []
@@ -107,10 +107,10 @@ class EchoBackend:
         return future
 
 
-def run_session(perception: ScriptedPipeline, **options: object) -> tuple[list[Event], EchoBackend]:
+def run_session(pipeline: ScriptedPipeline, **options: object) -> tuple[list[Event], EchoBackend]:
     events: list[Event] = []
     backend = EchoBackend()
-    RecognitionSession(perception, RecognitionOptions("m", **options), backend.submit, events.append).run()  # type: ignore[arg-type]
+    RecognitionSession(pipeline, RecognitionOptions("m", **options), backend.submit, events.append).run()  # type: ignore[arg-type]
     return events, backend
 
 
@@ -118,11 +118,11 @@ def filter_events(events: list[Event], kind: type) -> list:
     return [event for event in events if isinstance(event, kind)]
 
 
-TALK = [0.0] * 25 + [1.0] * 50 + [0.0] * 50 + [1.0] * 50 + [0.0] * 25
+TWO_UTTERANCES = [0.0] * 25 + [1.0] * 50 + [0.0] * 50 + [1.0] * 50 + [0.0] * 25
 
 
-def test_two_sentences_by_one_person_are_two_segments_with_the_streams_times() -> None:
-    events, _ = run_session(ScriptedPipeline(200, TALK, {7: TALK}))
+def test_two_sentences_of_one_speaker_are_two_segments_in_stream_time() -> None:
+    events, _ = run_session(ScriptedPipeline(200, TWO_UTTERANCES, {7: TWO_UTTERANCES}))
     first, second = filter_events(events, Segment)
     assert (first.segment_id, second.segment_id) == ("segment-19", "segment-119")
     assert first.speaker_id == second.speaker_id == "face-1"
@@ -134,14 +134,18 @@ def test_two_sentences_by_one_person_are_two_segments_with_the_streams_times() -
 
 
 def test_video_only_utterances_are_segmented_by_lip_movement() -> None:
-    events, backend = run_session(ScriptedPipeline(200, None, {1: TALK}), modality=Modality.VIDEO_ONLY)
+    events, backend = run_session(
+        ScriptedPipeline(200, None, {1: TWO_UTTERANCES}), modality=Modality.VIDEO_ONLY
+    )
     assert [s.modality for s in filter_events(events, Segment)] == [Modality.VIDEO_ONLY] * 2
     assert all(window.features is None and window.crops is not None for window in backend.windows)
 
 
 def test_simultaneous_speakers_are_both_recognized_from_video() -> None:
     late = [0.0] * 40 + [1.0] * 60 + [0.0] * 100
-    events, _ = run_session(ScriptedPipeline(200, None, {1: TALK, 2: late}), modality=Modality.VIDEO_ONLY)
+    events, _ = run_session(
+        ScriptedPipeline(200, None, {1: TWO_UTTERANCES, 2: late}), modality=Modality.VIDEO_ONLY
+    )
     assert sorted(s.speaker_id for s in filter_events(events, Segment)) == ["face-1", "face-1", "face-2"]
 
 
@@ -154,15 +158,15 @@ def test_two_people_who_take_turns_get_two_speaker_ids() -> None:
 
 
 def test_speech_with_a_still_face_is_recognized_from_audio() -> None:
-    events, _ = run_session(ScriptedPipeline(200, TALK, {1: [0.0] * 200}))
+    events, _ = run_session(ScriptedPipeline(200, TWO_UTTERANCES, {1: [0.0] * 200}))
     assert [(s.speaker_id, s.modality) for s in filter_events(events, Segment)] == [
         ("voice", Modality.AUDIO_ONLY)
     ] * 2
 
 
 def test_lip_activity_segments_speech_in_constant_noise() -> None:
-    everywhere = [1.0] * 200
-    events, backend = run_session(ScriptedPipeline(200, everywhere, {1: TALK}, is_noisy=True))
+    constant_speech = [1.0] * 200
+    events, backend = run_session(ScriptedPipeline(200, constant_speech, {1: TWO_UTTERANCES}, is_noisy=True))
     first, second = filter_events(events, Segment)
     assert first.speaker_id == second.speaker_id == "face-1"
     assert first.end_s < second.start_s
@@ -182,35 +186,35 @@ def test_a_continuous_narrator_is_recognized_over_resting_faces() -> None:
 
 
 def test_lip_movement_in_silence_is_recognized_from_video() -> None:
-    events, _ = run_session(ScriptedPipeline(200, [0.0] * 200, {1: TALK}, loud=False))
+    events, _ = run_session(ScriptedPipeline(200, [0.0] * 200, {1: TWO_UTTERANCES}, loud=False))
     assert [s.modality for s in filter_events(events, Segment)] == [Modality.VIDEO_ONLY] * 2
 
 
 def test_an_audio_visual_stream_without_audio_is_recognized_from_video() -> None:
-    events, _ = run_session(ScriptedPipeline(200, None, {1: TALK}))
+    events, _ = run_session(ScriptedPipeline(200, None, {1: TWO_UTTERANCES}))
     assert [s.modality for s in filter_events(events, Segment)] == [Modality.VIDEO_ONLY] * 2
 
 
-def test_video_only_without_a_face_is_refused() -> None:
+def test_video_only_without_a_face_is_rejected() -> None:
     with pytest.raises(NoFaceError, match=r"no face was found in 8\.0 s"):
         run_session(ScriptedPipeline(200, None, {}), modality=Modality.VIDEO_ONLY)
 
 
-def test_silence_gives_no_words_and_a_warning() -> None:
+def test_silence_yields_a_warning_and_no_segments() -> None:
     events, _ = run_session(ScriptedPipeline(100, [0.0] * 100, {1: [0.0] * 100}))
     assert [w.kind for w in filter_events(events, StreamWarning)] == [WarningKind.NO_SPEECH]
     assert not filter_events(events, Segment)
 
 
-def test_a_missing_face_is_warned_of_once() -> None:
-    events, _ = run_session(ScriptedPipeline(200, TALK, {}))
+def test_a_missing_face_is_reported_once() -> None:
+    events, _ = run_session(ScriptedPipeline(200, TWO_UTTERANCES, {}))
     assert [w.kind for w in filter_events(events, StreamWarning)] == [WarningKind.NO_FACE]
     assert [s.speaker_id for s in filter_events(events, Segment)] == ["voice", "voice"]
 
 
-@pytest.mark.usefixtures("_a_device_of_no_time")
-def test_interim_results_come_before_the_final_one_under_the_same_id() -> None:
-    events, _ = run_session(ScriptedPipeline(200, TALK, {1: TALK}), interim_results=True)
+@pytest.mark.usefixtures("_zero_decoding_latency")
+def test_interim_results_share_the_segment_id_of_the_final_result() -> None:
+    events, _ = run_session(ScriptedPipeline(200, TWO_UTTERANCES, {1: TWO_UTTERANCES}), interim_results=True)
     segments = filter_events(events, Segment)
     first = [s for s in segments if s.segment_id == "segment-19"]
     assert [s.is_final for s in first] == [False] * (len(first) - 1) + [True]
@@ -220,11 +224,13 @@ def test_interim_results_come_before_the_final_one_under_the_same_id() -> None:
     assert first[-1].stability == 1
 
 
-@pytest.mark.usefixtures("_a_device_of_no_time")
+@pytest.mark.usefixtures("_zero_decoding_latency")
 @pytest.mark.parametrize("face_boxes", [True, False])
-def test_interim_results_have_the_latest_face_box(face_boxes: bool) -> None:
+def test_interim_results_include_the_latest_face_box(face_boxes: bool) -> None:
     events, _ = run_session(
-        ScriptedPipeline(200, TALK, {1: TALK}), interim_results=True, face_boxes=face_boxes
+        ScriptedPipeline(200, TWO_UTTERANCES, {1: TWO_UTTERANCES}),
+        interim_results=True,
+        face_boxes=face_boxes,
     )
     interim = [segment for segment in filter_events(events, Segment) if not segment.is_final]
     assert interim
@@ -234,22 +240,22 @@ def test_interim_results_have_the_latest_face_box(face_boxes: bool) -> None:
 
 
 def test_activity_events_enclose_each_utterance() -> None:
-    events, _ = run_session(ScriptedPipeline(200, TALK, {}), activity_events=True)
+    events, _ = run_session(ScriptedPipeline(200, TWO_UTTERANCES, {}), activity_events=True)
     reported = [(event.kind.value, round(event.offset_s, 2)) for event in filter_events(events, Activity)]
     assert reported == [("begin", 1.0), ("end", 3.0), ("begin", 5.0), ("end", 7.0)]
 
 
-def test_segments_have_face_boxes_if_requested() -> None:
-    events, _ = run_session(ScriptedPipeline(200, TALK, {1: TALK}), face_boxes=True)
+def test_segments_include_face_boxes_if_requested() -> None:
+    events, _ = run_session(ScriptedPipeline(200, TWO_UTTERANCES, {1: TWO_UTTERANCES}), face_boxes=True)
     for segment in filter_events(events, Segment):
         assert len(segment.face_boxes) >= 10
         assert all(segment.start_s - 0.5 < box.offset_s < segment.end_s + 0.5 for box in segment.face_boxes)
-    events, _ = run_session(ScriptedPipeline(200, TALK, {1: TALK}))
+    events, _ = run_session(ScriptedPipeline(200, TWO_UTTERANCES, {1: TWO_UTTERANCES}))
     assert not any(segment.face_boxes for segment in filter_events(events, Segment))
 
 
 def test_progress_does_not_exceed_the_final_results() -> None:
-    events, _ = run_session(ScriptedPipeline(200, TALK, {1: TALK}))
+    events, _ = run_session(ScriptedPipeline(200, TWO_UTTERANCES, {1: TWO_UTTERANCES}))
     reported = filter_events(events, Progress)
     assert len(reported) >= 5
     for progress in reported:
@@ -259,16 +265,16 @@ def test_progress_does_not_exceed_the_final_results() -> None:
             assert segment in final or segment.start_s >= progress.processed_s
 
 
-def test_a_long_stream_takes_the_memory_of_a_short_one() -> None:
-    curve = TALK * 9
-    perception = ScriptedPipeline(len(curve), curve, {1: curve})
-    events, _ = run_session(perception)
+def test_buffers_do_not_grow_with_the_stream_length() -> None:
+    curve = TWO_UTTERANCES * 9
+    pipeline = ScriptedPipeline(len(curve), curve, {1: curve})
+    events, _ = run_session(pipeline)
     assert len(filter_events(events, Segment)) == 18
-    assert perception.max_buffered_samples < frames_to_samples(400)
-    assert len(perception.buffer.tracks[1].crops) < 400
+    assert pipeline.max_buffered_samples < frames_to_samples(400)
+    assert len(pipeline.buffer.tracks[1].crops) < 400
 
 
-def test_a_session_that_is_stopped_gives_up_its_windows() -> None:
+def test_stopping_a_session_cancels_its_windows() -> None:
     class StuckBackend(EchoBackend):
         def submit(self, *args: object, **kwargs: object) -> Future[list[Hypothesis]]:
             self.future: Future[list[Hypothesis]] = Future()
@@ -277,7 +283,7 @@ def test_a_session_that_is_stopped_gives_up_its_windows() -> None:
     backend = StuckBackend()
     events: list[Event] = []
     session = RecognitionSession(
-        ScriptedPipeline(200, TALK, {}), RecognitionOptions("m"), backend.submit, events.append
+        ScriptedPipeline(200, TWO_UTTERANCES, {}), RecognitionOptions("m"), backend.submit, events.append
     )
     thread = threading.Thread(target=session.run, daemon=True)
     thread.start()
@@ -293,16 +299,16 @@ def test_a_session_that_is_stopped_gives_up_its_windows() -> None:
 
 
 class WordBackend:
-    """Reads a window as one word for each half second of it; the device's thread is the caller's own.
+    """Transcribes a window synchronously as one word per half second.
 
-    ``misread`` changes the text of the n-th hypothesis.
+    ``replacements`` maps the number of a call to the text that it returns instead.
     """
 
-    def __init__(self, misread: dict[int, str] | None = None) -> None:
+    def __init__(self, replacements: dict[int, str] | None = None) -> None:
         self.calls = 0
         self.searches: list[DecodingOptions] = []
         self.interim: list[bool] = []
-        self._misread = misread or {}
+        self._replacements = replacements or {}
 
     def submit(
         self, window: InferenceInput, options: DecodingOptions, *, interim: bool = False
@@ -311,8 +317,8 @@ class WordBackend:
         self.searches.append(options)
         self.interim.append(interim)
         texts = [f"word{number}" for number in range(int(window.frames / 12.5))]
-        if self.calls in self._misread:
-            texts = self._misread[self.calls].split()
+        if self.calls in self._replacements:
+            texts = self._replacements[self.calls].split()
         words = tuple(Word(text, number / 2, (number + 1) / 2, 0.9) for number, text in enumerate(texts))
         future: Future[list[Hypothesis]] = Future()
         future.set_result([Hypothesis(" ".join(texts), 0.9, words if options.word_timestamps else ())])
@@ -320,17 +326,17 @@ class WordBackend:
 
 
 @pytest.fixture
-def _a_device_of_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However busy this machine is."""
+def _zero_decoding_latency(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ignore measured latency, so that interim results do not depend on the load of this machine."""
     monkeypatch.setattr(InterimRateLimiter, "record_latency", lambda *_: None)
 
 
 def run_live(
-    perception: ScriptedPipeline, backend: WordBackend, **options: object
+    pipeline: ScriptedPipeline, backend: WordBackend, **options: object
 ) -> tuple[list[Event], list[Segment]]:
     events: list[Event] = []
-    asked = RecognitionOptions("m", interim_results=True, **options)  # type: ignore[arg-type]
-    RecognitionSession(perception, asked, backend.submit, events.append).run()
+    recognition_options = RecognitionOptions("m", interim_results=True, **options)  # type: ignore[arg-type]
+    RecognitionSession(pipeline, recognition_options, backend.submit, events.append).run()
     return events, filter_events(events, Segment)
 
 
@@ -344,9 +350,9 @@ def assert_stable_words_persist(segments: list[Segment]) -> None:
         stable[segment.segment_id] = words[: segment.stable_words]
 
 
-@pytest.mark.usefixtures("_a_device_of_no_time")
-def test_words_become_stable_while_they_are_spoken() -> None:
-    _, segments = run_live(ScriptedPipeline(200, TALK, {1: TALK}), WordBackend())
+@pytest.mark.usefixtures("_zero_decoding_latency")
+def test_words_become_stable_during_an_utterance() -> None:
+    _, segments = run_live(ScriptedPipeline(200, TWO_UTTERANCES, {1: TWO_UTTERANCES}), WordBackend())
     first = [segment for segment in segments if segment.segment_id == "segment-19"]
     assert [segment.is_final for segment in first] == [False] * (len(first) - 1) + [True]
     stable = [segment.stable_words for segment in first]
@@ -357,27 +363,29 @@ def test_words_become_stable_while_they_are_spoken() -> None:
     assert_stable_words_persist(segments)
 
 
-@pytest.mark.usefixtures("_a_device_of_no_time")
+@pytest.mark.usefixtures("_zero_decoding_latency")
 @pytest.mark.parametrize("number", range(1, 12))
-def test_no_hypothesis_changes_stable_words(number: int) -> None:
+def test_a_contradicting_hypothesis_does_not_change_stable_words(number: int) -> None:
     backend = WordBackend({number: "some other words entirely said"})
-    _, segments = run_live(ScriptedPipeline(200, TALK, {1: TALK}), backend)
+    _, segments = run_live(ScriptedPipeline(200, TWO_UTTERANCES, {1: TWO_UTTERANCES}), backend)
     assert len([segment for segment in segments if segment.is_final]) == 2
     assert_stable_words_persist(segments)
 
 
-@pytest.mark.usefixtures("_a_device_of_no_time")
-def test_word_timestamps_that_were_not_requested_are_not_sent() -> None:
-    _, segments = run_live(ScriptedPipeline(200, TALK, {1: TALK}), WordBackend(), word_timestamps=False)
+@pytest.mark.usefixtures("_zero_decoding_latency")
+def test_word_timestamps_are_omitted_unless_requested() -> None:
+    _, segments = run_live(
+        ScriptedPipeline(200, TWO_UTTERANCES, {1: TWO_UTTERANCES}), WordBackend(), word_timestamps=False
+    )
     assert any(segment.stable_words for segment in segments if not segment.is_final)
     assert not any(segment.best.words for segment in segments)
 
 
-@pytest.mark.usefixtures("_a_device_of_no_time")
+@pytest.mark.usefixtures("_zero_decoding_latency")
 def test_interim_results_in_noise_come_from_video() -> None:
     noise = [1.0] * 200
     events, segments = run_live(
-        ScriptedPipeline(200, noise, {1: TALK}, is_noisy=True), WordBackend(), activity_events=True
+        ScriptedPipeline(200, noise, {1: TWO_UTTERANCES}, is_noisy=True), WordBackend(), activity_events=True
     )
     interim = [segment for segment in segments if not segment.is_final]
     assert len(interim) >= 2
@@ -390,9 +398,9 @@ def test_interim_results_in_noise_come_from_video() -> None:
     assert reported == [("begin", "face-1"), ("end", "face-1")] * 2
 
 
-@pytest.mark.usefixtures("_a_device_of_no_time")
-def test_interim_results_that_are_not_speech_are_retracted() -> None:
-    class Forgetful(WordBackend):
+@pytest.mark.usefixtures("_zero_decoding_latency")
+def test_an_empty_final_result_retracts_interim_results() -> None:
+    class EmptyFinalBackend(WordBackend):
         def submit(self, *args: object, interim: bool = False, **kwargs: object) -> Future[list[Hypothesis]]:
             if interim:
                 return super().submit(*args, interim=True, **kwargs)  # type: ignore[arg-type]
@@ -401,64 +409,72 @@ def test_interim_results_that_are_not_speech_are_retracted() -> None:
             return future
 
     short = [0.0] * 25 + [1.0] * 12 + [0.0] * 63
-    _, segments = run_live(ScriptedPipeline(100, short, {1: short}), Forgetful())
+    _, segments = run_live(ScriptedPipeline(100, short, {1: short}), EmptyFinalBackend())
     assert [segment.is_final for segment in segments][-1:] == [True]
     assert not segments[-1].best.text
     assert segments[0].best.text
 
 
-def test_a_live_utterance_is_decoded_speculatively_during_its_pause() -> None:
+def test_a_live_utterance_is_decoded_once_before_its_endpoint() -> None:
     backend = WordBackend()
     events: list[Event] = []
     options = RecognitionOptions("m", live=True)
     RecognitionSession(
-        ScriptedPipeline(200, TALK, {1: TALK}, step=2), options, backend.submit, events.append
+        ScriptedPipeline(200, TWO_UTTERANCES, {1: TWO_UTTERANCES}, step=2),
+        options,
+        backend.submit,
+        events.append,
     ).run()
     assert [segment.best.text for segment in filter_events(events, Segment)] == [
-        segment.best.text for segment in filter_events(run_backend(WordBackend()), Segment)
+        segment.best.text for segment in filter_events(run_recorded(WordBackend()), Segment)
     ]
-    assert backend.interim == [False, False], "each was read once, before it had ended, as what it will be"
+    assert backend.interim == [False, False], (
+        "each utterance is decoded once, as a final result, before its endpoint"
+    )
 
 
-def run_backend(backend: WordBackend) -> list[Event]:
+def run_recorded(backend: WordBackend) -> list[Event]:
     events: list[Event] = []
     RecognitionSession(
-        ScriptedPipeline(200, TALK, {1: TALK}), RecognitionOptions("m"), backend.submit, events.append
+        ScriptedPipeline(200, TWO_UTTERANCES, {1: TWO_UTTERANCES}),
+        RecognitionOptions("m"),
+        backend.submit,
+        events.append,
     ).run()
     return events
 
 
-def test_a_stream_closes_after_the_silence_that_was_asked_for() -> None:
-    long = TALK + [0.0] * 2000
-    perception = ScriptedPipeline(len(long), long, {})
-    events, _ = run_session(perception, silence_timeout_s=10.0)
+def test_a_stream_ends_after_the_silence_timeout() -> None:
+    curve = TWO_UTTERANCES + [0.0] * 2000
+    pipeline = ScriptedPipeline(len(curve), curve, {})
+    events, _ = run_session(pipeline, silence_timeout_s=10.0)
     assert WarningKind.SILENCE_TIMEOUT in [warning.kind for warning in filter_events(events, StreamWarning)]
     assert len(filter_events(events, Segment)) == 2
     assert 17 < events[-1].duration_s < 19
 
 
-def test_speech_keeps_a_stream_open() -> None:
-    events, _ = run_session(ScriptedPipeline(200, TALK, {}), silence_timeout_s=3.0)
+def test_speech_resets_the_silence_timeout() -> None:
+    events, _ = run_session(ScriptedPipeline(200, TWO_UTTERANCES, {}), silence_timeout_s=3.0)
     assert events[-1].duration_s == 8.0
 
 
 def test_final_segments_are_not_decoded_again_after_a_resume() -> None:
-    events, _ = run_session(ScriptedPipeline(200, TALK, {7: TALK}))
+    events, _ = run_session(ScriptedPipeline(200, TWO_UTTERANCES, {7: TWO_UTTERANCES}))
     [state] = [event.checkpoint for event in filter_events(events, Progress) if event.processed_s > 4][:1]
     backend = WordBackend()
-    again: list[Event] = []
+    resumed: list[Event] = []
     before = dataclasses.replace(state, channels=(), recent_speech=())
     RecognitionSession(
-        ScriptedPipeline(200, TALK, {7: TALK}),
+        ScriptedPipeline(200, TWO_UTTERANCES, {7: TWO_UTTERANCES}),
         RecognitionOptions("m", activity_events=True),
         backend.submit,
-        again.append,
+        resumed.append,
         resume_state=ResumeState(before),
     ).run()
-    assert [segment.segment_id for segment in filter_events(again, Segment)] == ["segment-119"]
+    assert [segment.segment_id for segment in filter_events(resumed, Segment)] == ["segment-119"]
     assert backend.calls == 1
-    assert next(event.processed_s for event in filter_events(again, Progress)) == frames_to_seconds(
+    assert next(event.processed_s for event in filter_events(resumed, Progress)) == frames_to_seconds(
         state.final_end
     )
-    assert len(filter_events(again, Activity)) == 2
-    assert again[-1] == events[-1], "two segments in all"
+    assert len(filter_events(resumed, Activity)) == 2
+    assert resumed[-1] == events[-1], "the totals include both segments"

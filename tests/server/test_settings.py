@@ -1,4 +1,4 @@
-"""The server's settings: what is refused, and that the manual names them all."""
+"""Server settings: validation, environment variables and documentation."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:0", "[::1]:50051", "localhost:1", "127.9.9.9:50051"])
-def test_loopback_needs_no_tls(listen: str) -> None:
+def test_loopback_does_not_require_tls(listen: str) -> None:
     assert ServerSettings(listen=listen).listen == listen
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:50051", "[::]:50051", "10.1.2.3:50051", "server.example:50051"])
-def test_beyond_loopback_needs_tls_and_client_certificates(listen: str, tmp_path: Path) -> None:
+def test_other_addresses_require_tls_and_client_certificates(listen: str, tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="is reachable from other machines"):
         ServerSettings(listen=listen)
     files = {"tls_certificate": tmp_path / "c.pem", "tls_key": tmp_path / "k.pem"}
@@ -31,12 +31,12 @@ def test_beyond_loopback_needs_tls_and_client_certificates(listen: str, tmp_path
 
 
 @pytest.mark.parametrize("listen", ["", "50051", "host", "host:", "host:port", "host:70000", ":50051"])
-def test_an_address_that_is_none_is_refused(listen: str) -> None:
+def test_an_invalid_listen_address_is_rejected(listen: str) -> None:
     with pytest.raises(ValidationError, match="HOST:PORT"):
         ServerSettings(listen=listen)
 
 
-def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GORGGLE_MAX_STREAMS", "3")
     monkeypatch.setenv("GORGGLE_MODELS", '{"large": "/models/large.safetensors"}')
     settings = ServerSettings()
@@ -44,11 +44,11 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert settings.models == {"large": "/models/large.safetensors"}
 
 
-def test_the_manual_names_every_setting_and_its_default() -> None:
+def test_the_documentation_lists_every_setting() -> None:
     manual = (ROOT / "docs" / "operations.md").read_text()
     table = dict(re.findall(r"^\| (`[^|]+) \| ([^|]+) \|", manual, re.MULTILINE))
-    named = {name for cell in table for name in re.findall(r"`(\w+)`", cell)}
-    assert named >= set(ServerSettings.model_fields)
+    documented = {name for cell in table for name in re.findall(r"`(\w+)`", cell)}
+    assert documented >= set(ServerSettings.model_fields)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Faces and audio on one clock."""
+"""Stream buffer: audio and face tracks on one timeline."""
 
 from __future__ import annotations
 
@@ -14,55 +14,55 @@ def make_crop(number: int) -> np.ndarray:
     return np.full((96, 96), number, np.uint8)
 
 
-def test_audio_is_returned_by_frames_for_any_chunk_boundaries() -> None:
-    scene, audio = StreamBuffer(), np.arange(frames_to_samples(50), dtype=np.int16)
+def test_audio_is_addressed_by_frame_for_any_chunk_boundaries() -> None:
+    buffer, audio = StreamBuffer(), np.arange(frames_to_samples(50), dtype=np.int16)
     for piece in np.array_split(audio, 7):
-        scene.add_audio(piece)
-    assert scene.audio_end == 50
+        buffer.add_audio(piece)
+    assert buffer.audio_end == 50
     assert np.array_equal(
-        scene.get_audio(FrameSpan(10, 20)), audio[frames_to_samples(10) : frames_to_samples(20)]
+        buffer.get_audio(FrameSpan(10, 20)), audio[frames_to_samples(10) : frames_to_samples(20)]
     )
-    beyond = scene.get_audio(FrameSpan(45, 60))
+    beyond = buffer.get_audio(FrameSpan(45, 60))
     assert len(beyond) == frames_to_samples(15)
     assert not beyond[frames_to_samples(5) :].any()
 
 
-def test_discarding_keeps_the_clock() -> None:
-    scene, audio = StreamBuffer(), np.arange(frames_to_samples(200), dtype=np.int16)
-    scene.add_audio(audio)
-    scene.add_audio_vad(np.linspace(0, 1, 200))
-    track = scene.begin_track(1, 0)
+def test_discarding_does_not_change_frame_numbers() -> None:
+    buffer, audio = StreamBuffer(), np.arange(frames_to_samples(200), dtype=np.int16)
+    buffer.add_audio(audio)
+    buffer.add_audio_vad(np.linspace(0, 1, 200))
+    track = buffer.begin_track(1, 0)
     for frame in range(200):
         track.add_crop(frame, make_crop(frame))
         track.speaking.append(frame / 200)
     before = (
-        scene.get_audio(FrameSpan(120, 140)),
+        buffer.get_audio(FrameSpan(120, 140)),
         track.get_crops(FrameSpan(120, 140)),
         track.get_speaking(FrameSpan(120, 140)),
     )
-    curve = scene.get_audio_vad(FrameSpan(120, 140))
-    scene.discard_before(100)
+    curve = buffer.get_audio_vad(FrameSpan(120, 140))
+    buffer.discard_before(100)
     assert (track.start, track.end) == (100, 200)
     after = (
-        scene.get_audio(FrameSpan(120, 140)),
+        buffer.get_audio(FrameSpan(120, 140)),
         track.get_crops(FrameSpan(120, 140)),
         track.get_speaking(FrameSpan(120, 140)),
     )
     assert all(np.array_equal(one, other) for one, other in zip(before, after, strict=True))
-    assert np.array_equal(scene.get_audio_vad(FrameSpan(120, 140)), curve)
+    assert np.array_equal(buffer.get_audio_vad(FrameSpan(120, 140)), curve)
 
 
-def test_a_face_that_has_left_is_forgotten_when_its_time_is_over() -> None:
-    scene = StreamBuffer()
-    track = scene.begin_track(1, 0)
+def test_an_ended_track_is_removed_when_its_frames_are_discarded() -> None:
+    buffer = StreamBuffer()
+    track = buffer.begin_track(1, 0)
     for frame in range(30):
         track.add_crop(frame, make_crop(0))
     track.end_at(25)
     assert track.end == 25
-    scene.discard_before(20)
-    assert scene.tracks
-    scene.discard_before(25)
-    assert not scene.tracks
+    buffer.discard_before(20)
+    assert buffer.tracks
+    buffer.discard_before(25)
+    assert not buffer.tracks
 
 
 def test_a_gap_in_a_track_is_filled_with_the_previous_crop() -> None:
@@ -73,6 +73,6 @@ def test_a_gap_in_a_track_is_filled_with_the_previous_crop() -> None:
     assert track.get_coverage(FrameSpan(0, 10)) == pytest.approx(0.5)
 
 
-def test_a_crop_of_another_size_is_a_mistake() -> None:
+def test_a_crop_with_wrong_dimensions_raises_value_error() -> None:
     with pytest.raises(ValueError, match=r"\(96, 96\)"):
         StreamBuffer().begin_track(1, 0).add_crop(0, np.zeros((88, 88), np.uint8))

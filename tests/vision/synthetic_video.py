@@ -1,6 +1,6 @@
-"""Video of a talking head whose every landmark is known: a photograph that is moved, and whose mouth opens.
+"""Synthetic video of a talking head with known landmarks: a photograph that is moved and whose mouth is opened.
 
-The photographs are in the public domain and come inside packages that the tests need anyway: NASA's portrait of Eileen
+The photographs are in the public domain and are included in packages that the tests require: NASA's portrait of Eileen
 Collins (scikit-image) and the US Navy's of Grace Hopper (matplotlib).
 """
 
@@ -23,7 +23,7 @@ MOUTH = slice(48, 68)
 
 @dataclass(frozen=True)
 class Head:
-    """A photograph, grey or RGB, and its face's landmarks (68, 2)."""
+    """A photograph, grey or RGB, and the landmarks of its face, (68, 2)."""
 
     photograph: NDArray[np.uint8]
     landmarks: NDArray[np.float64]
@@ -36,8 +36,8 @@ class Head:
     def eye_distance(self) -> float:
         return float(np.linalg.norm(self.landmarks[36:42].mean(axis=0) - self.landmarks[42:48].mean(axis=0)))
 
-    def speaking(self, opening: float) -> Head:
-        """The same with the mouth opened by a share of the distance between the eyes: what is below moves down."""
+    def open_mouth(self, opening: float) -> Head:
+        """Return the head with its mouth opened by a fraction of the eye distance."""
         if opening <= 0:
             return self
         reach = opening * self.eye_distance
@@ -60,13 +60,14 @@ class Head:
         return Head(image, landmarks)
 
     def _lip_line(self) -> tuple[float, float, float]:
+        """Return the row of the lips, and the columns of the left and right mouth corners."""
         points = self.landmarks
         return float(points[[61, 62, 63, 65, 66, 67], 1].mean()), float(points[48, 0]), float(points[54, 0])
 
 
 @dataclass(frozen=True)
 class Pose:
-    """Where a head is in the frame: eye distance and place in pixels, turn in degrees, mouth in eye distances."""
+    """Position and eye distance in pixels, rotation in degrees, mouth opening in eye distances."""
 
     x: float
     y: float
@@ -76,43 +77,44 @@ class Pose:
 
 
 @cache
-def finder() -> FaceDetector:
+def face_detector() -> FaceDetector:
     return FaceDetector()
 
 
 @cache
 def astronaut() -> Head:
-    return _head(data.astronaut())
+    return _create_head(data.astronaut())
 
 
 @cache
 def hopper() -> Head:
     file = Path(mpl.get_data_path(), "sample_data", "grace_hopper.jpg")
-    return _head(cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB))
+    return _create_head(cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB))
 
 
-def _head(photograph: NDArray[np.uint8]) -> Head:
+def _create_head(photograph: NDArray[np.uint8]) -> Head:
     grey = cv2.cvtColor(photograph, cv2.COLOR_RGB2GRAY)
-    enlarged = cv2.resize(grey, None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC)  # landmarks are whole pixels
-    face = finder().detect(grey, 480)[0]
-    landmarks = finder().predict_landmarks(enlarged, type(face.box)(*(3 * side for side in face.box)))
+    # dlib returns landmarks in whole pixels; enlarging the image increases their precision.
+    enlarged = cv2.resize(grey, None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC)
+    face = face_detector().detect(grey, 480)[0]
+    landmarks = face_detector().predict_landmarks(enlarged, type(face.box)(*(3 * side for side in face.box)))
     return Head(photograph, (landmarks.astype(np.float64) + 0.5) / 3 - 0.5)
 
 
-def painted(
+def paint_head(
     head: Head, pose: Pose, canvas: NDArray[np.uint8], *, cut_out: bool = False
 ) -> NDArray[np.float64]:
-    """Put a head into the canvas (in place); return where its landmarks are.
+    """Draw a head on the canvas (in place) and return its landmarks.
 
     Args:
-        cut_out: the face alone, with soft edges, instead of the whole photograph.
+        cut_out: draw only the face, with soft edges, instead of the whole photograph.
     """
-    speaking = head.speaking(pose.opening)
+    opened = head.open_mouth(pose.opening)
     scale = pose.eyes_px / head.eye_distance
     matrix = cv2.getRotationMatrix2D(tuple(head.centre), pose.turn, scale)
     matrix[:, 2] += np.array([pose.x, pose.y]) - head.centre
     size = canvas.shape[1], canvas.shape[0]
-    image = speaking.photograph
+    image = opened.photograph
     if canvas.ndim == 2 and image.ndim == 3:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
@@ -135,16 +137,16 @@ def painted(
         canvas[:] = np.rint(moved * mask + canvas * (1 - mask)).astype(np.uint8)
     else:
         canvas[:] = moved
-    return speaking.landmarks @ matrix[:, :2].T + matrix[:, 2]
+    return opened.landmarks @ matrix[:, :2].T + matrix[:, 2]
 
 
-def syllables(frame: int) -> float:
-    """How far a speaking mouth is open at a frame, in eye distances: some four syllables a second."""
+def mouth_opening(frame: int) -> float:
+    """Return the mouth opening of a speaker at a frame, in eye distances: about four syllables per second."""
     return 0.14 * max(0.0, np.sin(2 * np.pi * 4.1 * frame / 25)) * (0.75 + 0.25 * np.sin(frame * 0.7))
 
 
-def swaying(width: int, height: int, frame: int, eyes_px: float, *, opening: float = 0.0) -> Pose:
-    """A head that sways, nods, turns and leans as one does in a video call."""
+def swaying_pose(width: int, height: int, frame: int, eyes_px: float, *, opening: float = 0.0) -> Pose:
+    """Return the pose of a head that sways, nods, rotates and leans as in a video call."""
     time_s = frame / 25
     return Pose(
         x=width * (0.5 + 0.06 * np.sin(1.3 * time_s)),

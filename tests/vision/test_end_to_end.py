@@ -1,4 +1,4 @@
-"""From a file's bytes to mouth crops: decoding, following and cutting together, with a face that was filmed."""
+"""From media bytes to mouth crops: decoding, face tracking and cropping of a synthetic talking head."""
 
 from __future__ import annotations
 
@@ -17,50 +17,50 @@ from gorggle_server.media.resampling import GrayFrame, resample
 from gorggle_server.recognition_options import MediaLimits
 from gorggle_server.vision.face_tracker import FaceTracker
 from gorggle_server.vision.mouth_cropper import MouthCropper, crop_mouths, load_mean_face
-from tests.media.samples import Pieces
-from tests.vision.synthetic_video import astronaut, finder, painted, swaying, syllables
+from tests.media.samples import ChunkedReader
+from tests.vision.synthetic_video import astronaut, face_detector, mouth_opening, paint_head, swaying_pose
 
 LIMITS = MediaLimits()
 SECONDS = 2
 
 
 @functools.cache
-def filmed(
-    size: tuple[int, int], container: str = "mp4", codec: str = "libx264", rate: int = 25, turned: int = 0
+def encode_talking_head(
+    size: tuple[int, int], container: str = "mp4", codec: str = "libx264", rate: int = 25, rotation: int = 0
 ) -> bytes:
-    """A head that speaks, as a video file."""
+    """Return a video file of a talking head."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "clip")
-        with av.open(str(path), "w", format=container) as made:
+        with av.open(str(path), "w", format=container) as container_file:
             options = (
                 {"preset": "ultrafast", "crf": "20"}
                 if codec == "libx264"
                 else {"deadline": "realtime", "cpu-used": "8"}
             )
-            stream = made.add_stream(codec, rate=rate, options=options)
-            stream.width, stream.height = size if turned in {0, 180} else size[::-1]
+            stream = container_file.add_stream(codec, rate=rate, options=options)
+            stream.width, stream.height = size if rotation in {0, 180} else size[::-1]
             stream.pix_fmt, stream.bit_rate = "yuv420p", 4_000_000
-            if turned:
-                stream.set_display_rotation(turned)
+            if rotation:
+                stream.set_display_rotation(rotation)
             for number in range(SECONDS * rate):
-                moment = number * 25 / rate
+                frame_index = number * 25 / rate
                 image = np.zeros((size[1], size[0], 3), np.uint8)
-                pose = swaying(*size, moment, size[1] * 0.13, opening=syllables(moment))
-                painted(astronaut(), pose, image)
+                pose = swaying_pose(*size, frame_index, size[1] * 0.13, opening=mouth_opening(frame_index))
+                paint_head(astronaut(), pose, image)
                 frame = av.VideoFrame.from_ndarray(
-                    np.ascontiguousarray(np.rot90(image, -turned // 90)), "rgb24"
+                    np.ascontiguousarray(np.rot90(image, -rotation // 90)), "rgb24"
                 )
                 frame.pts, frame.time_base = number, Fraction(1, rate)
-                made.mux(stream.encode(frame))
-            made.mux(stream.encode(None))
+                container_file.mux(stream.encode(frame))
+            container_file.mux(stream.encode(None))
         return path.read_bytes()
 
 
-def crops_of(data: bytes, chunk: int = 2**20) -> NDArray[np.uint8]:
-    """The mouth crops of the one person in the clip."""
-    tracker, cropper, crops = FaceTracker(finder()), MouthCropper(load_mean_face()), []
+def extract_mouth_crops(data: bytes, chunk: int = 2**20) -> NDArray[np.uint8]:
+    """Return the mouth crops of the only person in the clip."""
+    tracker, cropper, crops = FaceTracker(face_detector()), MouthCropper(load_mean_face()), []
     people: set[int] = set()
-    for item in resample(decode(Pieces(data, chunk), LIMITS), LIMITS):
+    for item in resample(decode(ChunkedReader(data, chunk), LIMITS), LIMITS):
         if isinstance(item, GrayFrame):
             faces = tracker.update(item.pixels, item.index)
             people |= {face.track_id for face in faces}
@@ -71,23 +71,25 @@ def crops_of(data: bytes, chunk: int = 2**20) -> NDArray[np.uint8]:
     return np.stack([pixels for _, pixels in crops])
 
 
-def truth(size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The crops that true landmarks and images that were never encoded give."""
+def render_expected_crops(size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return the crops from the true landmarks and the unencoded frames."""
     frames, landmarks = [], []
     for number in range(SECONDS * 25):
         frame = np.zeros(size[::-1], np.uint8)
         landmarks.append(
-            painted(astronaut(), swaying(*size, number, size[1] * 0.13, opening=syllables(number)), frame)
+            paint_head(
+                astronaut(), swaying_pose(*size, number, size[1] * 0.13, opening=mouth_opening(number)), frame
+            )
         )
         frames.append(frame)
     return crop_mouths(np.stack(frames), landmarks, load_mean_face())
 
 
 @pytest.mark.parametrize("size", [(640, 480), (1280, 720)])
-def test_a_filmed_face_yields_the_crops_of_its_true_landmarks(size: tuple[int, int]) -> None:
-    crops = crops_of(filmed(size))
+def test_mouth_crops_match_those_of_the_true_landmarks(size: tuple[int, int]) -> None:
+    crops = extract_mouth_crops(encode_talking_head(size))
     assert crops.shape == (SECONDS * 25, 96, 96)
-    difference = np.abs(crops.astype(int) - truth(size))
+    difference = np.abs(crops.astype(int) - render_expected_crops(size))
     assert difference.mean() < 8
     assert np.median(difference) <= 4
 
@@ -95,22 +97,23 @@ def test_a_filmed_face_yields_the_crops_of_its_true_landmarks(size: tuple[int, i
 @pytest.mark.parametrize(
     ("name", "clip"),
     [
-        ("WebM", functools.partial(filmed, (640, 480), "webm", "libvpx-vp9")),
-        ("MPEG-TS", functools.partial(filmed, (640, 480), "mpegts")),
-        ("30 frames a second", functools.partial(filmed, (640, 480), rate=30)),
-        ("60 frames a second", functools.partial(filmed, (640, 480), rate=60)),
-        ("turned by 90 degrees", functools.partial(filmed, (640, 480), turned=90)),
-        ("turned by 180 degrees", functools.partial(filmed, (640, 480), turned=180)),
+        ("WebM", functools.partial(encode_talking_head, (640, 480), "webm", "libvpx-vp9")),
+        ("MPEG-TS", functools.partial(encode_talking_head, (640, 480), "mpegts")),
+        ("30 fps", functools.partial(encode_talking_head, (640, 480), rate=30)),
+        ("60 fps", functools.partial(encode_talking_head, (640, 480), rate=60)),
+        ("rotated by 90 degrees", functools.partial(encode_talking_head, (640, 480), rotation=90)),
+        ("rotated by 180 degrees", functools.partial(encode_talking_head, (640, 480), rotation=180)),
     ],
 )
-def test_the_same_face_in_another_format_yields_similar_crops(
-    name: str, clip: functools.partial[bytes]
-) -> None:
-    crops = crops_of(clip())
-    reference = crops_of(filmed((640, 480)))
+def test_media_format_does_not_change_mouth_crops(name: str, clip: functools.partial[bytes]) -> None:
+    crops = extract_mouth_crops(clip())
+    reference = extract_mouth_crops(encode_talking_head((640, 480)))
     assert len(crops) == len(reference)
     assert np.abs(crops.astype(int) - reference).mean() < 8
 
 
-def test_tiny_pieces_give_the_very_same_crops() -> None:
-    np.testing.assert_array_equal(crops_of(filmed((640, 480)), 64), crops_of(filmed((640, 480))))
+def test_chunk_size_does_not_change_mouth_crops() -> None:
+    np.testing.assert_array_equal(
+        extract_mouth_crops(encode_talking_head((640, 480)), 64),
+        extract_mouth_crops(encode_talking_head((640, 480))),
+    )

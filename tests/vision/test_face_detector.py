@@ -1,4 +1,4 @@
-"""Faces and landmarks found by dlib in two photographs."""
+"""Face and landmark detection in two photographs."""
 
 from __future__ import annotations
 
@@ -17,53 +17,53 @@ from gorggle_server.vision.face_detector import (
     estimate_box,
     find_landmark_model,
 )
-from tests.vision.synthetic_video import Pose, astronaut, finder, hopper, painted
+from tests.vision.synthetic_video import Pose, astronaut, face_detector, hopper, paint_head
 
 
-def frame_with(head, eyes_px: float, size: tuple[int, int] = (640, 480)):
+def make_frame(head, eyes_px: float, size: tuple[int, int] = (640, 480)):
     canvas = np.zeros(size[::-1], np.uint8)
-    truth = painted(head, Pose(size[0] / 2, size[1] / 2, eyes_px), canvas)
+    truth = paint_head(head, Pose(size[0] / 2, size[1] / 2, eyes_px), canvas)
     return canvas, truth
 
 
 @pytest.mark.parametrize("head", [astronaut, hopper])
 @pytest.mark.parametrize(("size", "eyes_px"), [((640, 480), 80), ((1280, 720), 110)])
-def test_a_photographed_face_is_found_where_it_is(head, size: tuple[int, int], eyes_px: float) -> None:
-    frame, truth = frame_with(head(), eyes_px, size)
-    face = finder().detect(frame)[0]
+def test_a_face_is_detected_at_its_position(head, size: tuple[int, int], eyes_px: float) -> None:
+    frame, truth = make_frame(head(), eyes_px, size)
+    face = face_detector().detect(frame)[0]
     assert face.score > 0.5
     assert face.box.iou(estimate_box(truth.astype(np.float32))) > 0.5
 
 
-def test_landmarks_are_those_of_the_enlarged_photograph() -> None:
-    frame, truth = frame_with(astronaut(), 80)
-    landmarks = finder().predict_landmarks(frame, estimate_box(truth.astype(np.float32)))
+def test_landmarks_match_those_of_the_enlarged_photograph() -> None:
+    frame, truth = make_frame(astronaut(), 80)
+    landmarks = face_detector().predict_landmarks(frame, estimate_box(truth.astype(np.float32)))
     assert landmarks.shape == (68, 2)
     assert landmarks.dtype == np.float32
     assert np.linalg.norm(landmarks - truth, axis=1).mean() < 0.04 * 80
 
 
-def test_a_small_face_is_found_by_the_fine_search() -> None:
-    frame, _ = frame_with(astronaut(), 48, (1280, 720))
-    assert finder().detect(frame) == []
-    assert len(finder().detect(frame, FINE_SIDE_PX, min_score=0.5)) == 1
+def test_a_small_face_is_detected_at_fine_resolution() -> None:
+    frame, _ = make_frame(astronaut(), 48, (1280, 720))
+    assert face_detector().detect(frame) == []
+    assert len(face_detector().detect(frame, FINE_SIDE_PX, min_score=0.5)) == 1
 
 
 def test_the_largest_face_comes_first() -> None:
     frame = np.full((480, 1280), 90, np.uint8)
-    painted(astronaut(), Pose(300, 240, 60), frame, cut_out=True)
-    painted(hopper(), Pose(900, 240, 85), frame, cut_out=True)
-    faces = finder().detect(frame, FINE_SIDE_PX)
+    paint_head(astronaut(), Pose(300, 240, 60), frame, cut_out=True)
+    paint_head(hopper(), Pose(900, 240, 85), frame, cut_out=True)
+    faces = face_detector().detect(frame, FINE_SIDE_PX)
     assert [face.box.centre[0] > 600 for face in faces] == [True, False]
 
 
-def test_a_known_face_is_found_again_near_where_it_was() -> None:
-    frame, truth = frame_with(astronaut(), 40, (1280, 720))
+def test_a_face_is_detected_near_its_previous_position() -> None:
+    frame, truth = make_frame(astronaut(), 40, (1280, 720))
     box = estimate_box(truth.astype(np.float32))
-    face = finder().detect_near(frame, BoundingBox(*(side + 0.2 * box.side for side in box)))
+    face = face_detector().detect_near(frame, BoundingBox(*(side + 0.2 * box.side for side in box)))
     assert face is not None
     assert face.box.iou(box) > 0.5
-    assert finder().detect_near(frame, BoundingBox.from_centre((1000, 600), box.side)) is None
+    assert face_detector().detect_near(frame, BoundingBox.from_centre((1000, 600), box.side)) is None
 
 
 @pytest.mark.parametrize(
@@ -76,28 +76,28 @@ def test_a_known_face_is_found_again_near_where_it_was() -> None:
     ],
 )
 def test_no_face_is_detected_outside_the_frame(box: BoundingBox) -> None:
-    assert finder().detect_near(np.zeros((480, 640), np.uint8), box) is None
+    assert face_detector().detect_near(np.zeros((480, 640), np.uint8), box) is None
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 1280), (1280, 8), (96, 96)])
-def test_frames_of_any_shape_can_be_searched(shape: tuple[int, int]) -> None:
-    assert finder().detect(np.zeros(shape, np.uint8), FINE_SIDE_PX) == []
+def test_frames_of_any_shape_are_supported(shape: tuple[int, int]) -> None:
+    assert face_detector().detect(np.zeros(shape, np.uint8), FINE_SIDE_PX) == []
 
 
-def test_landmarks_lead_back_to_the_box_they_came_from() -> None:
-    _, truth = frame_with(hopper(), 80)
+def test_the_estimated_box_scales_with_the_landmarks() -> None:
+    _, truth = make_frame(hopper(), 80)
     box = estimate_box(truth)
     smaller = estimate_box(truth * 0.5 + 10)
     assert smaller.side == pytest.approx(box.side / 2)
     assert smaller.centre == pytest.approx((box.centre[0] / 2 + 10, box.centre[1] / 2 + 10))
 
 
-def test_threads_may_share_a_finder() -> None:
-    frame, _ = frame_with(astronaut(), 80)
-    alone = finder().detect(frame)
+def test_a_detector_can_be_shared_between_threads() -> None:
+    frame, _ = make_frame(astronaut(), 80)
+    expected = face_detector().detect(frame)
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: finder().detect(frame), range(8)))
-    assert found == [alone] * 8
+        found = list(pool.map(lambda _: face_detector().detect(frame), range(8)))
+    assert found == [expected] * 8
 
 
 def test_boxes_overlap_by_intersection_over_union() -> None:
@@ -106,19 +106,19 @@ def test_boxes_overlap_by_intersection_over_union() -> None:
     assert BoundingBox(0, 0, 0, 0).iou(BoundingBox(0, 0, 0, 0)) == 0
 
 
-def test_the_landmark_model_comes_from_its_package_unless_another_is_named(tmp_path: Path) -> None:
+def test_the_packaged_landmark_model_is_the_default(tmp_path: Path) -> None:
     assert find_landmark_model().name == "shape_predictor_68_face_landmarks.dat"
     other = tmp_path / "other.dat"
     other.touch()
     assert find_landmark_model(other) == other
 
 
-def test_a_landmark_model_that_is_not_there_is_named_in_the_error(tmp_path: Path) -> None:
+def test_a_missing_landmark_model_is_named_in_the_error(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match=r"absent\.dat does not exist"):
         FaceDetector(tmp_path / "absent.dat")
 
 
-def test_an_invalid_landmark_model_is_refused(tmp_path: Path) -> None:
+def test_an_invalid_landmark_model_is_rejected(tmp_path: Path) -> None:
     file = tmp_path / "text.dat"
     file.write_text("not a predictor")
     with pytest.raises(NotFoundError, match="not a dlib landmark predictor"):
@@ -131,7 +131,7 @@ def test_a_missing_package_is_named_in_the_error(monkeypatch: pytest.MonkeyPatch
         find_landmark_model()
 
 
-def test_brightness_and_contrast_do_not_hide_a_face() -> None:
-    frame, _ = frame_with(astronaut(), 80)
+def test_a_face_is_detected_at_low_brightness_and_contrast() -> None:
+    frame, _ = make_frame(astronaut(), 80)
     dim = cv2.convertScaleAbs(frame, alpha=0.4, beta=10)
-    assert len(finder().detect(dim)) == 1
+    assert len(face_detector().detect(dim)) == 1

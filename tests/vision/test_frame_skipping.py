@@ -15,11 +15,11 @@ from tests.vision.synthetic_video import (
     Head,
     Pose,
     astronaut,
-    finder,
+    face_detector,
     hopper,
-    painted,
-    swaying,
-    syllables,
+    mouth_opening,
+    paint_head,
+    swaying_pose,
 )
 
 Frames = Sequence[NDArray[np.uint8]]
@@ -27,188 +27,195 @@ SIZE = (640, 480)
 EYES_PX = 65.0
 
 
-class CountingFinder:
-    """The real finder; counts how often landmarks were found."""
+class CountingDetector:
+    """The real detector; counts landmark fits."""
 
     def __init__(self) -> None:
-        self.landmarked = 0
-        self.detect, self.detect_near = finder().detect, finder().detect_near
+        self.landmark_fits = 0
+        self.detect, self.detect_near = face_detector().detect, face_detector().detect_near
 
     def predict_landmarks(self, frame, box):
-        self.landmarked += 1
-        return finder().predict_landmarks(frame, box)
+        self.landmark_fits += 1
+        return face_detector().predict_landmarks(frame, box)
 
 
-def filmed(
+def render_frames(
     length: int, pose: Callable[[int], Pose | None], head: Callable[[], Head] = astronaut
 ) -> tuple[Frames, Frames]:
-    """Frames, and where the landmarks truly are on them."""
+    """Return frames and their true landmarks."""
     frames, truth = [], []
     for index in range(length):
         frame = np.full(SIZE[::-1], 90, np.uint8)
         placed = pose(index)
-        truth.append(np.zeros((68, 2)) if placed is None else painted(head(), placed, frame, cut_out=True))
+        truth.append(np.zeros((68, 2)) if placed is None else paint_head(head(), placed, frame, cut_out=True))
         frames.append(frame)
     return frames, truth
 
 
-def speaking(index: int) -> Pose:
-    return swaying(*SIZE, index, EYES_PX, opening=0.5 * syllables(index))
+def speaking_pose(index: int) -> Pose:
+    return swaying_pose(*SIZE, index, EYES_PX, opening=0.5 * mouth_opening(index))
 
 
-def followed(
-    frames: Frames, *, waits: bool = True, counting: CountingFinder | None = None
+def track_frames(
+    frames: Frames, *, skip_frames: bool = True, detector: CountingDetector | None = None
 ) -> list[AnalyzedFrame]:
-    tracker = FaceTracker(counting or finder())  # type: ignore[arg-type]
-    strides = FrameSkipper(tracker, skip_frames=waits)
-    seen = [frame for index, pixels in enumerate(frames) for frame in strides.push(pixels, index)]
-    return seen + strides.flush()
+    tracker = FaceTracker(detector or face_detector())  # type: ignore[arg-type]
+    skipper = FrameSkipper(tracker, skip_frames=skip_frames)
+    results = [frame for index, pixels in enumerate(frames) for frame in skipper.push(pixels, index)]
+    return results + skipper.flush()
 
 
-def mouths(seen: Sequence[AnalyzedFrame]) -> NDArray[np.float64]:
-    return np.array([frame.faces[0].landmarks[MOUTH].mean(axis=0) for frame in seen])
+def get_mouth_centres(results: Sequence[AnalyzedFrame]) -> NDArray[np.float64]:
+    return np.array([frame.faces[0].landmarks[MOUTH].mean(axis=0) for frame in results])
 
 
-def ids(seen: Sequence[AnalyzedFrame]) -> list[set[int]]:
-    return [{face.track_id for face in frame.faces} for frame in seen]
+def get_track_ids(results: Sequence[AnalyzedFrame]) -> list[set[int]]:
+    return [{face.track_id for face in frame.faces} for frame in results]
 
 
 @pytest.mark.parametrize("length", [59, 60])
-def test_every_frame_comes_once_and_in_order_and_at_most_one_late(length: int) -> None:
-    frames, _ = filmed(length, speaking)
-    strides, given = FrameSkipper(FaceTracker(finder())), []
+def test_frames_are_returned_in_order_and_at_most_one_frame_late(length: int) -> None:
+    frames, _ = render_frames(length, speaking_pose)
+    skipper, results = FrameSkipper(FaceTracker(face_detector())), []
     for index, frame in enumerate(frames):
-        given += strides.push(frame, index)
-        assert index + 1 - len(given) in {0, 1}
-    given += strides.flush()
-    assert strides.flush() == []
-    assert [frame.index for frame in given] == list(range(length))
-    assert all(seen.pixels is frame for seen, frame in zip(given, frames, strict=True))
-    assert ids(given) == [{1}] * length
+        results += skipper.push(frame, index)
+        assert index + 1 - len(results) in {0, 1}
+    results += skipper.flush()
+    assert skipper.flush() == []
+    assert [frame.index for frame in results] == list(range(length))
+    assert all(result.pixels is frame for result, frame in zip(results, frames, strict=True))
+    assert get_track_ids(results) == [{1}] * length
 
 
 @pytest.mark.parametrize("head", [astronaut, hopper])
-def test_a_speaker_costs_little_more_than_half_the_landmarks_and_the_mouth_stays_where_it_is(
+def test_frame_skipping_saves_landmark_fits_with_little_error(
     head: Callable[[], Head],
 ) -> None:
-    frames, truth = filmed(100, speaking, head)
-    each, sparing = CountingFinder(), CountingFinder()
-    apart = {}
-    for counting, waits in ((each, False), (sparing, True)):
-        seen = followed(frames, waits=waits, counting=counting)
-        off = mouths(seen) - np.array([points[MOUTH].mean(axis=0) for points in truth])
-        apart[waits] = np.linalg.norm(off, axis=1).mean() / EYES_PX
-    assert sparing.landmarked < 0.8 * each.landmarked
-    assert apart[True] < apart[False] + 0.004
+    frames, truth = render_frames(100, speaking_pose, head)
+    all_frames, skipping = CountingDetector(), CountingDetector()
+    mean_error = {}
+    for detector, skip_frames in ((all_frames, False), (skipping, True)):
+        results = track_frames(frames, skip_frames=skip_frames, detector=detector)
+        errors = get_mouth_centres(results) - np.array([points[MOUTH].mean(axis=0) for points in truth])
+        mean_error[skip_frames] = np.linalg.norm(errors, axis=1).mean() / EYES_PX
+    assert skipping.landmark_fits < 0.8 * all_frames.landmark_fits
+    assert mean_error[True] < mean_error[False] + 0.004
 
 
-def test_what_cannot_wait_is_followed_as_it_comes() -> None:
-    frames, _ = filmed(30, speaking)
-    strides, alone = FrameSkipper(FaceTracker(finder()), skip_frames=False), FaceTracker(finder())
+def test_without_skipping_every_frame_is_analyzed_without_delay() -> None:
+    frames, _ = render_frames(30, speaking_pose)
+    skipper, tracker = (
+        FrameSkipper(FaceTracker(face_detector()), skip_frames=False),
+        FaceTracker(face_detector()),
+    )
     for index, frame in enumerate(frames):
-        (seen,) = strides.push(frame, index)
-        assert seen.index == index
-        assert seen.pixels is frame
-        (expected,) = alone.update(frame, index)
-        np.testing.assert_array_equal(seen.faces[0].landmarks, expected.landmarks)
-    assert strides.flush() == []
+        (result,) = skipper.push(frame, index)
+        assert result.index == index
+        assert result.pixels is frame
+        (expected,) = tracker.update(frame, index)
+        np.testing.assert_array_equal(result.faces[0].landmarks, expected.landmarks)
+    assert skipper.flush() == []
 
 
-def test_a_head_that_shakes_is_looked_at_on_every_frame() -> None:
+def test_a_shaking_head_is_analyzed_on_every_frame() -> None:
     def shaking(index: int) -> Pose:
         return Pose(320 + 9 * np.sin(2 * np.pi * 5 * index / 25), 240, EYES_PX)
 
-    frames, truth = filmed(60, shaking)
-    counting = CountingFinder()
-    seen = followed(frames, counting=counting)
-    off = np.linalg.norm(mouths(seen) - np.array([points[MOUTH].mean(axis=0) for points in truth]), axis=1)
-    assert counting.landmarked > 60
-    assert off.mean() / EYES_PX < 0.03
+    frames, truth = render_frames(60, shaking)
+    detector = CountingDetector()
+    results = track_frames(frames, detector=detector)
+    errors = np.linalg.norm(
+        get_mouth_centres(results) - np.array([points[MOUTH].mean(axis=0) for points in truth]), axis=1
+    )
+    assert detector.landmark_fits > 60
+    assert errors.mean() / EYES_PX < 0.03
 
 
-def test_a_head_that_moves_fast_but_evenly_is_looked_at_on_every_second_frame() -> None:
-    frames, truth = filmed(50, lambda index: Pose(140 + 7.2 * index, 240, EYES_PX))
-    counting = CountingFinder()
-    seen = followed(frames, counting=counting)
-    off = np.linalg.norm(mouths(seen) - np.array([points[MOUTH].mean(axis=0) for points in truth]), axis=1)
-    assert counting.landmarked < 50
-    assert off.mean() / EYES_PX < 0.03
+def test_a_head_in_uniform_motion_is_analyzed_on_every_second_frame() -> None:
+    frames, truth = render_frames(50, lambda index: Pose(140 + 7.2 * index, 240, EYES_PX))
+    detector = CountingDetector()
+    results = track_frames(frames, detector=detector)
+    errors = np.linalg.norm(
+        get_mouth_centres(results) - np.array([points[MOUTH].mean(axis=0) for points in truth]), axis=1
+    )
+    assert detector.landmark_fits < 50
+    assert errors.mean() / EYES_PX < 0.03
 
 
-def test_half_way_is_the_mean_of_the_frames_before_and_after() -> None:
-    frames, _ = filmed(40, lambda index: Pose(200 + 3 * index, 240, EYES_PX))
-    seen = [frame.faces[0] for frame in followed(frames)]
-    half_way = [index for index, face in enumerate(seen) if face.is_interpolated]
-    assert len(half_way) > 10
-    for index in half_way:
-        mean = (seen[index - 1].landmarks + seen[index + 1].landmarks) / 2
-        np.testing.assert_array_equal(seen[index].landmarks, mean)
-        assert seen[index - 1].box.left < seen[index].box.left < seen[index + 1].box.left
+def test_skipped_frames_are_interpolated_between_their_neighbours() -> None:
+    frames, _ = render_frames(40, lambda index: Pose(200 + 3 * index, 240, EYES_PX))
+    results = [frame.faces[0] for frame in track_frames(frames)]
+    interpolated = [index for index, face in enumerate(results) if face.is_interpolated]
+    assert len(interpolated) > 10
+    for index in interpolated:
+        mean = (results[index - 1].landmarks + results[index + 1].landmarks) / 2
+        np.testing.assert_array_equal(results[index].landmarks, mean)
+        assert results[index - 1].box.left < results[index].box.left < results[index + 1].box.left
 
 
-@pytest.mark.parametrize("cut", [30, 31])
-def test_after_a_cut_another_person_in_the_same_place_has_another_id(cut: int) -> None:
-    frames, _ = filmed(cut, lambda _: Pose(320, 240, EYES_PX))
-    others, _ = filmed(30, lambda _: Pose(320, 240, EYES_PX), hopper)
-    seen = ids(followed([*frames, *others]))
-    assert set().union(*seen[:cut]) == {1}
-    assert set().union(*seen[cut + 1 :]) == {2}
-    assert all(seen[cut + 1 :])
+@pytest.mark.parametrize("cut_frame", [30, 31])
+def test_another_person_after_a_scene_cut_gets_a_new_id(cut_frame: int) -> None:
+    frames, _ = render_frames(cut_frame, lambda _: Pose(320, 240, EYES_PX))
+    others, _ = render_frames(30, lambda _: Pose(320, 240, EYES_PX), hopper)
+    results = get_track_ids(track_frames([*frames, *others]))
+    assert set().union(*results[:cut_frame]) == {1}
+    assert set().union(*results[cut_frame + 1 :]) == {2}
+    assert all(results[cut_frame + 1 :])
 
 
-@pytest.mark.parametrize("gone", [25, 26])
-def test_a_face_that_goes_is_not_followed_half_way_into_nothing(gone: int) -> None:
-    frames, _ = filmed(60, lambda index: Pose(320, 240, EYES_PX) if index < gone else None)
-    seen = ids(followed(frames))
-    assert all(seen[:gone])
-    assert not any(seen[gone + 3 :])
+@pytest.mark.parametrize("end", [25, 26])
+def test_a_disappearing_face_is_not_interpolated(end: int) -> None:
+    frames, _ = render_frames(60, lambda index: Pose(320, 240, EYES_PX) if index < end else None)
+    results = get_track_ids(track_frames(frames))
+    assert all(results[:end])
+    assert not any(results[end + 3 :])
 
 
-def test_of_two_people_both_are_known_on_frames_that_were_left_out() -> None:
+def test_two_people_are_both_tracked_on_skipped_frames() -> None:
     frames = []
     for index in range(40):
         frame = np.full((480, 1280), 90, np.uint8)
         sway = 12 * np.sin(index / 9)
-        painted(astronaut(), Pose(330 + sway, 240, 65), frame, cut_out=True)
-        painted(hopper(), Pose(950 - sway, 240, 75), frame, cut_out=True)
+        paint_head(astronaut(), Pose(330 + sway, 240, 65), frame, cut_out=True)
+        paint_head(hopper(), Pose(950 - sway, 240, 75), frame, cut_out=True)
         frames.append(frame)
-    seen = followed(frames)
-    assert ids(seen) == [{1, 2}] * 40
-    left_out = [frame for frame in seen if any(face.is_interpolated for face in frame.faces)]
-    assert len(left_out) > 10
-    for frame in left_out:
+    results = track_frames(frames)
+    assert get_track_ids(results) == [{1, 2}] * 40
+    skipped = [frame for frame in results if any(face.is_interpolated for face in frame.faces)]
+    assert len(skipped) > 10
+    for frame in skipped:
         assert [face.box.side for face in frame.faces] == sorted(
             (face.box.side for face in frame.faces), reverse=True
         )
 
 
-def test_a_still_image_is_looked_at_once() -> None:
-    (frame,), _ = filmed(1, lambda _: Pose(320, 240, EYES_PX))
-    counting = CountingFinder()
-    strides, seen = FrameSkipper(FaceTracker(counting)), []  # type: ignore[arg-type]
+def test_a_repeated_frame_is_analyzed_once() -> None:
+    (frame,), _ = render_frames(1, lambda _: Pose(320, 240, EYES_PX))
+    detector = CountingDetector()
+    skipper, results = FrameSkipper(FaceTracker(detector)), []  # type: ignore[arg-type]
     for index in range(3):
-        seen += strides.push(frame, index)
-    asked = counting.landmarked
+        results += skipper.push(frame, index)
+    fits = detector.landmark_fits
     for index in range(3, 60):
-        seen += strides.push(frame, index)
-    assert counting.landmarked == asked
-    assert [one.index for one in seen] == list(range(60))
-    assert len({one.faces[0].landmarks.tobytes() for one in seen}) == 1
+        results += skipper.push(frame, index)
+    assert detector.landmark_fits == fits
+    assert [frame.index for frame in results] == list(range(60))
+    assert len({frame.faces[0].landmarks.tobytes() for frame in results}) == 1
 
 
-def test_a_image_that_stands_for_two_frames_is_the_same_on_both() -> None:
-    frames, _ = filmed(30, speaking)
-    seen = followed([frame for frame in frames for _ in range(2)])
-    assert len(seen) == 60
-    for first, second in zip(seen[::2], seen[1::2], strict=True):
+def test_duplicated_frames_have_identical_landmarks() -> None:
+    frames, _ = render_frames(30, speaking_pose)
+    results = track_frames([frame for frame in frames for _ in range(2)])
+    assert len(results) == 60
+    for first, second in zip(results[::2], results[1::2], strict=True):
         np.testing.assert_array_equal(first.faces[0].landmarks, second.faces[0].landmarks)
 
 
-def test_frames_that_were_never_sent_are_not_bridged() -> None:
-    frames, _ = filmed(60, speaking)
-    tracker = FaceTracker(finder())
-    strides = FrameSkipper(tracker)
+def test_missing_frame_indices_are_not_interpolated() -> None:
+    frames, _ = render_frames(60, speaking_pose)
+    tracker = FaceTracker(face_detector())
+    skipper = FrameSkipper(tracker)
     indices = [index for index in range(60) if index % 7]
-    seen = [one for index in indices for one in strides.push(frames[index], index)] + strides.flush()
-    assert [one.index for one in seen] == indices
-    assert ids(seen) == [{1}] * len(indices)
+    results = [frame for index in indices for frame in skipper.push(frames[index], index)] + skipper.flush()
+    assert [frame.index for frame in results] == indices
+    assert get_track_ids(results) == [{1}] * len(indices)

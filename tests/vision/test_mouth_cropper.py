@@ -1,4 +1,4 @@
-"""Mouth crops against the reference's own, and as a stream."""
+"""Mouth cropping compared with the reference implementation, for whole clips and streams."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def golden() -> dict[str, NDArray]:
     return dict(np.load(GOLDEN))
 
 
-def seen_landmarks(golden: dict[str, NDArray]) -> list[NDArray | None]:
+def get_landmarks(golden: dict[str, NDArray]) -> list[NDArray | None]:
     return [
         None if frame in golden["missing"] else points for frame, points in enumerate(golden["landmarks"])
     ]
 
 
-def test_crops_are_within_two_grey_levels_of_the_reference_on_99_percent_of_the_pixels(golden) -> None:
-    crops = crop_mouths(golden["frames"], seen_landmarks(golden), golden["mean_face"])
+def test_crops_match_the_reference_within_two_grey_levels(golden) -> None:
+    crops = crop_mouths(golden["frames"], get_landmarks(golden), golden["mean_face"])
     difference = np.abs(crops.astype(int) - golden["mouth_roi"])
     assert crops.shape == (40, 96, 96)
     assert crops.dtype == np.uint8
@@ -41,25 +41,26 @@ def test_crops_are_within_two_grey_levels_of_the_reference_on_99_percent_of_the_
     assert difference.max() <= 4
 
 
-def test_the_mean_face_that_is_shipped_is_the_references(golden) -> None:
+def test_the_packaged_mean_face_matches_the_reference(golden) -> None:
     np.testing.assert_array_equal(load_mean_face(), golden["mean_face"])
 
 
-def test_crops_that_come_one_by_one_are_those_of_the_whole_clip(golden) -> None:
-    landmarks = seen_landmarks(golden)
-    whole = crop_mouths(golden["frames"], landmarks, golden["mean_face"])
+def test_streaming_crops_equal_those_of_the_whole_clip(golden) -> None:
+    landmarks = get_landmarks(golden)
+    expected = crop_mouths(golden["frames"], landmarks, golden["mean_face"])
     cropper = MouthCropper(golden["mean_face"], max_gap_frames=5)
     crops = []
     for index, (frame, points) in enumerate(zip(golden["frames"], landmarks, strict=True)):
         crops += cropper.push(100 + index, frame, points)
-    waiting = 40 - len(crops)
+    buffered = 40 - len(crops)
     crops += cropper.flush()
     assert [index for index, _ in crops] == list(range(100, 140))
-    np.testing.assert_array_equal(np.stack([pixels for _, pixels in crops]), whole)
-    assert waiting == SMOOTHING_FRAMES  # the last frame has no landmarks, eleven more look ahead
+    np.testing.assert_array_equal(np.stack([pixels for _, pixels in crops]), expected)
+    # The last frame has no landmarks, and the smoothing window looks ahead 11 frames.
+    assert buffered == SMOOTHING_FRAMES
 
 
-def test_a_crop_comes_as_soon_as_eleven_frames_follow_it(golden) -> None:
+def test_a_crop_is_returned_after_eleven_more_frames(golden) -> None:
     cropper = MouthCropper(golden["mean_face"])
     ready = [
         len(cropper.push(index, golden["frames"][index], golden["landmarks"][index])) for index in range(20)
@@ -67,23 +68,25 @@ def test_a_crop_comes_as_soon_as_eleven_frames_follow_it(golden) -> None:
     assert ready == [0] * 11 + [1] * 9
 
 
-def test_a_prompt_crop_shows_the_mouth_of_its_own_frame_aligned_by_the_eleven_before(golden) -> None:
+def test_low_latency_crops_are_similar_to_the_delayed_crops(golden) -> None:
     frames, landmarks = golden["frames"], golden["landmarks"]
-    prompt, cropper = LowLatencyMouthCropper(golden["mean_face"]), MouthCropper(golden["mean_face"])
-    at_once = [prompt.push(frame, points) for frame, points in zip(frames, landmarks, strict=True)]
-    waited = [
+    low_latency, cropper = LowLatencyMouthCropper(golden["mean_face"]), MouthCropper(golden["mean_face"])
+    immediate = [low_latency.push(frame, points) for frame, points in zip(frames, landmarks, strict=True)]
+    delayed = [
         crop.pixels
         for index, (frame, points) in enumerate(zip(frames, landmarks, strict=True))
         for crop in cropper.push(index, frame, points)
     ]
-    likeness = [np.corrcoef(crop.ravel(), at_once[index].ravel())[0, 1] for index, crop in enumerate(waited)]
-    assert min(likeness) > 0.95
+    correlations = [
+        np.corrcoef(crop.ravel(), immediate[index].ravel())[0, 1] for index, crop in enumerate(delayed)
+    ]
+    assert min(correlations) > 0.95
     first = LowLatencyMouthCropper(golden["mean_face"]).push(frames[0], landmarks[0])
     np.testing.assert_array_equal(first, crop_mouths(frames[:1], landmarks[:1], golden["mean_face"])[0])
 
 
-def test_a_long_gap_is_not_waited_for(golden) -> None:
-    """Memory is bounded: after the maximum gap the last landmarks are used and crops continue."""
+def test_a_long_gap_does_not_delay_crops(golden) -> None:
+    """After the maximum gap, crops continue with the last landmarks, so that memory is bounded."""
     cropper = MouthCropper(golden["mean_face"], max_gap_frames=10)
     frame, points = golden["frames"][20], golden["landmarks"][20]
     crops = [crop for index in range(12) for crop in cropper.push(index, frame, points)]
@@ -96,7 +99,7 @@ def test_a_long_gap_is_not_waited_for(golden) -> None:
     np.testing.assert_array_equal(crops[300].pixels, crops[0].pixels)
 
 
-def test_frames_before_a_face_ever_shows_are_let_go(golden) -> None:
+def test_frames_long_before_the_first_face_are_dropped(golden) -> None:
     cropper = MouthCropper(golden["mean_face"], max_gap_frames=10)
     frame, points = golden["frames"][20], golden["landmarks"][20]
     crops = [crop for index in range(300) for crop in cropper.push(index, frame, None)]
@@ -105,7 +108,7 @@ def test_frames_before_a_face_ever_shows_are_let_go(golden) -> None:
     assert [index for index, _ in crops] == list(range(290, 301))
 
 
-def test_a_flushed_cropper_starts_again(golden) -> None:
+def test_a_cropper_can_be_reused_after_flush(golden) -> None:
     cropper = MouthCropper(golden["mean_face"])
     clips = []
     for _ in range(2):
@@ -125,12 +128,12 @@ def test_a_clip_shorter_than_the_smoothing_window_has_a_crop_for_every_frame(gol
     assert crops.std() > 10
 
 
-def test_a_clip_without_a_face_is_refused(golden) -> None:
+def test_a_clip_without_a_face_is_rejected(golden) -> None:
     with pytest.raises(NoFaceError, match="no face was found in 40 frames"):
         crop_mouths(golden["frames"], [None] * 40, golden["mean_face"])
 
 
-def test_a_clip_without_a_face_is_scaled_down_where_that_is_asked_for(golden) -> None:
+def test_resize_without_face_scales_down_the_frames(golden) -> None:
     crops = crop_mouths(golden["frames"], [None] * 40, golden["mean_face"], resize_without_face=True)
     assert crops.shape == (40, 96, 96)
     assert abs(float(crops.mean()) - float(golden["frames"].mean())) < 1
@@ -151,19 +154,19 @@ def test_a_mouth_beyond_the_edge_of_the_frame_yields_a_crop(golden) -> None:
         (np.zeros((1, 8, 8), np.uint8), [np.zeros((5, 2))], r"\(5, 2\)"),
     ],
 )
-def test_wrong_shapes_and_types_are_refused(frames, landmarks, message: str) -> None:
+def test_wrong_shapes_and_types_are_rejected(frames, landmarks, message: str) -> None:
     with pytest.raises(InvalidRequestError, match=message):
         crop_mouths(frames, landmarks, load_mean_face())
 
 
-def test_a_similarity_transform_is_found_again() -> None:
+def test_a_similarity_transform_is_recovered() -> None:
     points = np.random.default_rng(3).uniform(0, 100, (5, 2))
-    turn, scale, shift = 0.4, 1.7, np.array([5.0, -30.0])
-    rotation = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    angle, scale, shift = 0.4, 1.7, np.array([5.0, -30.0])
+    rotation = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     found = estimate_similarity(points, points @ rotation.T + shift)
     np.testing.assert_allclose(found, np.column_stack([rotation, shift]), atol=1e-9)
 
 
-def test_points_that_coincide_give_a_transform_all_the_same() -> None:
+def test_coincident_points_yield_a_finite_transform() -> None:
     found = estimate_similarity(np.ones((5, 2)), np.random.default_rng(0).uniform(0, 9, (5, 2)))
     assert np.isfinite(found).all()
