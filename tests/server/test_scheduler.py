@@ -253,8 +253,6 @@ def test_interim_decoding_pauses_while_final_windows_wait(device) -> None:
         future.result(10)
     # The third window is encoded when the second finishes; then the queue is empty and interim decoding resumes.
     first = device.steps.index([50])
-    last = len(device.steps) - 1 - device.steps[::-1].index([50])
-    assert device.steps[first:last].count([40]) <= 60
     assert device.steps[first : first + 90].count([50]) >= 85
     scheduler.close()
 
