@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -148,14 +149,22 @@ def assert_stable_text_is_kept(segments: list[Segment]) -> None:
 
 
 def test_interim_results_keep_their_stable_words_and_become_final(server: RunningServer) -> None:
+    stable_words_arrived = threading.Event()
+
     def paced_chunks() -> Iterator[Any]:
+        """Send in real time until interim results have stable words: a busy machine skips interim results."""
         for chunk in create_chunks(DEMO):
-            time.sleep(0.02)
+            stable_words_arrived.wait(chunk_s / 2)  # audio and crops alternate
             yield chunk
 
+    chunk_s = 0.2
+    segments = []
     with Client(server.address) as client:
         reference = client.transcribe(create_chunks(DEMO)).transcript()
-        segments = list(client.transcribe(paced_chunks(), interim_results=True, live=True))
+        for segment in client.transcribe(paced_chunks(), interim_results=True, live=True):
+            segments.append(segment)
+            if segment.stable_words and not segment.is_final:
+                stable_words_arrived.set()
     assert_stable_text_is_kept(segments)
     assert any(segment.stable_words for segment in segments if not segment.is_final)
     finals = [segment for segment in segments if segment.is_final]

@@ -15,7 +15,7 @@ class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
 
-    def shown(self) -> str:
+    def current_line(self) -> str:
         """Return the text after the last clear sequence."""
         return self.getvalue().rsplit("\r\x1b[K", 1)[-1]
 
