@@ -10,10 +10,12 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from gorggle import Client, Segment, Word, to_text_line
 from gorggle.local_server import LocalServer
-from gorggle_evaluation.metrics import align_words, compute_time_error
+from gorggle.results import Modality
+from gorggle_evaluation.metrics import align_words, compute_time_error, compute_time_offsets_s
 
 HERE = Path(__file__).resolve().parent
 CHUNK_BYTES = 16 * 1024
@@ -33,12 +35,13 @@ def main() -> int:
         print(f"ready in {time.monotonic() - started:.1f} s.")
         info = client.server_info()
         print(f"gorggle {info.version}, model {info.default_model}, on {info.device}.\n")
-        for modality in arguments.modality or ["av", "video"]:
+        modalities: list[Modality] = arguments.modality or ["av", "video"]
+        for modality in modalities:
             transcribe_clip(client, arguments.clip, reference, modality)
     return 0
 
 
-def transcribe_clip(client: Client, clip: Path, reference: dict, modality: str) -> None:
+def transcribe_clip(client: Client, clip: Path, reference: dict[str, Any], modality: Modality) -> None:
     """Transcribe the clip and print the result."""
     heading = {"av": "video and audio", "video": "video only (the audio is not used)", "audio": "audio only"}
     print(f"── {clip.name}, {heading[modality]} " + "─" * 30)
@@ -60,7 +63,7 @@ def transcribe_clip(client: Client, clip: Path, reference: dict, modality: str) 
     print(f"real-time factor {took_s / reference['duration_s']:.2f} (below 1 is faster than real time)\n")
 
 
-def compare(segments: list[Segment], reference: dict) -> None:
+def compare(segments: list[Segment], reference: dict[str, Any]) -> None:
     """Print the reference, the word error rate and the error of the word timestamps."""
     expected = [
         Word(word["text"], word["start_s"], word["end_s"])
@@ -78,7 +81,8 @@ def compare(segments: list[Segment], reference: dict) -> None:
     )
     print(f"{len(found.substitutions)} substitutions, {len(found.insertions)} insertions, ", end="")
     print(f"{len(found.deletions)} deletions)")
-    errors = compute_time_error([(expected[i], words[j]) for i, j in found.correct])
+    pairs = [(expected[i], words[j]) for i, j in found.correct]
+    errors = compute_time_error(compute_time_offsets_s(pairs))
     if errors is not None:
         print(
             f"  word timestamps  median error {errors.median_ms:.0f} ms, {errors.within_100_ms:.0%} within 100 ms"
