@@ -171,6 +171,7 @@ def test_the_website_transcribes_a_video_although_the_server_is_killed(
     page.dblclick("button.word >> nth=0")
     page.keyboard.type("pin")
     page.keyboard.press("Enter")
+    local.wait_for(job_id, lambda job: job["result_version"] == 2)
     wait_until(page, "document.querySelector('.save').dataset.state === 'saved'")
     page.reload()
     page.wait_for_selector("button.word")

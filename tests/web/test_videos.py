@@ -313,6 +313,23 @@ def test_unsaved_corrections_are_restored_after_a_reload(site: Site, visit: Visi
     wait_until_saved(page, site.pipeline, 2)
 
 
+def test_a_change_is_not_lost_by_an_immediate_reload(site: Site, visit: Visitor) -> None:
+    """Regression test: the draft was written after the next paint."""
+    page = open_job(site, visit)
+    page.dblclick(word_selector(1, 0))
+    page.keyboard.type("pin")
+    page.evaluate(
+        """async () => {
+            const enter = new KeyboardEvent("keydown", { key: "Enter", bubbles: true, cancelable: true });
+            document.activeElement.dispatchEvent(enter);
+            await null; // the page is rendered in a microtask
+            location.reload();
+        }"""
+    )
+    wait_until_saved(page, site.pipeline, 2)
+    assert page.locator(word_selector(1, 0)).inner_text() == "pin"
+
+
 def test_a_failed_job_shows_the_reason_and_can_be_retried(site: Site, visit: Visitor) -> None:
     job = site.pipeline.add("demo.mp4", EXAMPLES / "demo.mp4", load_result("demo"))
     job.failure = {"error": "InvalidMediaError", "reason": "the file is <b>not</b> a video"}

@@ -3,7 +3,7 @@
  * browser, so that they survive a reload.
  */
 
-import { useCallback, useEffect, useRef, useState } from "preact/hooks";
+import { useCallback, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { ApiError } from "../api";
 import type { LoadedResult } from "../api";
 import type { History } from "../editing";
@@ -83,7 +83,8 @@ export function useAutosave(jobId: string, loaded: LoadedResult, version: number
     }
   }, [send]);
 
-  useEffect(() => {
+  // Not useEffect, which runs after the next paint: a reload before that would lose the change.
+  useLayoutEffect(() => {
     if (history.present === base.current) return;
     saveItem(`draft.${jobId}`, JSON.stringify({ version: baseVersion.current, transcript: history.present } satisfies Draft));
     setState((before) => (before === "conflict" ? before : "unsaved"));
