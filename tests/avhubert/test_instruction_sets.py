@@ -20,10 +20,9 @@ INSTRUCTION_SETS = {
 }
 
 
+@pytest.mark.drill
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="requires x86-64")
-@pytest.mark.parametrize(
-    "name", ["AVX2", *(pytest.param(name, marks=pytest.mark.drill) for name in [*INSTRUCTION_SETS][1:])]
-)
+@pytest.mark.parametrize("name", INSTRUCTION_SETS)
 def test_numerical_tests_pass_with_the_instruction_set(name: str) -> None:
     tests = [str(Path(__file__).with_name(file)) for file in FILES]
     tests += [

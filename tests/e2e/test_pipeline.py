@@ -11,6 +11,7 @@ import sys
 import zipfile
 from collections.abc import Sequence
 
+import jiwer
 import jsonschema
 import pytest
 import requests
@@ -26,16 +27,7 @@ pytestmark = pytest.mark.timeout(600)
 
 
 def word_error_rate(hypothesis: Sequence[str], reference: Sequence[str]) -> float:
-    """Return the word error rate: the Levenshtein distance divided by the number of reference words."""
-    costs = list(range(len(reference) + 1))
-    for row, word in enumerate(hypothesis, 1):
-        diagonal, costs[0] = costs[0], row
-        for column, other in enumerate(reference, 1):
-            diagonal, costs[column] = (
-                costs[column],
-                min(costs[column] + 1, costs[column - 1] + 1, diagonal + (word != other)),
-            )
-    return costs[-1] / len(reference)
+    return jiwer.wer(" ".join(reference), " ".join(hypothesis))
 
 
 @pytest.fixture(scope="module")

@@ -19,10 +19,10 @@ from gorggle_evaluation.__main__ import main
 from gorggle_evaluation.manifest import Entry
 from gorggle_evaluation.runner import show_progress
 from gorggle_evaluation.transcriber import ClipResult
+from tests.clips import EXAMPLES, cut_demo
 from tests.evaluation.conftest import WriteManifest
 from tests.sdk.fake_service import FakeLipReading, Request, Response, finished, segment, started, warning
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 PLOTS = {"error_rate_over_noise.png", "confusions.png", "word_times.png"}
 
 
@@ -328,14 +328,13 @@ def test_progress_is_shown_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_end_to_end_on_a_real_server_with_the_embedded_model(tmp_path: Path) -> None:
+    demo = cut_demo(tmp_path, sentence_count=3)
     references = {
-        name: json.loads((EXAMPLES / f"{name}.json").read_text()) for name in ("demo", "two_speakers")
+        str(clip): json.loads(clip.with_suffix(".json").read_text())
+        for clip in (demo, EXAMPLES / "two_speakers.mp4")
     }
     (tmp_path / "broken.mp4").write_text("no video")
-    lines = [
-        {"media": str(EXAMPLES / f"{name}.mp4"), "id": name, "sentences": reference["sentences"]}
-        for name, reference in references.items()
-    ]
+    lines = [{"media": clip, "sentences": reference["sentences"]} for clip, reference in references.items()]
     lines.append({"media": "broken.mp4", "text": "nothing at all"})
     (tmp_path / "manifest.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     command = [

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
-import subprocess
-import sys
+import multiprocessing
 import textwrap
-from pathlib import Path
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+# Imported once, by the process that forks a subprocess for each script.
+PRELOADED = ["boto3", "moto.server", "gorggle_local.aws.moto_patches", "tests.e2e.emulator.service_patches"]
 
 _SCRIPT_HEADER = """
 import io, json, time, zipfile, os
-os.environ |= dict(AWS_ACCESS_KEY_ID="x", AWS_SECRET_ACCESS_KEY="x", AWS_DEFAULT_REGION="us-east-1")
 import boto3
-from pathlib import Path
+from tests.clips import EXAMPLES
 from moto import mock_aws
 from gorggle_local.aws import moto_patches
 from tests.e2e.emulator import service_patches
@@ -25,7 +26,7 @@ calls = []
 def invoke(function, payload, request_headers, response_headers):
     calls.append((function.function_name, payload))
     return json.dumps({"ran": True})
-GROUND_TRUTH = GroundTruth((Path("examples"),))
+GROUND_TRUTH = GroundTruth((EXAMPLES,))
 def create_function():
     iam = boto3.client("iam")
     trust = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}]}
@@ -44,16 +45,22 @@ CONFIG = {"stepfunctions": {"execute_state_machine": True}}
 """
 
 
+def execute(script: str) -> str:
+    """Run a script in this process; return its last line of output."""
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        exec(script, {})
+    return output.getvalue().strip().splitlines()[-1]
+
+
 def run_script(body: str) -> str:
     """Run a script in a subprocess, so that its patches do not affect other tests; return its last line of output."""
     script = (
         _SCRIPT_HEADER + "with mock_aws(config=CONFIG):\n" + textwrap.indent(textwrap.dedent(body), "    ")
     )
-    result = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    return result.stdout.strip().splitlines()[-1]
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    with ProcessPoolExecutor(1, mp_context=context) as subprocess:
+        return subprocess.submit(execute, script).result(timeout=120)
 
 
 FUNCTION = """

@@ -112,7 +112,7 @@ def test_the_transcript_does_not_depend_on_codec_frame_rate_or_rotation(
         assert segment.start_s == pytest.approx(other.start_s, abs=0.09)
 
 
-@pytest.mark.parametrize("chunk_bytes", [64, 1000, 65_536, 2**20])
+@pytest.mark.parametrize("chunk_bytes", [64, 2**20])
 def test_the_transcript_does_not_depend_on_the_chunk_size(
     client: Client, expected: list[Segment], chunk_bytes: int
 ) -> None:
@@ -239,8 +239,9 @@ def test_more_faces_than_max_speakers_cause_a_warning(client: Client) -> None:
     )
 
 
-@pytest.mark.parametrize("size", [(640, 480), (1280, 720)])
-@pytest.mark.parametrize("photograph", Photograph)
+@pytest.mark.parametrize(
+    ("photograph", "size"), [(Photograph.ASTRONAUT, (640, 480)), (Photograph.GRACE_HOPPER, (1280, 720))]
+)
 def test_a_talking_photograph_is_detected_and_tracked(
     client: Client, tmp_path: Path, size: tuple[int, int], photograph: Photograph
 ) -> None:
