@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,17 @@ def test_an_existing_file_is_kept_unless_forced(full_checkpoint: Path, tmp_path:
     assert "use --force" in capsys.readouterr().err
     assert out.read_text() == "existing content"
     assert main(["convert", str(full_checkpoint), str(out), "--force"]) == 0
+
+
+def test_a_full_disk_is_reported_and_leaves_no_file(full_checkpoint: Path, tmp_path: Path, capsys) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        assert main(["convert", str(full_checkpoint), str(tmp_path / "out.safetensors")]) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "out.safetensors cannot be written" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

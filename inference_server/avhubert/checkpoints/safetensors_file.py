@@ -151,6 +151,7 @@ def write_model(
 
     Raises:
         NotFoundError: the folder does not exist.
+        OSError: the file cannot be written, for instance because the disk is full.
     """
     tensors: dict[str, Tensor] = {}
     addresses: set[int] = set()
@@ -177,7 +178,10 @@ def write_model(
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(descriptor)
     try:
-        save_file(tensors, temporary, metadata)
+        try:
+            save_file(tensors, temporary, metadata)
+        except SafetensorError as error:
+            raise OSError(f"the model file {path} cannot be written: {error}") from error
         # mkstemp creates files that only their owner can read.
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
