@@ -25,7 +25,9 @@ def main() -> int:
 
     signal.signal(signal.SIGTERM, _interrupt)
     max_disk_bytes = int(options.max_disk_gb * 1e9)
-    settings = LocalSettings(options.listen, options.data_dir.resolve(), options.device, max_disk_bytes)
+    settings = LocalSettings(
+        options.listen, options.data_dir.resolve(), options.device, max_disk_bytes, options.model
+    )
     try:
         with LocalStack(settings, lambda text: print(text, file=sys.stderr, flush=True)) as stack:
             if options.print_ready:
@@ -67,6 +69,11 @@ def _build_parser() -> argparse.ArgumentParser:
         help="maximum size of videos and transcripts; above it the oldest videos are deleted (default: 20)",
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="device for inference")
+    parser.add_argument(
+        "--model",
+        metavar="NAME",
+        help="model to use: one installed with `gorggle model get` (default: the embedded one)",
+    )
     parser.add_argument(
         "--print-ready", action="store_true", help="print the address as a line of JSON when ready"
     )

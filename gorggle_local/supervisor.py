@@ -38,12 +38,14 @@ class LocalSettings:
         data_dir: for videos, transcripts, logs, certificates and unpacked functions.
         device: "cpu" or "cuda".
         max_disk_bytes: maximum size of videos and transcripts; above it the oldest videos are deleted.
+        model: name of the model to use; None for the server's default.
     """
 
     listen: str
     data_dir: Path
     device: str
     max_disk_bytes: int
+    model: str | None = None
 
 
 class LocalStack:
@@ -96,9 +98,7 @@ class LocalStack:
             raise service.exit_error()
         self._restarts.append(now)
         self._report(f"{service.exit_error()}\nRestarting the inference server …")
-        service.restart(
-            _server_command(self._settings.data_dir / "keys", self._settings.device, self._server_address)
-        )
+        service.restart(_server_command(self._settings, self._server_address))
         service.wait_until_ready()
 
     def _start(self) -> None:
@@ -111,7 +111,7 @@ class LocalStack:
         keys.chmod(0o700)
         certificates = _create_certificates(keys)
         self._report("Starting the inference server and the pipeline …")
-        command = _server_command(keys, self._settings.device, "127.0.0.1:0")
+        command = _server_command(self._settings, "127.0.0.1:0")
         server = self._server = self._start_service("inference-server", command, logs)
         aws = self._start_service(
             "pipeline", _module_command("gorggle_local.aws", "--cache-dir", str(folder / "cache")), logs
@@ -247,10 +247,12 @@ def _check_data_dir_is_free(folder: Path) -> None:
         raise ServiceError(f"{error} (--data-dir)") from error
 
 
-def _server_command(keys: Path, device: str, listen: str) -> list[str]:
+def _server_command(settings: LocalSettings, listen: str) -> list[str]:
+    keys = settings.data_dir / "keys"
     return _module_command(
         "gorggle_server",
-        *("--listen", listen, "--print-ready", "--exit-on-stdin-eof", "--device", device),
+        *("--listen", listen, "--print-ready", "--exit-on-stdin-eof", "--device", settings.device),
+        *(("--default-model", settings.model) if settings.model else ()),
         *("--tls-certificate", str(keys / "server.pem"), "--tls-key", str(keys / "server.key")),
         *("--tls-client-ca", str(keys / "ca.pem")),
     )

@@ -21,6 +21,9 @@ from gorggle_server.logging_setup import configure_logging
 from gorggle_server.memory import freeze_gc, limit_malloc_arenas
 from gorggle_server.settings import ServerSettings
 
+# Further flags of a setting. Other commands have --model too.
+FLAG_ALIASES = {"default_model": ("--model",)}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the server; return 0 after a clean shutdown, 1 after a failure, 2 for invalid settings."""
@@ -96,7 +99,8 @@ def _create_parser() -> argparse.ArgumentParser:
         epilog="example: gorggle serve --listen 127.0.0.1:50051 --max-streams 16",
     )
     for name, field in ServerSettings.model_fields.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", **_to_argument_options(field))
+        flags = [f"--{name.replace('_', '-')}", *FLAG_ALIASES.get(name, ())]
+        parser.add_argument(*flags, **_to_argument_options(field))
     parser.add_argument(
         "--print-ready",
         action="store_true",

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from gorggle_server.input_format import MOUTH_CROP_SIZE_PX
+from gorggle_server.model_catalogue.store import get_default_model_dir
 from gorggle_server.recognition_options import (
     DECODER_MEMORY_BYTES,
     DECODER_TIMEOUT_S,
@@ -78,10 +79,17 @@ class ServerSettings(BaseSettings):
 
     models: dict[str, str] = Field(
         default_factory=dict,
-        description="additional models: name to a path or s3://BUCKET/KEY, as a JSON object",
+        description="additional models: name to a path, s3://BUCKET/KEY or the name of an installed model, as a JSON "
+        "object",
     )
     default_model: str = Field(
-        "", description="model used if a request names none; empty selects the embedded model"
+        "",
+        description="model used if a request names none: one of `models`, or one installed with `gorggle model get`; empty "
+        "selects the embedded model",
+    )
+    model_dir: Path = Field(
+        default_factory=get_default_model_dir,
+        description="folder of the models that `gorggle model get` installs",
     )
     device: Literal["cpu", "cuda"] = Field("cpu", description="device for model inference: cpu or cuda")
     dtype: Literal["float32", "bfloat16"] = Field(

@@ -11,12 +11,14 @@ from pathlib import Path
 
 from gorggle_server import s3
 from gorggle_server.avhubert import Model, load_model
-from gorggle_server.errors import InvalidRequestError, NotFoundError
+from gorggle_server.errors import NotFoundError
+from gorggle_server.model_catalogue.store import ModelStore
 from gorggle_server.settings import EMBEDDED_MODEL, ServerSettings
 
 _log = logging.getLogger(__name__)
 
 MAX_MODEL_BYTES = 8 * 2**30
+MODEL_FILE_SUFFIXES = frozenset({".pt", ".safetensors"})
 
 
 @dataclass(frozen=True)
@@ -54,13 +56,14 @@ def resolve_model_sources(settings: ServerSettings) -> dict[str, str]:
     """Return the location of each model by name, the default first.
 
     Raises:
-        InvalidRequestError: the default model is not configured.
+        NotFoundError: a model is neither configured nor installed.
+        InvalidRequestError: this server lacks the engine of an installed model.
     """
     sources = {EMBEDDED_MODEL.stem: str(EMBEDDED_MODEL), **settings.models}
     default = settings.default_model or EMBEDDED_MODEL.stem
-    if default not in sources:
-        raise InvalidRequestError(f"default_model is {default!r}, which is none of: {', '.join(sources)}")
-    return {default: sources[default], **sources}
+    sources = {default: sources.get(default, default), **sources}
+    store = ModelStore(settings.model_dir)
+    return {name: _resolve_source(source, store) for name, source in sources.items()}
 
 
 def load_models(settings: ServerSettings) -> ModelRegistry:
@@ -79,6 +82,14 @@ def load_models(settings: ServerSettings) -> ModelRegistry:
             models[name] = ServedModel(name, model, _hash_file(path))
         _log.info("loaded model %s from %s", name, source)
     return ModelRegistry(models)
+
+
+def _resolve_source(source: str, store: ModelStore) -> str:
+    """Return the location of a source: itself if it is an address or a path, else where the model of this name is."""
+    path = Path(source)
+    if "/" in source or path.suffix in MODEL_FILE_SUFFIXES or path.exists():
+        return source
+    return str(store.locate(source))
 
 
 def _fetch_model(source: str, folder: Path) -> Path:

@@ -37,6 +37,7 @@ REQUIRED_FILES = {
     *("gorggle_lambdas/fusion/result.schema.json", "gorggle/py.typed", "gorggle_gateway/page/index.html"),
     *(
         "gorggle_server/assets/gorggle-mini-1.safetensors",
+        "gorggle_server/model_catalogue/catalogue.toml",
         "gorggle_lambdas/operations/certificate_authority.py",
     ),
 }

@@ -18,6 +18,7 @@ from gorggle_gateway.settings import load_settings
 from gorggle_local import __main__ as local_cli
 from gorggle_server import __main__ as server_cli
 from gorggle_server.avhubert import __main__ as model_cli
+from gorggle_server.model_catalogue import __main__ as catalogue_cli
 from gorggle_server.settings import ServerSettings
 from tests.integration.conftest import DEMO, ROOT, RunningServer
 from training import __main__ as training_cli
@@ -67,7 +68,8 @@ def test_documented_commands_are_parsed(line: str, tmp_path: Path, monkeypatch: 
         case ["serve", *rest]:
             server_cli._create_parser().parse_args(rest)
         case ["model", *rest]:
-            model_cli._build_parser().parse_args(rest)
+            parser = model_cli if rest[0] in catalogue_cli.ENGINE_COMMANDS else catalogue_cli
+            parser._build_parser().parse_args(rest)
         case ["evaluate", *rest]:
             evaluation_cli._build_parser().parse_args(rest)
         case ["token", name, _]:

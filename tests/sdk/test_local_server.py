@@ -24,7 +24,8 @@ FAKE_SERVER = """
 import json, os, sys, time
 from concurrent import futures
 
-assert sys.argv[1:] == ["--listen", "127.0.0.1:0", "--print-ready", "--exit-on-stdin-eof"], sys.argv
+assert sys.argv[1:5] == ["--listen", "127.0.0.1:0", "--print-ready", "--exit-on-stdin-eof"], sys.argv
+assert sys.argv[5:] == os.environ.get("FAKE_ARGUMENTS", "").split(), sys.argv
 open(os.environ["FAKE_PID_FILE"], "w").write(str(os.getpid()))
 mode = os.environ.get("FAKE_MODE", "serve")
 print("loading the model", file=sys.stderr, flush=True)
@@ -57,11 +58,11 @@ server.stop(None)
 def fake_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Install a fake server package for subprocesses; return the path of the server's PID file."""
     package = tmp_path / "packages" / "gorggle_server"
-    (package / "avhubert").mkdir(parents=True)
+    (package / "model_catalogue").mkdir(parents=True)
     (package / "__init__.py").touch()
     (package / "__main__.py").write_text(FAKE_SERVER)
-    (package / "avhubert" / "__init__.py").touch()
-    (package / "avhubert" / "__main__.py").write_text("import sys; print(sys.argv); sys.exit(3)")
+    (package / "model_catalogue" / "__init__.py").touch()
+    (package / "model_catalogue" / "__main__.py").write_text("import sys; print(sys.argv); sys.exit(3)")
     monkeypatch.setenv(
         "PYTHONPATH", os.pathsep.join([str(package.parent), str(ROOT), str(ROOT / "clients/python")])
     )
@@ -102,6 +103,12 @@ def test_the_command_starts_a_local_server_without_the_server_option(
     completed = run_gorggle("transcribe", "a.mp4")
     assert (completed.returncode, completed.stdout, completed.stderr) == (0, LINE, "")
     assert wait_for_exit(fake_server)
+
+
+def test_a_local_server_serves_the_selected_model(fake_server: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_ARGUMENTS", "--default-model grid")
+    completed = run_gorggle("transcribe", "a.mp4", "--model", "grid")
+    assert (completed.returncode, completed.stdout, completed.stderr) == (0, LINE, "")
 
 
 def test_several_files_share_one_local_server(fake_server: Path) -> None:
@@ -197,7 +204,7 @@ def test_server_commands_receive_their_arguments(fake_server: Path) -> None:
 
 
 def test_server_commands_report_missing_packages(fake_server: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for package in ("gorggle_server", "gorggle_server/avhubert"):
+    for package in ("gorggle_server", "gorggle_server/model_catalogue"):
         program = fake_server.parent / "packages" / package / "__main__.py"
         program.write_text("import a_module_that_is_not_there")
     for arguments in (["serve"], ["model", "info", "x"]):

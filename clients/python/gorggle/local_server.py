@@ -35,14 +35,17 @@ class LocalServer:
     It exits when its standard input closes, so it also exits if this process is killed. Its log is only used in error
     messages.
 
+    Args:
+        model: name of the model to serve in addition to the server's own, and its default.
+
     Raises:
         ConfigurationError: the server is not installed.
         UnavailableError: it exited, or was not ready in time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, model: str | None = None) -> None:
         self.address = ""
-        self._command = _build_command()
+        self._command = _build_command(model)
         self._log: collections.deque[str] = collections.deque(maxlen=MAX_LOG_LINES)
         self._process: subprocess.Popen[bytes] | None = None
         self._readers: list[threading.Thread] = []
@@ -134,11 +137,13 @@ class LocalServer:
         return f": {lines[-1].strip()}" if lines else ""
 
 
-def _build_command() -> list[str]:
+def _build_command(model: str | None) -> list[str]:
     if util.find_spec(MODULE) is None:
         raise ConfigurationError(f"{NOT_INSTALLED}, or use --server")
     # -P keeps a folder of the module's name in the current directory from being run instead.
     arguments = ["--listen", "127.0.0.1:0", "--print-ready", "--exit-on-stdin-eof"]
+    if model:
+        arguments += ["--default-model", model]
     return [sys.executable, "-P", "-m", MODULE, *arguments]
 
 

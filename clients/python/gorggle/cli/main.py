@@ -30,7 +30,7 @@ examples:
   gorggle transcribe *.webm --format vtt --output captions/ --server gpu-host:50051 --ca ca.pem
   gorggle serve                                   run a server on 127.0.0.1:50051
   gorggle models --server 127.0.0.1:50051         list models and their licences
-  gorggle model info model.safetensors            show a model file's metadata
+  gorggle model list                              list the models that can be downloaded, and their licences
   gorggle evaluate manifest.jsonl                 measure error rates on transcribed clips
 """
 _TRANSCRIBE_EXAMPLES = """\
@@ -58,13 +58,20 @@ examples:
   gorggle models --server 127.0.0.1:50051 --json | jq '.[].name'
 """
 _MODEL_HELP = """\
-usage: gorggle model convert IN.pt OUT.safetensors
+usage: gorggle model list [--json]
+       gorggle model get NAME [--accept-license] [--mirror URL]
+       gorggle model remove NAME
+       gorggle model convert IN.pt OUT.safetensors
        gorggle model info PATH [--json]
 
-Convert an AV-HuBERT checkpoint to safetensors without executing code in it, or show a model file's metadata.
-Both need the server's packages: pip install 'gorggle[server]'.
+List models by name, download one after showing its licence, or delete one. `convert` converts an AV-HuBERT checkpoint to
+safetensors without executing code in it; `info` shows a model file's metadata. All need the server's packages:
+pip install 'gorggle[server]'.
 
 examples:
+  gorggle model list
+  gorggle model get avhubert-avsr-large-433h
+  gorggle transcribe clip.mp4 --model avhubert-avsr-large-433h
   gorggle model convert large_vox_433h.pt avhubert-large.safetensors
   gorggle model info avhubert-large.safetensors --json
 """
@@ -93,8 +100,8 @@ _MODULES = {
         NOT_INSTALLED,
     ),
     "model": (
-        "gorggle_server.avhubert",
-        "convert a checkpoint, or show a model file's metadata",
+        "gorggle_server.model_catalogue",
+        "list, download, remove, convert and describe models",
         NOT_INSTALLED,
     ),
 }
@@ -184,7 +191,12 @@ def _add_transcribe(commands: argparse._SubParsersAction[argparse.ArgumentParser
     )
     parser.add_argument("--format", choices=FORMATS, help="output format (default: from --output, else text)")
     parser.add_argument("--output", metavar="PATH", help="output file; for several inputs, a folder")
-    parser.add_argument("--model", metavar="NAME", help="name of the model (default: the server's)")
+    parser.add_argument(
+        "--model",
+        metavar="NAME",
+        help="name of the model: an installed one, see `gorggle model list`; with --server, one that it serves "
+        "(default: the server's)",
+    )
     parser.add_argument("--beam-size", type=_parse_count, default=0, metavar="N", help="beam search width")
     parser.add_argument(
         "--max-speakers", type=_parse_count, default=0, metavar="N", help="faces to track at once"

@@ -87,7 +87,9 @@ class ServerHandle:
 
         options = self._options
         if options.server is None:
-            return Client(self._stack.enter_context(LocalServer()).address)
+            # Not every command selects a model.
+            server = LocalServer(getattr(options, "model", None))
+            return Client(self._stack.enter_context(server).address)
         return Client(
             _parse_addresses(options.server),
             tls=options.tls,
