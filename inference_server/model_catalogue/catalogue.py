@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+ASSETS_FOLDER = Path(__file__).parents[1] / "assets"
 CATALOGUE_FILE = Path(__file__).with_name("catalogue.toml")
 # Engines of this server. Models of other engines can be downloaded, but not served.
 ENGINES = frozenset({"avhubert"})

@@ -255,7 +255,7 @@ class _SecureRedirectHandler(urllib.request.HTTPRedirectHandler):
     def redirect_request(
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
-        stays_local = urlsplit(newurl).scheme == "http" and is_loopback(newurl) and is_loopback(req.full_url)
+        stays_local = _is_plain_loopback(req.full_url) and _is_plain_loopback(newurl)
         if urlsplit(newurl).scheme != "https" and not stays_local:
             raise DownloadError(f"{req.full_url} redirects to {newurl}: only https is followed")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
@@ -268,7 +268,7 @@ def check_url(url: str) -> None:
         DownloadError: it does not.
     """
     parts = urlsplit(url)
-    if not (parts.scheme == "https" and parts.hostname) and not (parts.scheme == "http" and is_loopback(url)):
+    if not (parts.scheme == "https" and parts.hostname) and not _is_plain_loopback(url):
         raise DownloadError(f"{url}: models are downloaded over https only (http is allowed for 127.0.0.1)")
 
 
@@ -279,6 +279,10 @@ def is_loopback(url: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _is_plain_loopback(url: str) -> bool:
+    return urlsplit(url).scheme == "http" and is_loopback(url)
 
 
 def check_free_space(folder: Path, required_bytes: int) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gorggle_server.errors import InvalidRequestError, NotFoundError
-from gorggle_server.model_catalogue.catalogue import ENGINES, CatalogueModel, load_catalogue
+from gorggle_server.model_catalogue.catalogue import ASSETS_FOLDER, ENGINES, CatalogueModel, load_catalogue
 
 RECORD_NAME = "model.json"
 DOWNLOADS_NAME = ".downloads"
@@ -82,30 +82,32 @@ class ModelStore:
         return self.list_models().get(name)
 
     def locate(self, name: str) -> Path:
-        """Return the path of an installed model that this server can load.
+        """Return the path of an installed or embedded model that this server can load.
 
         Raises:
             NotFoundError: no model has the name, or it is not installed.
             InvalidRequestError: this server lacks the model's engine.
         """
         catalogue, installed = load_catalogue(), self.list_models()
-        engine = catalogue[name].engine if name in catalogue else ""
-        if name in installed:
-            engine = installed[name].record.get("engine", engine)
-        if not engine:
+        known, model = catalogue.get(name), installed.get(name)
+        if known is None and model is None:
+            included = [each.name for each in catalogue.values() if each.is_embedded]
+            others = [each.name for each in catalogue.values() if each.is_servable and not each.is_embedded]
             raise NotFoundError(
-                f"there is no model {name!r}; installed: {', '.join(installed) or 'none'}; known to `gorggle model get`: "
-                f"{', '.join(known.name for known in catalogue.values() if known.is_servable)}; for a model file, set "
-                "GORGGLE_MODELS to its name and path"
+                f"there is no model {name!r}; available: {', '.join([*included, *installed])}; with `gorggle model get`: "
+                f"{', '.join(others)}; for a model file, set GORGGLE_MODELS to its name and path"
             )
+        engine = model.record["engine"] if model else known.engine if known else ""
         if engine not in ENGINES:
             raise InvalidRequestError(
                 f"model {name} needs the engine {engine}, which this version of Gorggle does not have; choose a model of: "
                 f"{', '.join(sorted(ENGINES))}"
             )
-        if name not in installed:
+        if known and known.is_embedded:
+            return ASSETS_FOLDER / f"{name}.safetensors"
+        if model is None:
             raise NotFoundError(f"model {name} is not installed: run `gorggle model get {name}`")
-        return installed[name].path
+        return model.path
 
     def add(self, model: CatalogueModel, folder: Path, files: list[dict[str, Any]], accepted_at: str) -> None:
         """Move a folder with a model's files into the store.

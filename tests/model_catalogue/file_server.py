@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -47,8 +48,8 @@ class FileServer:
 
 
 @contextmanager
-def serve_files() -> Iterator[FileServer]:
-    """Serve on a free loopback port until the context exits."""
+def serve_files(tls: ssl.SSLContext | None = None) -> Iterator[FileServer]:
+    """Serve on a free loopback port, over HTTPS with a context, until the context manager exits."""
     files = FileServer()
 
     class Handler(_Handler):
@@ -56,9 +57,11 @@ def serve_files() -> Iterator[FileServer]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
-    files.url = f"http://127.0.0.1:{server.server_port}"
+    files.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
     try:
         yield files
     finally:

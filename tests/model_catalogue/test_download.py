@@ -6,16 +6,18 @@ import hashlib
 import random
 import resource
 import shutil
+import ssl
 import threading
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import trustme
 
 from gorggle_server.model_catalogue import download
 from gorggle_server.model_catalogue.catalogue import RemoteFile
 from gorggle_server.model_catalogue.download import Downloader, DownloadError, Observer
-from tests.model_catalogue.file_server import Fault, FileServer
+from tests.model_catalogue.file_server import Fault, FileServer, serve_files
 
 CONTENT = random.Random(1).randbytes(1_000_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -192,6 +194,24 @@ def test_a_redirect_on_the_loopback_interface_keeps_the_range(server: FileServer
 def test_an_insecure_address_is_refused(target: Path, url: str) -> None:
     with pytest.raises(DownloadError, match="over https only"):
         Downloader().download(RemoteFile("a", url), target)
+
+
+def test_https_requires_a_certificate_that_is_trusted(
+    target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    with serve_files(context) as server:
+        server.files["/model.bin"] = CONTENT
+        with pytest.raises(DownloadError, match="certificate is not valid"):
+            fetch(server, target)
+        authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        server.faults = [Fault(status=302, headers={"Location": "http://127.0.0.1/model.bin"})]
+        with pytest.raises(DownloadError, match="only https is followed"):
+            fetch(server, target)
+        assert fetch(server, target) == SHA256
 
 
 def test_a_disk_without_space_is_reported_before_the_download(

@@ -127,7 +127,7 @@ def test_the_server_finds_an_installed_model_by_name(whisper: CatalogueModel, st
 
 def test_an_unknown_model_is_answered_with_the_known_ones(store: ModelStore) -> None:
     with pytest.raises(
-        NotFoundError, match=r"no model 'nope'; installed: none; known .*avhubert-avsr-large-433h"
+        NotFoundError, match=r"no model 'nope'; available: gorggle-mini-1; with .*avhubert-avsr-large-433h"
     ):
         resolve(store, default_model="nope")
 
@@ -142,6 +142,10 @@ def test_a_model_without_an_engine_is_refused(whisper: CatalogueModel, store: Mo
         with pytest.raises(InvalidRequestError, match="needs the engine faster-whisper"):
             resolve(store, default_model="whisper-tiny")
         install(whisper, store, DOWNLOADER)
+
+
+def test_an_embedded_model_is_found_by_name(store: ModelStore) -> None:
+    assert store.locate(EMBEDDED_MODEL.stem) == EMBEDDED_MODEL
 
 
 def test_paths_and_s3_addresses_are_kept(store: ModelStore) -> None:
