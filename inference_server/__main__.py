@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -116,7 +117,8 @@ def _create_parser() -> argparse.ArgumentParser:
 
 def _to_argument_options(field: FieldInfo) -> dict[str, Any]:
     default = field.get_default(call_default_factory=True)
-    text = f"{field.description or ''} (default: {default!r})".strip().replace("%", "%%")
+    shown = str(default) if isinstance(default, Path) else repr(default)
+    text = f"{field.description or ''} (default: {shown})".strip().replace("%", "%%")
     if field.annotation is bool:
         return {"action": argparse.BooleanOptionalAction, "default": None, "help": text}
     if isinstance(default, dict):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 import threading
@@ -80,6 +81,26 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 def wait_for_line(process: subprocess.Popen[str], text: str) -> None:
     assert process.stderr is not None
     assert any(text in line for line in process.stderr)
+
+
+def test_an_interrupted_download_is_continued_by_the_next_one(
+    server: FileServer, model_dir: Path, capsys
+) -> None:
+    server.files[URL_PATH] = b"x" * 100_000
+    never = threading.Event()
+    server.faults = [Fault(close_after=60_000), Fault(wait_for=never)]
+    process = start("get", NAME, "--accept-license")
+    wait_for_line(process, "the connection was closed after 60000 of 100000 bytes; next attempt in 1 s")
+    process.send_signal(signal.SIGINT)
+    _output, errors = process.communicate(timeout=60)
+    never.set()
+    assert process.returncode == 130
+    assert "interrupted; what was received is kept" in errors
+    server.faults = []
+    # The file is no checkpoint, so that converting it ends early.
+    assert main(["get", NAME, "--accept-license"]) == 1
+    assert server.ranges[-1] == "bytes=60000-"
+    assert "not a usable model file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("answer", ["n", "", "later"])

@@ -64,9 +64,9 @@ usage: gorggle model list [--json]
        gorggle model convert IN.pt OUT.safetensors
        gorggle model info PATH [--json]
 
-List models by name, download one after showing its licence, or delete one. `convert` converts an AV-HuBERT checkpoint to
-safetensors without executing code in it; `info` shows a model file's metadata. All need the server's packages:
-pip install 'gorggle[server]'.
+List models by name, download one after showing its licence, or delete one. `convert` converts an AV-HuBERT
+checkpoint to safetensors without executing code in it; `info` shows a model file's metadata.
+All need the server's packages: pip install 'gorggle[server]'.
 
 examples:
   gorggle model list
