@@ -137,11 +137,24 @@ def _mux(target: Any, video: Any, packets: list[Any], audio: Audio, delay_s: flo
 
 def _demux_packets(container: Any, stream: Any) -> list[Any]:
     packets = [packet for packet in container.demux(stream) if packet.size]
-    if any(packet.pts is None or packet.dts is None for packet in packets):
+    if any(packet.pts is None for packet in packets):
         raise ValueError(
             "the video has no timestamps; remux the file (ffmpeg -i FILE NEW.mp4) and use the result"
         )
+    if any(packet.dts is None for packet in packets):
+        _set_decoding_times(packets)
     return packets
+
+
+def _set_decoding_times(packets: list[Any]) -> None:
+    """Set the decoding times of packets in decoding order: increasing, and none after its presentation time.
+
+    Matroska stores presentation times only, and FFmpeg cannot derive all decoding times of reordered frames.
+    """
+    ordered = sorted(packet.pts for packet in packets)
+    delay = max(time - packet.pts for time, packet in zip(ordered, packets, strict=True))
+    for time, packet in zip(ordered, packets, strict=True):
+        packet.dts = time - delay
 
 
 def _pts_s(packet: Any) -> float:

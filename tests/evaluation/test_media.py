@@ -13,7 +13,7 @@ from gorggle_evaluation.conditions import NoiseCondition, NoiseMixer, build_cond
 from gorggle_evaluation.manifest import Entry
 from gorggle_evaluation.media import Audio, Clip, MediaError, read_audio, replace_audio
 from gorggle_evaluation.noise import NoiseKind, detect_speech
-from tests.clips import remux, transcode
+from tests.clips import cut_demo, remux, transcode
 from tests.evaluation.conftest import make_entry, write_audio_file
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo.mp4"
@@ -33,11 +33,11 @@ def read_video_packets(file: str | io.BytesIO) -> list[bytes]:
 
 @pytest.fixture(scope="module")
 def short_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Encode two seconds of the demo with B-frames."""
+    """Encode two seconds of the demo."""
     return transcode(DEMO, tmp_path_factory.mktemp("media") / "short.mp4", max_s=2)
 
 
-@pytest.fixture(params=["mp4", "mpegts", "webm", "rotated"])
+@pytest.fixture(params=["mp4", "mpegts", "webm", "rotated", "reordered frames in Matroska"])
 def clip(request: pytest.FixtureRequest, short_clip: Path, tmp_path: Path) -> Path:
     match request.param:
         case "mpegts":
@@ -47,6 +47,8 @@ def clip(request: pytest.FixtureRequest, short_clip: Path, tmp_path: Path) -> Pa
             return transcode(DEMO, tmp_path / "clip.webm", max_s=1, **codecs)
         case "rotated":
             return transcode(DEMO, tmp_path / "clip.mp4", rotation_degrees=90, max_s=1)
+        case "reordered frames in Matroska":
+            return remux(cut_demo(tmp_path, sentence_count=1), tmp_path / "clip.mkv", "matroska")
     return short_clip
 
 
