@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     import av
     from numpy.typing import NDArray
 
-# Images are downscaled to this long side, to limit the cost of vision. A face that fills the mouth crop of 96 pixels is
-# only about 200 pixels high.
-MAX_SIDE_PX = 1280
+# Larger images are downscaled to this long side, to limit the cost of vision. In 4K, faces far from the camera are still
+# large enough to be read.
+MAX_SIDE_PX = 4096
 
 # Pixel formats whose first plane is luma, with its bits. All others are converted to BGR by swscale.
 _LUMA_BITS = (

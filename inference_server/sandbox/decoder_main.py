@@ -25,7 +25,7 @@ from gorggle_server.media.resampling import EndOfStream, Waveform, resample
 from gorggle_server.recognition_options import MediaLimits
 from gorggle_server.sandbox import hardening, protocol
 from gorggle_server.sandbox.protocol import DecodeJob, FailureCode, Header, MessageType
-from gorggle_server.vision.face_detector import FINE_SIDE_PX, BoundingBox, FaceDetector
+from gorggle_server.vision.face_detector import BoundingBox, FaceDetector
 from gorggle_server.vision.frame_stage import track_frames
 from gorggle_server.vision.mouth_cropper import load_mean_face
 from gorggle_server.vision.mouth_tracker import FrameResult
@@ -125,7 +125,7 @@ def preload(landmark_model: Path | None) -> FaceDetector:
     for _ in resample(decode(io.BytesIO(create_probe_clip()), MediaLimits()), MediaLimits()):
         pass
     detector = FaceDetector(landmark_model)
-    empty = np.zeros((FINE_SIDE_PX, FINE_SIDE_PX), np.uint8)
+    empty = np.zeros((480, 640), np.uint8)
     detector.detect(empty)
     detector.predict_landmarks(empty, BoundingBox(100, 100, 300, 300))
     load_mean_face()

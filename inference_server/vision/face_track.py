@@ -11,6 +11,7 @@ import numpy as np
 from gorggle_server.vision.mouth_cropper import (
     MOUTH_POINTS,
     STABLE_POINTS,
+    FrameRegion,
     estimate_similarity,
     load_mean_face,
 )
@@ -34,10 +35,11 @@ SAME_PERSON_CORRELATION = 0.6
 PATCH_PX, PATCH_WARPED_PX, PATCH_SHIFT_PX = 24, 144, 3
 PATCH_LEFT, PATCH_TOP, PATCH_SIDE = -3, -23, 264  # in the canvas of the mean face
 
-# If the fitted face is further than this (in face widths) from the box used, landmarks are fitted again. A face that
-# moves further per step is searched at its predicted position, a slower one at its last position, because the velocity
+# If the fitted face is further than this (in face widths) from the box used, or rolled further from the roll used,
+# landmarks are fitted again. A face that moves further per step is searched at its predicted position, a slower one at its last position, because the velocity
 # estimate is noisy.
 REFINE_SHIFT = 0.06
+REFINE_ROLL_DEG = 10.0
 
 # On a skipped frame the mouth is interpolated, if its acceleration puts the error below this many eye distances plus
 # this share of the movement (fast movement is blurred anyway).
@@ -50,10 +52,18 @@ LEFT_EYE, RIGHT_EYE = slice(36, 42), slice(42, 48)
 
 @dataclass(eq=False)
 class FaceObservation:
-    """A face on one frame. ``patch`` is a small aligned image of the head, compared to recognise the person."""
+    """A face on one frame.
+
+    Attributes:
+        landmarks: float32 (68, 2), pixels, x before y.
+        box: that dlib's predictor expects.
+        roll_deg: clockwise in the image.
+        patch: a small aligned image of the head, compared to recognise the person.
+    """
 
     landmarks: NDArray[np.float32]
     box: BoundingBox
+    roll_deg: float
     patch: NDArray[np.float32]
 
     @property
@@ -159,9 +169,7 @@ def extract_patch(frame: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> N
         landmarks[STABLE_POINTS].astype(np.float64), load_mean_face()[STABLE_POINTS]
     )
     to_patch = (to_canvas - [[0, 0, PATCH_LEFT], [0, 0, PATCH_TOP]]) * (PATCH_WARPED_PX / PATCH_SIDE)
-    warped = cv2.warpAffine(
-        frame, to_patch, (PATCH_WARPED_PX, PATCH_WARPED_PX), borderMode=cv2.BORDER_REPLICATE
-    )
+    warped = FrameRegion.around(frame, landmarks).warp(to_patch, PATCH_WARPED_PX, cv2.BORDER_REPLICATE)
     return cv2.resize(warped, (PATCH_PX, PATCH_PX), interpolation=cv2.INTER_AREA).astype(np.float32)
 
 

@@ -1,13 +1,14 @@
 """Tracks faces from frame to frame: each person keeps one id and has landmarks on every frame.
 
-Detection costs ten times as much as landmarks. So landmarks are fitted on every frame, starting from the last box, and
-the detector runs at intervals: to find new faces, and to verify tracked ones, because dlib's predictor returns
-landmarks even without a face. ``frame_skipping`` halves the cost if one frame of latency is acceptable.
+Landmarks are fitted on every frame, starting from the last box and roll, and the detector runs at intervals: to find
+new faces, and to verify tracked ones, because dlib's predictor returns landmarks even without a face. ``frame_skipping``
+halves the cost if one frame of latency is acceptable.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import cycle
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -16,13 +17,14 @@ import numpy as np
 from gorggle_server.recognition_options import RecognitionOptions
 from gorggle_server.vision.face_detector import (
     COARSE_SIDE_PX,
-    FINE_SIDE_PX,
     BoundingBox,
     DetectedFace,
     FaceDetector,
-    estimate_box,
+    estimate_pose,
+    get_fine_side,
 )
 from gorggle_server.vision.face_track import (
+    REFINE_ROLL_DEG,
     REFINE_SHIFT,
     SAME_PERSON_CORRELATION,
     FaceObservation,
@@ -36,21 +38,28 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# Detector scores: a confident face is tracked at once, a weak one when it is detected twice. For verifying a tracked
-# face a lower score suffices.
-CONFIDENT_SCORE = 0.3
-WEAK_SCORE = 0.12
-TRACKED_SCORE = -0.4
+# YuNet's scores, 0 to 1. A candidate of a search is detected again at a favourable scale and roll, and tracked if it is
+# confident there. For verifying a tracked face a lower score suffices.
+CANDIDATE_SCORE = 0.3
+CONFIDENT_SCORE = 0.7
+TRACKED_SCORE = 0.4
 
-# Frames between coarse detections, and between fine ones, which also find small faces.
-DETECTION_INTERVAL_FRAMES, SEARCH_INTERVAL_FRAMES = 10, 50
+# Frames between coarse detections with and without tracked faces, and between fine ones, which also find small faces.
+DETECTION_INTERVAL_FRAMES, IDLE_INTERVAL_FRAMES, SEARCH_INTERVAL_FRAMES = 10, 5, 50
 
-# dlib's detection box can be up to 1.5 times as wide as the predictor was trained for, and the fit then fails. So a new
-# face is fitted from several boxes, and the fit with the smallest median distance to the others is used.
-FIT_BOX_SCALES = (0.65, 0.75, 0.85, 0.95, 1.05)
+# YuNet finds faces rolled by up to 30 degrees. So every second coarse detection is for faces rolled by this angle, to
+# either side in turn, as is a fine one that finds no upright face.
+SEARCH_ROLL_DEG = 35.0
+COARSE_ROLLS_DEG = (0.0, SEARCH_ROLL_DEG, 0.0, -SEARCH_ROLL_DEG)
 
-# At every detection the face is fitted again. If the fits differ by more than this share of the box twice in a row, the
-# new fit replaces the old one, which was not on the face.
+# A new face is fitted from several boxes, and the fit with the smallest median distance to the others is used.
+FIT_BOX_SCALES = (0.85, 1.0, 1.15)
+
+# At every detection the landmarks are compared with YuNet's points. If they differ by more than this share of the box, the
+# face is fitted again; if the fits differ by more than the second share twice in a row, the new one replaces the old one,
+# which was not on the face. Detections at another roll than the face's are too imprecise.
+MAX_ROLL_DIFFERENCE_DEG = 15.0
+MAX_POINT_DISTANCE = 0.08
 MAX_FIT_DISTANCE = 0.05
 MISMATCHED_FITS_TO_REPLACE = 2
 
@@ -101,7 +110,7 @@ class FaceTracker:
         self._max_faces = max_faces
         self._tracks: list[Track] = []
         self._lost: list[Track] = []
-        self._weak: list[DetectedFace] = []  # detected once with a low score
+        self._coarse_rolls_deg = cycle(COARSE_ROLLS_DEG)
         self._detected_at = self._searched_at = -(10**9)
         self._last_frame: NDArray[np.uint8] | None = None
         self._person_count = 0
@@ -147,7 +156,10 @@ class FaceTracker:
             frame: uint8 (H, W), grayscale.
             index: number of the second frame.
         """
-        found = [(track, self._fit_near(frame, track.predict_box(2))) for track in self._tracks]
+        found = [
+            (track, self._fit_near(frame, track.predict_box(2), track.face.roll_deg))
+            for track in self._tracks
+        ]
         if any(track.needs_verification(face) for track, face in found):
             return self.update(skipped, index - 1), self.update(frame, index)
         faces_between = [self._interpolate(track, face, skipped) for track, face in found]
@@ -162,7 +174,7 @@ class FaceTracker:
 
     def _track_face(self, track: Track, frame: NDArray[np.uint8], frames: int) -> None:
         """Fit a face on the next frame; mark it as doubtful if the detector must verify it."""
-        face = self._fit_near(frame, track.predict_box(frames))
+        face = self._fit_near(frame, track.predict_box(frames), track.face.roll_deg)
         track.is_doubtful = track.needs_verification(face)
         if not track.is_doubtful:
             track.advance(face, frames)
@@ -170,29 +182,36 @@ class FaceTracker:
     def _interpolate(self, track: Track, face: FaceObservation, frame: NDArray[np.uint8]) -> TrackedFace:
         """Return the face on the skipped frame, interpolated if possible, else fitted; advance the track."""
         half_way = np.asarray((track.face.landmarks + face.landmarks) / 2, np.float32)
-        box = estimate_box(half_way)
+        pose = estimate_pose(half_way)
         if track.can_interpolate_to(face):
             track.advance(face, 2)
-            return TrackedFace(track.track_id, box, half_way, is_interpolated=True)
-        track.advance(self._fit(frame, box), 1)
+            return TrackedFace(track.track_id, pose.box, half_way, is_interpolated=True)
+        track.advance(self._fit(frame, *pose), 1)
         looked_at = _to_tracked_face(track, track.face)
         track.advance(face, 1)
         return looked_at
 
-    def _fit_near(self, frame: NDArray[np.uint8], box: BoundingBox) -> FaceObservation:
+    def _fit_near(self, frame: NDArray[np.uint8], box: BoundingBox, roll_deg: float) -> FaceObservation:
         """Fit the face near an expected box."""
-        face = self._fit(frame, box)
-        return face if face.box.distance(box) <= REFINE_SHIFT * box.side else self._fit(frame, face.box)
+        face = self._fit(frame, box, roll_deg)
+        is_near = (
+            face.box.distance(box) <= REFINE_SHIFT * box.side
+            and abs(face.roll_deg - roll_deg) <= REFINE_ROLL_DEG
+        )
+        return face if is_near else self._fit(frame, face.box, face.roll_deg)
 
-    def _fit_detection(self, frame: NDArray[np.uint8], box: BoundingBox) -> FaceObservation:
-        """Fit the face in a detection box."""
-        boxes = (BoundingBox.from_centre(box.centre, share * box.side) for share in FIT_BOX_SCALES)
-        fits = [self._fit(frame, self._fit(frame, box).box) for box in boxes]
+    def _fit_detection(self, frame: NDArray[np.uint8], found: DetectedFace) -> FaceObservation:
+        """Fit a detected face."""
+        boxes = (
+            BoundingBox.from_centre(found.box.centre, share * found.box.side) for share in FIT_BOX_SCALES
+        )
+        first_fits = [self._fit(frame, box, found.roll_deg) for box in boxes]
+        fits = [self._fit(frame, fit.box, fit.roll_deg) for fit in first_fits]
         return min(fits, key=lambda fit: median(fit.landmark_distance(other) for other in fits))
 
-    def _fit(self, frame: NDArray[np.uint8], box: BoundingBox) -> FaceObservation:
-        landmarks = self._detector.predict_landmarks(frame, box)
-        return FaceObservation(landmarks, estimate_box(landmarks), extract_patch(frame, landmarks))
+    def _fit(self, frame: NDArray[np.uint8], box: BoundingBox, roll_deg: float) -> FaceObservation:
+        landmarks = self._detector.predict_landmarks(frame, box, roll_deg)
+        return FaceObservation(landmarks, *estimate_pose(landmarks), extract_patch(frame, landmarks))
 
     # -- detection ----------------------------------------------------------------------------------------------
 
@@ -202,7 +221,7 @@ class FaceTracker:
         is_whole = self._is_detection_due(self._index)
         faces: list[DetectedFace] = []
         if is_whole:
-            faces = self._detector.detect(frame, FINE_SIDE_PX if is_search else COARSE_SIDE_PX, WEAK_SCORE)
+            faces = self._search(frame) if is_search else self._detect_coarsely(frame)
             self._detected_at = self._index
             self._searched_at = self._index if is_search else self._searched_at
         for track in list(self._tracks):
@@ -212,21 +231,42 @@ class FaceTracker:
         self._drop_duplicates()
         if is_whole:
             self.faces_dropped = 0 if is_search else self.faces_dropped
-            self._add_confident_faces([face for face in faces if not self._is_tracked(face.box)], frame)
+            self._add_faces([face for face in faces if not self._is_tracked(face.box)], frame)
 
     def _is_detection_due(self, index: int) -> bool:
         """Return whether detection on the whole frame is due."""
-        return (
-            index - self._searched_at >= SEARCH_INTERVAL_FRAMES
-            or index - self._detected_at >= DETECTION_INTERVAL_FRAMES
-        )
+        interval = DETECTION_INTERVAL_FRAMES if self._tracks else IDLE_INTERVAL_FRAMES
+        return index - self._searched_at >= SEARCH_INTERVAL_FRAMES or index - self._detected_at >= interval
+
+    def _detect_coarsely(self, frame: NDArray[np.uint8]) -> list[DetectedFace]:
+        return self._detector.detect(frame, COARSE_SIDE_PX, CANDIDATE_SCORE, next(self._coarse_rolls_deg))
+
+    def _search(self, frame: NDArray[np.uint8]) -> list[DetectedFace]:
+        """Detect small faces too; if there is none, and none is tracked, also strongly rolled ones."""
+        side = get_fine_side(frame)
+        faces = self._detector.detect(frame, side, CANDIDATE_SCORE)
+        if self._tracks or any(face.score >= CONFIDENT_SCORE for face in faces):
+            return faces
+        for roll_deg in (SEARCH_ROLL_DEG, -SEARCH_ROLL_DEG):
+            faces += self._detector.detect(frame, side, CANDIDATE_SCORE, roll_deg)
+        return sorted(faces, key=lambda face: -face.score)
+
+    def _refine(self, frame: NDArray[np.uint8], candidate: DetectedFace) -> DetectedFace | None:
+        """Detect a candidate again at a favourable scale and roll; None if it is no face."""
+        for offset_deg in (0.0, SEARCH_ROLL_DEG, -SEARCH_ROLL_DEG):
+            roll_deg = candidate.roll_deg + offset_deg
+            found = self._detector.detect_near(frame, candidate.box, CONFIDENT_SCORE, roll_deg)
+            if found is not None:
+                return found
+        return None
 
     def _verify(self, track: Track, faces: Iterable[DetectedFace], frame: NDArray[np.uint8]) -> None:
         """Verify a tracked face with the detector."""
         track.last_check = self._index
-        found = max(faces, key=lambda face: face.box.iou(track.box), default=None)
+        precise = [face for face in faces if _has_similar_roll(face, track)]
+        found = max(precise, key=lambda face: face.box.iou(track.box), default=None)
         if found is None or found.box.iou(track.box) < SAME_FACE_IOU:
-            found = self._detector.detect_near(frame, track.box, TRACKED_SCORE)
+            found = self._detector.detect_near(frame, track.box, TRACKED_SCORE, track.face.roll_deg)
         if found is None:
             self._record_miss(track)
         elif track.is_visible:
@@ -236,21 +276,20 @@ class FaceTracker:
 
     def _confirm(self, track: Track, found: DetectedFace, frame: NDArray[np.uint8]) -> None:
         """Verify the landmarks of a face that the detector has found; replace them if they are off twice."""
-        quick = self._fit(frame, found.box)
-        if quick.landmark_distance(track.face) > MAX_FIT_DISTANCE:
-            # One fit from a different box may be inaccurate.
-            quick = self._fit(frame, quick.box)
-        if quick.landmark_distance(track.face) <= MAX_FIT_DISTANCE:
+        if found.landmark_distance(track.face.landmarks) <= MAX_POINT_DISTANCE:
             track.confirm(track.face)
             return
-        careful = self._fit_detection(frame, found.box)
-        track.mismatched_fits += careful.landmark_distance(track.face) > MAX_FIT_DISTANCE
+        careful = self._fit_detection(frame, found)
+        if careful.landmark_distance(track.face) <= MAX_FIT_DISTANCE:
+            track.confirm(track.face)
+            return
+        track.mismatched_fits += 1
         if track.mismatched_fits >= MISMATCHED_FITS_TO_REPLACE:
             track.confirm(careful)
 
     def _reacquire(self, track: Track, found: DetectedFace, frame: NDArray[np.uint8]) -> None:
         """Continue a doubtful track with a detected face if it is the same person (it may not be after a cut)."""
-        face = self._fit_detection(frame, found.box)
+        face = self._fit_detection(frame, found)
         if face.similarity(track.confirmed) >= SAME_PERSON_CORRELATION:
             track.confirm(face)
             return
@@ -271,15 +310,15 @@ class FaceTracker:
 
     # -- adding and removing tracks -----------------------------------------------------------------------------
 
-    def _add_confident_faces(self, faces: list[DetectedFace], frame: NDArray[np.uint8]) -> None:
-        """Track new faces that are confident or were detected before; remember the others."""
-        sure = [face for face in faces if face.score >= CONFIDENT_SCORE or _is_among(face, self._weak)]
-        self._weak = [face for face in faces if face not in sure]
-        self.faces_dropped = max(self.faces_dropped, sum(not self._add_face(face, frame) for face in sure))
+    def _add_faces(self, candidates: Iterable[DetectedFace], frame: NDArray[np.uint8]) -> None:
+        """Track the candidates that are faces."""
+        refined = (self._refine(frame, candidate) for candidate in candidates)
+        dropped = sum(not self._add_face(face, frame) for face in refined if face is not None)
+        self.faces_dropped = max(self.faces_dropped, dropped)
 
     def _add_face(self, found: DetectedFace, frame: NDArray[np.uint8]) -> bool:
         """Track a new face; return False if ``max_faces`` is reached."""
-        face = self._fit_detection(frame, found.box)
+        face = self._fit_detection(frame, found)
         if self._is_tracked(face.box):
             return True
         if not self._make_room_for(face.box):
@@ -326,8 +365,8 @@ def _sort_by_size(faces: Iterable[TrackedFace]) -> list[TrackedFace]:
     return sorted(faces, key=lambda face: -face.box.side)
 
 
-def _is_among(face: DetectedFace, faces: Iterable[DetectedFace]) -> bool:
-    return any(face.box.iou(other.box) >= SAME_FACE_IOU for other in faces)
+def _has_similar_roll(found: DetectedFace, track: Track) -> bool:
+    return abs(found.search_roll_deg - track.face.roll_deg) <= MAX_ROLL_DIFFERENCE_DEG
 
 
 def _is_same_person(face: FaceObservation, lost: Track) -> bool:

@@ -9,6 +9,7 @@ step, so that only the pixels of the crop are computed.
 from __future__ import annotations
 
 import json
+import math
 from collections import deque
 from dataclasses import dataclass
 from functools import cache
@@ -37,6 +38,11 @@ MOUTH_POINTS = slice(48, 68)
 
 # A face that is absent for longer starts a new track when it returns; until then a streaming cropper waits for its landmarks.
 MAX_ABSENCE_FRAMES = 25
+
+# Larger frames are not kept. Their faces are, with the face's own size around them, reduced so that the landmarks span
+# less than twice this. In the crop they span about 130 pixels.
+MAX_KEPT_PIXELS = 1280 * 720
+MIN_REDUCED_FACE_PX = 256
 
 MEAN_FACE_FILE = Path(__file__).parents[1] / "assets" / "mean_face.json"
 
@@ -100,18 +106,79 @@ def crop_mouths(
     return np.stack([crop.pixels for crop in crops])
 
 
+class FrameRegion(NamedTuple):
+    """A part of a frame.
+
+    Attributes:
+        pixels: uint8 (H, W); the frame itself if it is small.
+        left: first column, in the frame.
+        top: first row, in the frame.
+        reduction: the whole number of frame pixels per pixel.
+    """
+
+    pixels: NDArray[np.uint8]
+    left: int = 0
+    top: int = 0
+    reduction: int = 1
+
+    @classmethod
+    def around(cls, frame: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> FrameRegion:
+        """Return the region around a face with landmarks (68, 2), large enough for its crop."""
+        if frame.size <= MAX_KEPT_PIXELS:
+            return cls(frame)
+        first, last = np.minimum.reduce(landmarks), np.maximum.reduce(landmarks)
+        span = float((last - first).max())
+        (left, top), (right, bottom) = (
+            np.clip(edge, 0, frame.shape[::-1]).astype(int).tolist() for edge in (first - span, last + span)
+        )
+        region = frame[top : max(bottom, top + 1), left : max(right, left + 1)]
+        if not region.size:  # the landmarks are outside of the frame
+            return cls(np.zeros((1, 1), np.uint8))
+        return cls._reduce(region, left, top, max(1, int(span / MIN_REDUCED_FACE_PX)))
+
+    @classmethod
+    def whole(cls, frame: NDArray[np.uint8]) -> FrameRegion:
+        """Return the whole frame, reduced if it is large."""
+        if frame.size <= MAX_KEPT_PIXELS:
+            return cls(frame)
+        return cls._reduce(frame, 0, 0, math.ceil(math.sqrt(frame.size / MAX_KEPT_PIXELS)))
+
+    @classmethod
+    def _reduce(cls, part: NDArray[np.uint8], left: int, top: int, reduction: int) -> FrameRegion:
+        reduction = min(reduction, *part.shape)
+        if reduction == 1:
+            return cls(part.copy(), left, top)
+        height, width = (side // reduction for side in part.shape)
+        whole_pixels = part[: height * reduction, : width * reduction]
+        reduced = cv2.resize(whole_pixels, (width, height), interpolation=cv2.INTER_AREA)
+        return cls(np.asarray(reduced, np.uint8), left, top, reduction)
+
+    def warp(
+        self, transform: NDArray[np.float64], side_px: int, border_mode: int = cv2.BORDER_CONSTANT
+    ) -> NDArray[np.uint8]:
+        """Return the square of this side to which ``transform`` (2, 3) maps the frame."""
+        centre = (self.reduction - 1) / 2
+        from_region = np.array(
+            [[self.reduction, 0, self.left + centre], [0, self.reduction, self.top + centre], [0, 0, 1]]
+        )
+        warped = cv2.warpAffine(
+            self.pixels, transform @ from_region, (side_px, side_px), borderMode=border_mode
+        )
+        return np.asarray(warped, np.uint8)
+
+
 @dataclass(eq=False)
 class _PendingFrame:
     """A frame that waits for the following ones, with its landmarks (68, 2) and its stable landmarks (5, 2)."""
 
     index: int
-    frame: NDArray[np.uint8]
+    region: FrameRegion
     landmarks: NDArray[np.float64]
     stable: NDArray[np.float64]
 
     @classmethod
-    def create(cls, index: int, frame: NDArray[np.uint8], landmarks: NDArray[np.float64]) -> _PendingFrame:
-        return cls(index, frame, landmarks, landmarks[STABLE_POINTS])
+    def create(cls, index: int, region: FrameRegion, landmarks: NDArray[np.float64]) -> _PendingFrame:
+        return cls(index, region, landmarks, landmarks[STABLE_POINTS])
 
 
 class MouthCropper:
@@ -119,7 +186,8 @@ class MouthCropper:
 
     A crop needs the landmarks of the eleven following frames and, if its frame has no face, those of the next frame
     with one. Until then the frame is kept by reference; croppers of the same video share its frames (0.9 MB each at
-    1280 x 720). At most 11 + ``max_gap_frames`` frames are kept.
+    1280 x 720). Of a larger frame, the region around the face is kept, or without a face a reduced frame. At most
+    11 + ``max_gap_frames`` frames are kept.
 
     Args:
         mean_face: (68, 2) in a canvas of 256 x 256 pixels.
@@ -133,7 +201,7 @@ class MouthCropper:
         self._stable_target = np.asarray(mean_face, np.float64)[STABLE_POINTS]
         self._max_gap_frames = max_gap_frames
         self._pending: deque[_PendingFrame] = deque()  # with landmarks, detected or interpolated
-        self._gap: deque[tuple[int, NDArray[np.uint8]]] = deque()  # the latest frames, without landmarks
+        self._gap: deque[tuple[int, FrameRegion]] = deque()  # the latest frames, without landmarks
         self._last_landmarks: NDArray[np.float64] | None = None
         self._last_transform: NDArray[np.float64] | None = None
 
@@ -151,13 +219,13 @@ class MouthCropper:
             landmarks: (68, 2), pixels, x before y; None without a visible face.
         """
         if landmarks is None:
-            self._gap.append((frame_index, frame))
+            self._gap.append((frame_index, FrameRegion.whole(frame)))
             if self._max_gap_frames is not None and len(self._gap) > self._max_gap_frames:
                 self._expire_oldest_gap_frame()
         else:
             points = np.asarray(landmarks, np.float64)
             self._fill_gap(self._last_landmarks, points)
-            self._pending.append(_PendingFrame.create(frame_index, frame, points))
+            self._pending.append(_PendingFrame.create(frame_index, FrameRegion.around(frame, points), points))
             self._last_landmarks = points
         return list(self._pop_ready())
 
@@ -185,9 +253,9 @@ class MouthCropper:
 
     def _fill_gap(self, before: NDArray[np.float64] | None, after: NDArray[np.float64]) -> None:
         before = after if before is None else before
-        for position, (index, frame) in enumerate(self._gap, start=1):
+        for position, (index, region) in enumerate(self._gap, start=1):
             between = before + (after - before) * (position / (len(self._gap) + 1))
-            self._pending.append(_PendingFrame.create(index, frame, between))
+            self._pending.append(_PendingFrame.create(index, region, between))
         self._gap.clear()
 
     def _pop_ready(self) -> Iterator[MouthCrop]:
@@ -201,7 +269,7 @@ class MouthCropper:
 
     def _crop(self, held: _PendingFrame) -> MouthCrop:
         assert self._last_transform is not None, "the first transform precedes the first crop"
-        return MouthCrop(held.index, cut_crop(held.frame, held.landmarks, self._last_transform))
+        return MouthCrop(held.index, cut_crop(held.region, held.landmarks, self._last_transform))
 
 
 class LowLatencyMouthCropper:
@@ -219,11 +287,12 @@ class LowLatencyMouthCropper:
         points = np.asarray(landmarks, np.float64)
         self._stable.append(points[STABLE_POINTS])
         mean = np.add.reduce(self._stable) / len(self._stable)
-        return cut_crop(frame, points, estimate_similarity(mean, self._stable_target))
+        region = FrameRegion.around(frame, points)
+        return cut_crop(region, points, estimate_similarity(mean, self._stable_target))
 
 
 def cut_crop(
-    frame: NDArray[np.uint8], landmarks: NDArray[np.float64], transform: NDArray[np.float64]
+    region: FrameRegion, landmarks: NDArray[np.float64], transform: NDArray[np.float64]
 ) -> NDArray[np.uint8]:
     """Cut the 96 x 96 square around the mouth in the canvas that ``transform`` (2, 3) maps to."""
     mouth = np.add.reduce(landmarks[MOUTH_POINTS]) / (LANDMARKS - MOUTH_POINTS.start)
@@ -232,9 +301,7 @@ def cut_crop(
     to_crop = transform.copy()
     for axis in (0, 1):
         to_crop[axis, 2] -= min(max(round(float(centre[axis])), half), CANVAS_PX - half) - half
-    return cv2.warpAffine(frame, to_crop, (MOUTH_CROP_SIZE_PX, MOUTH_CROP_SIZE_PX)).astype(
-        np.uint8, copy=False
-    )
+    return region.warp(to_crop, MOUTH_CROP_SIZE_PX)
 
 
 def estimate_similarity(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:

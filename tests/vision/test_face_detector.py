@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,19 +12,26 @@ import pytest
 
 from gorggle_server.errors import NotFoundError
 from gorggle_server.vision.face_detector import (
-    FINE_SIDE_PX,
+    DETECTION_MODEL_FILE,
     BoundingBox,
     FaceDetector,
     estimate_box,
+    estimate_pose,
     find_landmark_model,
+    get_fine_side,
 )
 from tests.vision.synthetic_video import Pose, astronaut, face_detector, hopper, paint_head
 
 
-def make_frame(head, eyes_px: float, size: tuple[int, int] = (640, 480)):
+def make_frame(head, eyes_px: float, size: tuple[int, int] = (640, 480), roll_deg: float = 0.0):
     canvas = np.zeros(size[::-1], np.uint8)
-    truth = paint_head(head, Pose(size[0] / 2, size[1] / 2, eyes_px), canvas)
+    truth = paint_head(head, Pose(size[0] / 2, size[1] / 2, eyes_px, turn=-roll_deg), canvas)
     return canvas, truth
+
+
+def test_the_detection_model_is_the_published_one() -> None:
+    digest = hashlib.sha256(DETECTION_MODEL_FILE.read_bytes()).hexdigest()
+    assert digest == "49f000ec501fef24739071fc7e68267d32209045b6822c0c72dce1da25726f10"
 
 
 @pytest.mark.parametrize("head", [astronaut, hopper])
@@ -31,8 +39,10 @@ def make_frame(head, eyes_px: float, size: tuple[int, int] = (640, 480)):
 def test_a_face_is_detected_at_its_position(head, size: tuple[int, int], eyes_px: float) -> None:
     frame, truth = make_frame(head(), eyes_px, size)
     face = face_detector().detect(frame)[0]
-    assert face.score > 0.5
-    assert face.box.iou(estimate_box(truth.astype(np.float32))) > 0.5
+    expected = estimate_pose(truth)
+    assert face.score > 0.85
+    assert face.box.iou(expected.box) > 0.8
+    assert face.roll_deg == pytest.approx(expected.roll_deg, abs=6)
 
 
 def test_landmarks_match_those_of_the_enlarged_photograph() -> None:
@@ -43,17 +53,40 @@ def test_landmarks_match_those_of_the_enlarged_photograph() -> None:
     assert np.linalg.norm(landmarks - truth, axis=1).mean() < 0.04 * 80
 
 
+@pytest.mark.parametrize("eyes_px", [15, 60])
+@pytest.mark.parametrize("roll_deg", [-45, -20, 20, 45, 90])
+def test_landmarks_of_small_and_rolled_faces_are_as_accurate(eyes_px: float, roll_deg: float) -> None:
+    frame, truth = make_frame(astronaut(), eyes_px, roll_deg=roll_deg)
+    box, roll = estimate_pose(truth)
+    landmarks = face_detector().predict_landmarks(frame, box, roll + 8)
+    assert np.linalg.norm(landmarks - truth, axis=1).mean() < 0.03 * eyes_px
+    assert estimate_pose(landmarks).roll_deg == pytest.approx(roll, abs=2)
+
+
+@pytest.mark.parametrize("roll_deg", [-45, 45, 90, 180])
+def test_a_rolled_face_is_detected_when_its_roll_is_expected(roll_deg: float) -> None:
+    frame, truth = make_frame(hopper(), 40, roll_deg=roll_deg)
+    box, roll = estimate_pose(truth)
+    near = face_detector().detect_near(frame, box, roll_deg=roll_deg)
+    for face in (near, face_detector().detect(frame, 640, roll_deg=roll_deg)[0]):
+        assert face is not None
+        assert face.score > 0.85
+        assert face.box.iou(box) > 0.8
+        assert np.exp(1j * np.radians(face.roll_deg - roll)).real > np.cos(np.radians(4))
+        assert face.landmark_distance(truth) < 0.06
+
+
 def test_a_small_face_is_detected_at_fine_resolution() -> None:
-    frame, _ = make_frame(astronaut(), 48, (1280, 720))
-    assert face_detector().detect(frame) == []
-    assert len(face_detector().detect(frame, FINE_SIDE_PX, min_score=0.5)) == 1
+    frame, _ = make_frame(astronaut(), 20, (1280, 720))
+    assert face_detector().detect(frame, min_score=0.7) == []
+    assert len(face_detector().detect(frame, get_fine_side(frame), min_score=0.7)) == 1
 
 
 def test_the_largest_face_comes_first() -> None:
     frame = np.full((480, 1280), 90, np.uint8)
     paint_head(astronaut(), Pose(300, 240, 60), frame, cut_out=True)
     paint_head(hopper(), Pose(900, 240, 85), frame, cut_out=True)
-    faces = face_detector().detect(frame, FINE_SIDE_PX)
+    faces = face_detector().detect(frame, get_fine_side(frame))
     assert [face.box.centre[0] > 600 for face in faces] == [True, False]
 
 
@@ -81,7 +114,8 @@ def test_no_face_is_detected_outside_the_frame(box: BoundingBox) -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 1280), (1280, 8), (96, 96)])
 def test_frames_of_any_shape_are_supported(shape: tuple[int, int]) -> None:
-    assert face_detector().detect(np.zeros(shape, np.uint8), FINE_SIDE_PX) == []
+    frame = np.zeros(shape, np.uint8)
+    assert face_detector().detect(frame, get_fine_side(frame)) == []
 
 
 def test_the_estimated_box_scales_with_the_landmarks() -> None:
@@ -94,10 +128,10 @@ def test_the_estimated_box_scales_with_the_landmarks() -> None:
 
 def test_a_detector_can_be_shared_between_threads() -> None:
     frame, _ = make_frame(astronaut(), 80)
-    expected = face_detector().detect(frame)
+    (expected,) = face_detector().detect(frame)
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: face_detector().detect(frame), range(8)))
-    assert found == [expected] * 8
+    assert [face.box for (face,) in found] == [expected.box] * 8
 
 
 def test_boxes_overlap_by_intersection_over_union() -> None:

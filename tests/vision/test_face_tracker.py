@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gorggle_server.vision.face_detector import COARSE_SIDE_PX, FINE_SIDE_PX
-from gorggle_server.vision.face_tracker import MAX_LOST_FRAMES, FaceTracker, TrackedFace
+from gorggle_server.vision.face_detector import COARSE_SIDE_PX, MIN_SCORE
+from gorggle_server.vision.face_tracker import MAX_LOST_FRAMES, SEARCH_ROLL_DEG, FaceTracker, TrackedFace
 from tests.vision.synthetic_video import (
     MOUTH,
     Pose,
@@ -33,21 +33,21 @@ class CountingDetector:
     """The real detector; counts its calls."""
 
     def __init__(self) -> None:
-        self.detections: list[int] = []
+        self.detections: list[tuple[int, float]] = []
         self.near_detections = 0
         self.landmark_fits = 0
 
-    def detect(self, frame, short_side_px=COARSE_SIDE_PX, min_score=0.0):
-        self.detections.append(short_side_px)
-        return face_detector().detect(frame, short_side_px, min_score)
+    def detect(self, frame, long_side_px=COARSE_SIDE_PX, min_score=MIN_SCORE, roll_deg=0.0):
+        self.detections.append((long_side_px, roll_deg))
+        return face_detector().detect(frame, long_side_px, min_score, roll_deg)
 
-    def detect_near(self, frame, box, min_score=0.0):
+    def detect_near(self, frame, box, min_score=MIN_SCORE, roll_deg=0.0):
         self.near_detections += 1
-        return face_detector().detect_near(frame, box, min_score)
+        return face_detector().detect_near(frame, box, min_score, roll_deg)
 
-    def predict_landmarks(self, frame, box):
+    def predict_landmarks(self, frame, box, roll_deg=0.0):
         self.landmark_fits += 1
-        return face_detector().predict_landmarks(frame, box)
+        return face_detector().predict_landmarks(frame, box, roll_deg)
 
 
 def track_faces(frames: Iterable[NDArray[np.uint8]], **options: int) -> list[list[TrackedFace]]:
@@ -147,8 +147,12 @@ def test_frames_without_a_face_are_searched_at_intervals() -> None:
     noise = np.random.default_rng(5)
     for index in range(101):
         assert tracker.update(noise.integers(0, 255, (480, 640)).astype(np.uint8), index) == []
-    assert detector.detections.count(FINE_SIDE_PX) == 3
-    assert detector.detections.count(COARSE_SIDE_PX) == 8
+    fine, coarse = (
+        [roll for side, roll in detector.detections if (side == COARSE_SIDE_PX) == is_coarse]
+        for is_coarse in (False, True)
+    )
+    assert fine == [0, SEARCH_ROLL_DEG, -SEARCH_ROLL_DEG] * 3
+    assert coarse == [0, SEARCH_ROLL_DEG, 0, -SEARCH_ROLL_DEG] * 4 + [0, SEARCH_ROLL_DEG]
     assert detector.landmark_fits == detector.near_detections == 0
 
 
@@ -160,7 +164,7 @@ def test_a_tracked_face_needs_one_landmark_fit_per_frame_and_few_detections() ->
         paint_head(astronaut(), swaying_pose(640, 480, index, 65), frame)
         tracker.update(frame, index)
     assert len(detector.detections) == 10
-    assert detector.near_detections <= 2
+    assert detector.near_detections <= 6
     assert detector.landmark_fits <= 150
 
 

@@ -34,9 +34,9 @@ class CountingDetector:
         self.landmark_fits = 0
         self.detect, self.detect_near = face_detector().detect, face_detector().detect_near
 
-    def predict_landmarks(self, frame, box):
+    def predict_landmarks(self, frame, box, roll_deg=0.0):
         self.landmark_fits += 1
-        return face_detector().predict_landmarks(frame, box)
+        return face_detector().predict_landmarks(frame, box, roll_deg)
 
 
 def render_frames(
