@@ -1,4 +1,4 @@
-"""Frame rate, sample rate and mouth crop sizes of the models' input. The standard library only: everything imports this."""
+"""Frame rate, sample rate, mouth crop and face sizes of the models' input. The standard library only: everything imports this."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ SAMPLES_PER_FRAME = SAMPLE_RATE_HZ // FRAME_RATE_HZ
 # Mouth crops are stored at 96 x 96 pixels; the model reads their centre, 88 x 88.
 MOUTH_CROP_SIZE_PX = 96
 MODEL_INPUT_SIZE_PX = 88
+
+# Faces of this width are found in every video up to 4K.
+MIN_FACE_WIDTH_PX = 60
 
 
 def frames_to_seconds(frames: int) -> float:

@@ -29,7 +29,7 @@ from gorggle_server.events import (
 )
 from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput
 from gorggle_server.inference.scheduler import SubmitFunction
-from gorggle_server.input_format import FRAME_RATE_HZ, frames_to_seconds
+from gorggle_server.input_format import FRAME_RATE_HZ, MIN_FACE_WIDTH_PX, frames_to_seconds
 from gorggle_server.recognition_options import Modality, RecognitionOptions
 from gorggle_server.streaming.active_speaker import SpeakerTurn
 from gorggle_server.streaming.activity_channel import ActivityChannel, EndedSpan
@@ -322,7 +322,7 @@ class RecognitionSession:
         if self._options.modality is Modality.VIDEO_ONLY and has_no_face:
             raise NoFaceError(
                 f"no face was found in {self._to_media_s(self._get_received_end()):.1f} s of video: lip reading "
-                "needs a face that is turned to the camera and about 80 pixels wide or more"
+                f"needs a face that is turned to the camera and at least about {MIN_FACE_WIDTH_PX} pixels wide"
             )
         if self._options.modality is Modality.AUDIO_VISUAL and has_no_face:
             reason = "no face was found" if pipeline.has_video else "the media has no video"

@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 
 from gorggle_server.errors import InvalidRequestError, NoFaceError
-from gorggle_server.input_format import MOUTH_CROP_SIZE_PX
+from gorggle_server.input_format import MIN_FACE_WIDTH_PX, MOUTH_CROP_SIZE_PX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -94,7 +94,7 @@ def crop_mouths(
             ).astype(np.uint8)
         raise NoFaceError(
             f"no face was found in {len(frames)} frames; "
-            "send a video that shows the speaker's face from the front, at least 90 pixels wide"
+            f"send a video that shows the speaker's face from the front, at least {MIN_FACE_WIDTH_PX} pixels wide"
         )
     cropper = MouthCropper(mean_face, max_gap_frames=None)
     crops = [

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from gorggle_server.errors import InvalidMediaError, OutOfRangeError
+from gorggle_server.input_format import MIN_FACE_WIDTH_PX
 from gorggle_server.media.byte_pipe import BytePipe
 from gorggle_server.media.demuxer import StreamInfo, decode
 from gorggle_server.media.resampling import EndOfStream, Waveform, resample
@@ -40,7 +41,7 @@ from tests.sandbox.helpers import (
     partial_pipe,
     read_until_first_frame,
 )
-from tests.vision.synthetic_video import face_detector
+from tests.vision.synthetic_video import astronaut, encode_frames, face_detector, paint_picture
 from tests.vision.test_end_to_end import SECONDS, encode_talking_head
 
 INDEX_FIRST = (("movflags", "+faststart"),)
@@ -119,6 +120,18 @@ def test_sandboxed_face_tracking_yields_the_same_mouth_crops(live: bool, pool: D
     assert results[-1].is_last
     assert [mouth.has_ended for mouth in results[-1].mouths] == [True]
     assert_same_items(sandboxed, decode_in_process(data, live=live))
+
+
+def test_a_small_face_in_4k_is_found_within_1_gib() -> None:
+    frame, _ = paint_picture(astronaut(), (3840, 2160), MIN_FACE_WIDTH_PX)
+    data = encode_frames([frame] * 13)
+    pool = DecoderPool(memory_bytes=2**30)
+    results = [
+        item for item in decode_in_sandbox(pool, make_pipe(data), LIMITS) if isinstance(item, FrameResult)
+    ]
+    pool.close()
+    assert [result.faces for result in results] == [1] * 13 + [0]
+    assert sum(len(mouth.crops) for result in results for mouth in result.mouths) == 13
 
 
 @pytest.mark.parametrize("options", [{"video": False}, {"audio": False}])

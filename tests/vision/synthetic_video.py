@@ -6,17 +6,22 @@ Collins (scikit-image) and the US Navy's of Grace Hopper (matplotlib).
 
 from __future__ import annotations
 
+import io
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 
+import av
 import cv2
 import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 from skimage import data
 
-from gorggle_server.vision.face_detector import FaceDetector
+from gorggle_server.vision.face_detector import FaceDetector, estimate_box
+from training.clips import demo_scene
 
 MOUTH = slice(48, 68)
 
@@ -59,6 +64,21 @@ class Head:
         landmarks[lower, 1] += reach * np.sin(np.pi * share)
         return Head(image, landmarks)
 
+    def turn(self, yaw_deg: float) -> Head:
+        """Return the head turned to its left, as if the photograph lay on a cylinder."""
+        yaw = np.radians(yaw_deg)
+        axis_x = self.landmarks[27:31, 0].mean()
+        radius = 0.6 * np.ptp(self.landmarks[:17, 0])
+        height, width = self.photograph.shape[:2]
+        rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
+        angles = np.arcsin(np.clip((columns - axis_x) / radius, -1, 1)) - yaw
+        sources = np.where(np.abs(angles) < np.pi / 2, axis_x + radius * np.sin(angles), -1)
+        image = cv2.remap(self.photograph, sources.astype(np.float32), rows, cv2.INTER_LINEAR)
+        landmarks = self.landmarks.copy()
+        angles = np.arcsin(np.clip((landmarks[:, 0] - axis_x) / radius, -1, 1))
+        landmarks[:, 0] = axis_x + radius * np.sin(np.clip(angles + yaw, -np.pi / 2, np.pi / 2))
+        return Head(image, landmarks)
+
     def _lip_line(self) -> tuple[float, float, float]:
         """Return the row of the lips, and the columns of the left and right mouth corners."""
         points = self.landmarks
@@ -84,6 +104,13 @@ def face_detector() -> FaceDetector:
 @cache
 def astronaut() -> Head:
     return _create_head(data.astronaut())
+
+
+@cache
+def drawn_head() -> Head:
+    """Return a rendered head, looking straight ahead."""
+    frame = next(iter(demo_scene().frames))
+    return _create_head(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
 
 
 @cache
@@ -155,3 +182,28 @@ def swaying_pose(width: int, height: int, frame: int, eyes_px: float, *, opening
         turn=7 * np.sin(1.1 * time_s),
         opening=opening,
     )
+
+
+def paint_picture(
+    head: Head, size: tuple[int, int], face_px: float, roll_deg: float = 0.0
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Return a grayscale image with a head to the left of its middle, and its landmarks."""
+    frame = np.full(size[::-1], 90, np.uint8)
+    eyes_px = face_px * head.eye_distance / estimate_box(head.landmarks).side
+    pose = Pose(0.4 * size[0], 0.5 * size[1], eyes_px, turn=-roll_deg)
+    return frame, paint_head(head, pose, frame, cut_out=True)
+
+
+def encode_frames(frames: Sequence[NDArray[np.uint8]]) -> bytes:
+    """Return an MPEG-TS file of grayscale frames at 25 fps."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="mpegts") as container:
+        stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast", "crf": "20"})
+        stream.height, stream.width = frames[0].shape
+        stream.pix_fmt = "yuv420p"
+        for index, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(pixels, "gray").reformat(format="yuv420p")
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return file.getvalue()

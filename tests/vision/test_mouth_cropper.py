@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from gorggle_server.errors import InvalidRequestError, NoFaceError
 from gorggle_server.vision.mouth_cropper import (
+    MAX_KEPT_PIXELS,
     SMOOTHING_FRAMES,
     LowLatencyMouthCropper,
     MouthCropper,
@@ -170,3 +173,42 @@ def test_a_similarity_transform_is_recovered() -> None:
 def test_coincident_points_yield_a_finite_transform() -> None:
     found = estimate_similarity(np.ones((5, 2)), np.random.default_rng(0).uniform(0, 9, (5, 2)))
     assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("place", [(0, 0), (1500, 900), (3000, 1700)])
+def test_a_face_in_a_large_frame_has_the_same_crop(golden, place: tuple[int, int]) -> None:
+    frame, points = golden["frames"][0], golden["landmarks"][0]
+    large = np.zeros((2160, 3840), np.uint8)
+    x, y = place
+    large[y : y + frame.shape[0], x : x + frame.shape[1]] = frame
+    crops = crop_mouths(large[None], [points + place], golden["mean_face"])
+    expected = crop_mouths(frame[None], [points], golden["mean_face"])
+    assert np.abs(crops.astype(int) - expected).max() <= 1
+
+
+def test_a_large_face_is_reduced_before_it_is_cropped(golden) -> None:
+    frame, points = golden["frames"][0], golden["landmarks"][0]
+    factor = 8
+    assert frame.size * factor**2 > MAX_KEPT_PIXELS
+    large = cv2.resize(frame, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+    noise = np.random.default_rng(0).normal(0, 20, large.shape)
+    noisy = np.clip(large + noise, 0, 255).astype(np.uint8)
+    crops = crop_mouths(noisy[None], [(points + 0.5) * factor - 0.5], golden["mean_face"])
+    difference = np.abs(crops.astype(int) - crop_mouths(frame[None], [points], golden["mean_face"]))
+    assert difference.mean() < 7
+
+
+def test_large_frames_are_not_kept(golden) -> None:
+    cropper, frames, crops = MouthCropper(golden["mean_face"]), [], []
+    for index in range(20):
+        frame = np.full((2160, 3840), 90, np.uint8)
+        frames.append(weakref.ref(frame))
+        crops += cropper.push(index, frame, golden["landmarks"][0] if index % 5 else None)
+        del frame
+    assert all(frame() is None for frame in frames)
+    assert len([*crops, *cropper.flush()]) == 20
+
+
+def test_landmarks_outside_a_large_frame_yield_a_black_crop(golden) -> None:
+    frame = np.full((1, 2160, 3840), 90, np.uint8)
+    assert not crop_mouths(frame, [golden["landmarks"][0] - 5000], golden["mean_face"]).any()

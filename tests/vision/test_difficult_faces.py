@@ -1,0 +1,66 @@
+"""Pictures of small, rolled and turned faces: two photographs in the public domain and a rendered speaker.
+
+``skimage.data.camera`` (CC0) shows a man in profile, 60 pixels wide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from skimage import data
+
+from gorggle_server.input_format import MIN_FACE_WIDTH_PX
+from gorggle_server.vision.face_tracker import FaceTracker, TrackedFace
+from tests.vision.synthetic_video import (
+    MOUTH,
+    Head,
+    astronaut,
+    drawn_head,
+    face_detector,
+    hopper,
+    paint_picture,
+)
+
+VGA, FULL_HD, UHD = (640, 480), (1920, 1080), (3840, 2160)
+
+
+def find_only_face(frame: NDArray[np.uint8]) -> TrackedFace:
+    (face,) = FaceTracker(face_detector()).update(frame, 0)
+    return face
+
+
+@pytest.mark.parametrize(
+    ("head", "size", "face_px", "roll_deg", "yaw_deg"),
+    [
+        (astronaut, FULL_HD, MIN_FACE_WIDTH_PX, 0, 0),
+        (hopper, FULL_HD, MIN_FACE_WIDTH_PX, 0, 0),
+        (drawn_head, FULL_HD, MIN_FACE_WIDTH_PX, 0, 0),
+        (astronaut, UHD, MIN_FACE_WIDTH_PX, 0, 0),
+        (drawn_head, UHD, MIN_FACE_WIDTH_PX, 0, 0),
+        (astronaut, VGA, 120, 45, 0),
+        (hopper, VGA, 120, -45, 0),
+        (drawn_head, VGA, 120, 45, 0),
+        (hopper, VGA, 60, 30, 0),
+        (astronaut, FULL_HD, MIN_FACE_WIDTH_PX, -45, 0),
+        (astronaut, VGA, 120, 0, 45),
+        (hopper, VGA, 120, 0, -45),
+        (drawn_head, VGA, 120, 0, 45),
+        (astronaut, VGA, 120, 30, -25),
+    ],
+)
+def test_a_small_rolled_or_turned_face_is_found_with_its_mouth(
+    head: Callable[[], Head], size: tuple[int, int], face_px: float, roll_deg: float, yaw_deg: float
+) -> None:
+    frame, truth = paint_picture(head().turn(yaw_deg) if yaw_deg else head(), size, face_px, roll_deg)
+    face = find_only_face(frame)
+    offset = np.linalg.norm((face.landmarks - truth)[MOUTH].mean(axis=0))
+    assert offset < (0.05 if yaw_deg else 0.03) * face_px
+
+
+def test_a_photographed_man_in_profile_is_found() -> None:
+    face = find_only_face(data.camera())
+    assert 50 < face.box.side < 90
+    assert np.hypot(face.box.centre[0] - 240, face.box.centre[1] - 165) < 20
