@@ -36,6 +36,14 @@ def enlarge(frames: Any) -> Iterator[Frame]:
         yield cv2.copyMakeBorder(image, 0, 0, 160, 160, cv2.BORDER_REPLICATE)
 
 
+def roll_small_head(frames: Iterator[Frame]) -> Iterator[Frame]:
+    """Show the frames at a third of their size, rolling by up to 45 degrees to either side."""
+    for index, frame in enumerate(frames):
+        roll_deg = 45 * np.sin(1.5 * index / FRAME_RATE_HZ)
+        matrix = cv2.getRotationMatrix2D((SIZE_PX[0] / 2, SIZE_PX[1] / 2), roll_deg, 1 / 3)
+        yield np.asarray(cv2.warpAffine(frame, matrix, SIZE_PX, borderValue=(90, 90, 90)), np.uint8)
+
+
 def add_camera_shake(frames: Iterator[Frame]) -> Iterator[Frame]:
     """Simulate a hand-held camera: translation by a tenth of the frame, rotation and zoom."""
     for index, frame in enumerate(frames):

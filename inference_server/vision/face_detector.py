@@ -270,8 +270,7 @@ def estimate_box(landmarks: NDArray[np.floating[Any]]) -> BoundingBox:
 
 def get_fine_side(frame: NDArray[np.uint8]) -> int:
     """Return the long side, in pixels, to which the fine search reduces a frame."""
-    height, width = frame.shape
-    return max(height // 2, width // 2, MIN_FINE_SIDE_PX)
+    return max(MIN_FINE_SIDE_PX, int(max(frame.shape)) // 2)
 
 
 def _estimate_pose(points: NDArray[np.float64], canvas_points: NDArray[np.float64]) -> FacePose:

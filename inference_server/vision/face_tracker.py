@@ -44,7 +44,8 @@ CANDIDATE_SCORE = 0.3
 CONFIDENT_SCORE = 0.7
 TRACKED_SCORE = 0.4
 
-# Frames between coarse detections with and without tracked faces, and between fine ones, which also find small faces.
+# Frames between coarse detections with and without tracked faces, and between searches, which find small faces too.
+# YuNet finds faces of up to about 300 pixels, so a search is fine and coarse.
 DETECTION_INTERVAL_FRAMES, IDLE_INTERVAL_FRAMES, SEARCH_INTERVAL_FRAMES = 10, 5, 50
 
 # YuNet finds faces rolled by up to 30 degrees. So every second coarse detection is for faces rolled by this angle, to
@@ -242,14 +243,22 @@ class FaceTracker:
         return self._detector.detect(frame, COARSE_SIDE_PX, CANDIDATE_SCORE, next(self._coarse_rolls_deg))
 
     def _search(self, frame: NDArray[np.uint8]) -> list[DetectedFace]:
-        """Detect small faces too; if there is none, and none is tracked, also strongly rolled ones."""
-        side = get_fine_side(frame)
-        faces = self._detector.detect(frame, side, CANDIDATE_SCORE)
-        if self._tracks or any(face.score >= CONFIDENT_SCORE for face in faces):
-            return faces
-        for roll_deg in (SEARCH_ROLL_DEG, -SEARCH_ROLL_DEG):
-            faces += self._detector.detect(frame, side, CANDIDATE_SCORE, roll_deg)
-        return sorted(faces, key=lambda face: -face.score)
+        """Detect faces of all sizes; if there is none, and none is tracked, also strongly rolled ones."""
+        sides = {get_fine_side(frame), COARSE_SIDE_PX}
+        faces = self._detect_at(frame, sides, 0.0)
+        if not self._tracks and all(face.score < CONFIDENT_SCORE for face in faces):
+            for roll_deg in (SEARCH_ROLL_DEG, -SEARCH_ROLL_DEG):
+                faces += self._detect_at(frame, sides, roll_deg)
+        return _select_distinct(faces)
+
+    def _detect_at(
+        self, frame: NDArray[np.uint8], long_sides_px: Iterable[int], roll_deg: float
+    ) -> list[DetectedFace]:
+        return [
+            face
+            for side in long_sides_px
+            for face in self._detector.detect(frame, side, CANDIDATE_SCORE, roll_deg)
+        ]
 
     def _refine(self, frame: NDArray[np.uint8], candidate: DetectedFace) -> DetectedFace | None:
         """Detect a candidate again at a favourable scale and roll; None if it is no face."""
@@ -363,6 +372,15 @@ def _to_tracked_face(track: Track, face: FaceObservation) -> TrackedFace:
 
 def _sort_by_size(faces: Iterable[TrackedFace]) -> list[TrackedFace]:
     return sorted(faces, key=lambda face: -face.box.side)
+
+
+def _select_distinct(faces: Iterable[DetectedFace]) -> list[DetectedFace]:
+    """Return the detection with the highest score of each face, largest first."""
+    distinct: list[DetectedFace] = []
+    for face in sorted(faces, key=lambda face: -face.score):
+        if all(face.box.iou(other.box) < SAME_FACE_IOU for other in distinct):
+            distinct.append(face)
+    return sorted(distinct, key=lambda face: -face.box.side)
 
 
 def _has_similar_roll(found: DetectedFace, track: Track) -> bool:

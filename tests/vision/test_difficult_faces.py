@@ -60,6 +60,13 @@ def test_a_small_rolled_or_turned_face_is_found_with_its_mouth(
     assert offset < (0.05 if yaw_deg else 0.03) * face_px
 
 
+@pytest.mark.parametrize("face_px", [600, 1500])
+def test_a_large_face_is_found_on_the_first_frame(face_px: float) -> None:
+    frame, truth = paint_picture(drawn_head(), UHD, face_px)
+    face = find_only_face(frame)
+    assert np.linalg.norm((face.landmarks - truth)[MOUTH].mean(axis=0)) < 0.03 * face_px
+
+
 def test_a_photographed_man_in_profile_is_found() -> None:
     face = find_only_face(data.camera())
     assert 50 < face.box.side < 90
