@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,9 @@ from numpy.typing import NDArray
 from skimage import data
 
 from gorggle_server.input_format import MIN_FACE_WIDTH_PX
+from gorggle_server.media.demuxer import decode
+from gorggle_server.media.resampling import GrayFrame, resample
+from gorggle_server.recognition_options import MediaLimits
 from gorggle_server.vision.face_tracker import FaceTracker, TrackedFace
 from tests.vision.synthetic_video import (
     MOUTH,
@@ -71,3 +76,17 @@ def test_a_photographed_man_in_profile_is_found() -> None:
     face = find_only_face(data.camera())
     assert 50 < face.box.side < 90
     assert np.hypot(face.box.centre[0] - 240, face.box.centre[1] - 165) < 20
+
+
+@pytest.mark.skipif(
+    "GORGGLE_REAL_DATA" not in os.environ, reason="GORGGLE_REAL_DATA does not name a folder of real clips"
+)
+def test_real_speakers_are_tracked_on_every_frame() -> None:
+    folders = sorted(Path(os.environ["GORGGLE_REAL_DATA"], "grid", "validation").iterdir())
+    assert folders
+    for folder in folders:
+        with min(folder.glob("*.mkv")).open("rb") as file:
+            tracker, limits = FaceTracker(face_detector()), MediaLimits()
+            for item in resample(decode(file, limits, audio=False), limits):
+                if isinstance(item, GrayFrame):
+                    assert [face.track_id for face in tracker.update(item.pixels, item.index)] == [1], folder

@@ -87,6 +87,18 @@ def test_a_moving_head_keeps_its_id_and_accurate_mouth_landmarks(head, size, eye
     assert np.max(errors) < 0.06
 
 
+def test_a_head_that_rolls_by_45_degrees_is_tracked_on_every_frame() -> None:
+    errors = []
+    tracker = FaceTracker(face_detector())
+    for index in range(50):
+        frame = np.zeros((480, 640), np.uint8)
+        truth = paint_head(astronaut(), Pose(320, 240, 40, turn=45 * np.sin(index / 8)), frame, cut_out=True)
+        (face,) = tracker.update(frame, index)
+        assert face.track_id == 1
+        errors.append(np.linalg.norm(face.landmarks[MOUTH].mean(axis=0) - truth[MOUTH].mean(axis=0)) / 40)
+    assert max(errors) < 0.06
+
+
 def test_two_people_keep_separate_ids() -> None:
     tracker = FaceTracker(face_detector())
     sides = {}
