@@ -141,12 +141,11 @@ def format_vision(found: dict[str, Any]) -> list[str]:
             f"{cost['ours_live']:.2f} ms, {clip['speedup_live']:.0f}×",
         )
         offsets = (_format_offset(way) for way in (clip, clip["live"], clip["reference"]))
-        with_face = clip.get("with_face_percent", {})  # absent from older results
-        shares = (f"{with_face[way]:.0f} %" if way in with_face else "" for way in ("ours", "reference"))
+        shares = (f"{clip['with_face_percent'][way]:.0f} %" for way in ("ours", "reference"))
         rows.append((name, *times, *offsets, f"{clip['lost']} of {clip['compared']}", *shares))
     columns = ("clip", ">reference, per frame", ">Gorggle, per frame", ">speedup", ">live, video only")
     offsets = (">mouth offset, median (95 %)", ">live", ">reference itself", ">lost")
-    shares = (">frames with a face", ">of the reference")
+    shares = (">frames with a face", ">reference")
     by_clip = format_table((*columns, *offsets, *shares), rows)
     rows, floors_ms = [], vision_roofline_ms(clips, machine)
     for stage, name in VISION_STAGES.items():

@@ -44,6 +44,9 @@ CANDIDATE_SCORE = 0.3
 CONFIDENT_SCORE = 0.7
 TRACKED_SCORE = 0.4
 
+# Only this many of the largest candidates are examined after a detection, to bound the time that a crowd takes.
+MAX_CANDIDATES = 16
+
 # Frames between coarse detections with and without tracked faces, and between searches, which find small faces too.
 # YuNet finds faces of up to about 300 pixels, so a search is fine and coarse.
 DETECTION_INTERVAL_FRAMES, IDLE_INTERVAL_FRAMES, SEARCH_INTERVAL_FRAMES = 10, 5, 50
@@ -232,7 +235,8 @@ class FaceTracker:
         self._drop_duplicates()
         if is_whole:
             self.faces_dropped = 0 if is_search else self.faces_dropped
-            self._add_faces([face for face in faces if not self._is_tracked(face.box)], frame)
+            candidates = [face for face in faces if not self._is_tracked(face.box)]
+            self._add_faces(candidates[:MAX_CANDIDATES], frame)
 
     def _is_detection_due(self, index: int) -> bool:
         """Return whether detection on the whole frame is due."""
@@ -327,11 +331,15 @@ class FaceTracker:
 
     def _add_face(self, found: DetectedFace, frame: NDArray[np.uint8]) -> bool:
         """Track a new face; return False if ``max_faces`` is reached."""
+        if self._is_tracked(found.box):
+            return True
+        if not self._has_room_for(found.box):
+            return False
         face = self._fit_detection(frame, found)
         if self._is_tracked(face.box):
             return True
-        if not self._make_room_for(face.box):
-            return False
+        if len(self._tracks) == self._max_faces:
+            self._drop_track(min(self._tracks, key=lambda track: track.box.side))
         remembered = filter(self._is_recoverable, self._lost)
         returned = next((lost for lost in remembered if _is_same_person(face, lost)), None)
         if returned is not None:
@@ -343,14 +351,10 @@ class FaceTracker:
         self._tracks.append(Track(track_id, face, face, self._index))
         return True
 
-    def _make_room_for(self, box: BoundingBox) -> bool:
-        if len(self._tracks) < self._max_faces:
-            return True
-        smallest = min(self._tracks, key=lambda track: track.box.side)
-        if box.side < MIN_REPLACING_GROWTH * smallest.box.side:
-            return False
-        self._drop_track(smallest)
-        return True
+    def _has_room_for(self, box: BoundingBox) -> bool:
+        """Return whether there are fewer than ``max_faces``, or the smallest face may be replaced."""
+        smallest_px = min((track.box.side for track in self._tracks), default=0.0)
+        return len(self._tracks) < self._max_faces or box.side >= MIN_REPLACING_GROWTH * smallest_px
 
     def _is_recoverable(self, lost: Track) -> bool:
         return self._index - lost.last_check <= MAX_LOST_FRAMES

@@ -86,6 +86,7 @@ def test_the_vision_benchmark_compares_with_the_reference(monkeypatch: pytest.Mo
     assert figures["frames"] == 5
     assert figures["lost"] == 0
     assert figures["compared"] == 2
+    assert figures["with_face_percent"] == {"reference": 100, "ours": 100, "ours_live": 100}
     assert 0 < figures["landmark_fits_per_frame"] < 2
     for measurement in (figures, figures["live"], figures["reference"]):
         assert 0 < measurement["mouth_offset_percent"]["median"] < 5

@@ -11,7 +11,13 @@ import pytest
 from numpy.typing import NDArray
 
 from gorggle_server.vision.face_detector import COARSE_SIDE_PX, MIN_SCORE
-from gorggle_server.vision.face_tracker import MAX_LOST_FRAMES, SEARCH_ROLL_DEG, FaceTracker, TrackedFace
+from gorggle_server.vision.face_tracker import (
+    MAX_CANDIDATES,
+    MAX_LOST_FRAMES,
+    SEARCH_ROLL_DEG,
+    FaceTracker,
+    TrackedFace,
+)
 from tests.vision.synthetic_video import (
     MOUTH,
     Pose,
@@ -203,6 +209,21 @@ def test_the_largest_faces_are_tracked_if_there_are_more_than_max_faces() -> Non
     faces = [tracker.update(render_frame(index), index) for index in range(12)]
     assert all(len(frame_faces) == 1 and frame_faces[0].box.centre[0] > 640 for frame_faces in faces)
     assert tracker.faces_dropped == 1
+
+
+def test_a_crowd_takes_a_bounded_number_of_fits() -> None:
+    frame = np.full((1080, 1920), 90, np.uint8)
+    places = [(x, y) for y in range(100, 1080, 220) for x in range(100, 1920, 215)]
+    for x, y in places:
+        tile = np.full((220, 214), 90, np.uint8)
+        paint_head(astronaut(), Pose(107, 110, 30), tile, cut_out=True)
+        frame[y - 100 : y + 120, x - 100 : x + 114] = tile[: 1080 - y + 100, : 1920 - x + 100]
+    detector = CountingDetector()
+    tracker = FaceTracker(detector, max_faces=2)  # type: ignore[arg-type]
+    assert len(tracker.update(frame, 0)) == 2
+    assert 0 < tracker.faces_dropped < len(places)
+    assert detector.near_detections <= MAX_CANDIDATES
+    assert detector.landmark_fits <= 2 * 6
 
 
 def test_a_face_is_replaced_by_one_1_5_times_as_large() -> None:
