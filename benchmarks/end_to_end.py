@@ -38,7 +38,8 @@ from benchmarks.vision import ReferencePipeline
 from gorggle_server.avhubert import Model, load_model
 from gorggle_server.avhubert.audio_features import audio_features
 from gorggle_server.avhubert.tokenizer import RESERVED_TOKENS, WORD_START, Vocabulary
-from gorggle_server.inference.recognizer import InferenceInput, Recognizer
+from gorggle_server.inference.interface import InferenceInput
+from gorggle_server.inference.recognizer import Recognizer
 from gorggle_server.input_format import FRAME_RATE_HZ, SAMPLE_RATE_HZ
 from gorggle_server.observability.stage_timer import PipelineStage, StageTimer
 from gorggle_server.recognition_options import Modality

@@ -121,6 +121,7 @@ class WarningKind(enum.Enum):
     NO_SPEECH = "no speech"
     INPUT_TOO_FAST = "input too fast"
     SILENCE_TIMEOUT = "silence timeout"
+    LIPS_NOT_USED = "lips not used"
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,21 @@ class Modality(enum.Enum):
         return self is not Modality.VIDEO_ONLY
 
 
+class AudioInput(enum.Enum):
+    """Form in which a model takes audio."""
+
+    FEATURES = "filterbank features"
+    WAVEFORM = "waveform"
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """What a model reads: lips (mouth crops) or not, and the form of its audio."""
+
+    uses_lips: bool = True
+    audio: AudioInput = AudioInput.FEATURES
+
+
 @dataclass(frozen=True)
 class MediaLimits:
     """Limits on the media that is decoded."""
@@ -53,6 +68,7 @@ class RecognitionOptions:
 
     Attributes:
         model: name of the model.
+        model_input: what the model reads. Without lips, faces only tell who speaks.
         max_alternatives: further hypotheses per segment, besides the best.
         max_speakers: faces tracked at once.
         beam_size: width of the beam search, at least 1.
@@ -64,6 +80,7 @@ class RecognitionOptions:
     """
 
     model: str
+    model_input: ModelInput = field(default_factory=ModelInput)
     modality: Modality = Modality.AUDIO_VISUAL
     word_timestamps: bool = True
     max_alternatives: int = 0

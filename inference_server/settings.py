@@ -24,6 +24,8 @@ from gorggle_server.recognition_options import (
 SecretLocation = Annotated[str, BeforeValidator(str)]
 
 EMBEDDED_MODEL = Path(__file__).with_name("assets") / "gorggle-mini-1.safetensors"
+# The name of the built-in speech model, whose weights come with the package moonshine-voice.
+MOONSHINE_MODEL = "moonshine-tiny-en"
 
 
 def _get_default_otlp_endpoint() -> str:

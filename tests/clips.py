@@ -94,6 +94,14 @@ def read_clip(source: Path) -> tuple[list[np.ndarray], np.ndarray, int]:
     return frames, np.concatenate(pieces) if pieces else np.zeros(0, np.int16), rate_hz
 
 
+def read_demo_audio() -> np.ndarray:
+    """Return the demo clip's audio, int16 at 16 kHz."""
+    resampler = AudioResampler(format="s16", layout="mono", rate=16_000)
+    with av.open(str(DEMO)) as input_:
+        pieces = [piece for frame in input_.decode(audio=0) for piece in resampler.resample(frame)]
+    return np.concatenate([piece.to_ndarray()[0] for piece in [*pieces, *resampler.resample(None)]])
+
+
 def _encode_video(output, frames, codec, frame_rate_hz, size, rotation_degrees) -> Iterator[av.Packet]:
     quality = {
         "libx264": {"crf": "20", "preset": "ultrafast"},

@@ -26,7 +26,8 @@ from gorggle_evaluation.noise import NoiseKind, generate_noise, mix_at_snr
 from gorggle_server.avhubert.audio_features import audio_features
 from gorggle_server.avhubert.model import Model
 from gorggle_server.events import Hypothesis
-from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput, Recognizer
+from gorggle_server.inference.interface import DecodingOptions, InferenceInput
+from gorggle_server.inference.recognizer import Recognizer
 from training.shards import UtteranceStore
 from training.utterances import Utterance
 

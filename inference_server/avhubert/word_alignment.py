@@ -13,6 +13,7 @@ from gorggle_server.avhubert.tokenizer import RESERVED_TOKENS, WORD_START, detok
 from gorggle_server.errors import InvalidRequestError, ModelFormatError
 from gorggle_server.events import Word
 from gorggle_server.input_format import FRAME_S
+from gorggle_server.viterbi import find_best_path
 
 FloatArray = NDArray[np.float64]
 
@@ -135,40 +136,9 @@ def _find_token_spans(
     emissions.append(after)
     row_of_state.append(-1)
     rows = np.array(row_of_state)
-    path = rows[_find_best_path(np.log(np.maximum(emissions, _MIN_SHARE)), rows < 0)]
+    path = rows[find_best_path(np.log(np.maximum(emissions, _MIN_SHARE)), rows < 0, _PAUSE_COST)]
     spans = np.zeros((len(shares), 2), np.int64)
     for row in range(len(shares)):
         (frames,) = np.nonzero(path == row)
         spans[row] = (frames[0], frames[-1] + 1) if len(frames) else (0, 0)
     return spans
-
-
-def _find_best_path(scores: FloatArray, optional: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Find the best left-to-right path with the Viterbi algorithm.
-
-    Args:
-        scores: (states, T), log-probabilities; the first and the last state are optional.
-        optional: (states,), states that may be skipped; entering one from speech has a cost.
-
-    Returns:
-        The state of each frame, (T,).
-    """
-    states, frames = scores.shape
-    may_skip = np.zeros(states, bool)
-    may_skip[2:] = optional[1:-1]
-    entry_cost = np.where(optional, _PAUSE_COST, 0.0)
-    entry_cost[[0, -1]] = 0.0
-    best = np.full(states, -np.inf)
-    best[:2] = scores[:2, 0]
-    came_by = np.zeros((states, frames), np.int64)
-    for frame in range(1, frames):
-        advance = np.concatenate(([-np.inf], best[:-1])) - entry_cost
-        skip = np.where(may_skip, np.concatenate(([-np.inf, -np.inf], best[:-2])), -np.inf)
-        choices = np.stack((best, advance, skip))
-        came_by[:, frame] = choices.argmax(axis=0)
-        best = choices.max(axis=0) + scores[:, frame]
-    path = np.empty(frames, np.int64)
-    path[-1] = states - 1 if best[-1] > best[-2] else states - 2
-    for frame in range(frames - 1, 0, -1):
-        path[frame - 1] = path[frame] - came_by[path[frame], frame]
-    return path

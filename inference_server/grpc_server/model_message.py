@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from gorggle.v1 import config_pb2, model_pb2
 from gorggle_server.inference.model_registry import ServedModel
 from gorggle_server.input_format import FRAME_RATE_HZ, MOUTH_CROP_SIZE_PX, SAMPLE_RATE_HZ
+from gorggle_server.recognition_options import Modality
 
 _MODALITIES = {
+    Modality.AUDIO_VISUAL: config_pb2.MODALITY_AUDIO_VISUAL,
+    Modality.VIDEO_ONLY: config_pb2.MODALITY_VIDEO_ONLY,
+    Modality.AUDIO_ONLY: config_pb2.MODALITY_AUDIO_ONLY,
+}
+# In a model's card.
+_MODALITY_NAMES = {
     "audio-visual": config_pb2.MODALITY_AUDIO_VISUAL,
     "video": config_pb2.MODALITY_VIDEO_ONLY,
     "audio": config_pb2.MODALITY_AUDIO_ONLY,
@@ -21,24 +29,25 @@ _COMMERCIAL_USE = {
 
 
 def encode_model(served: ServedModel) -> model_pb2.Model:
-    """Return the description of a loaded model, from its configuration and its card. Missing card entries stay empty."""
-    model, card = served.model, served.model.card
+    """Return the description of a served model. Missing card entries stay empty."""
+    model, card = served.description, served.description.card
     return model_pb2.Model(
         name=served.name,
         description=_get_text(card, "description"),
-        architecture="av_hubert",
+        architecture=model.architecture,
         parameter_count=model.parameter_count,
-        encoder_layer_count=model.config.encoder_layers,
-        encoder_width=model.config.encoder_dim,
-        decoder_layer_count=model.config.decoder_layers,
-        decoder_width=model.config.decoder_dim,
-        vocabulary_size=len(model.tokens),
-        # Every AV-HuBERT model accepts a missing modality; a card may restrict this to what it was trained for.
-        modalities=[_MODALITIES[name] for name in card.get("modalities", _MODALITIES) if name in _MODALITIES],
-        video_frame_rate_hertz=FRAME_RATE_HZ,
+        encoder_layer_count=model.encoder_layers,
+        encoder_width=model.encoder_width,
+        decoder_layer_count=model.decoder_layers,
+        decoder_width=model.decoder_width,
+        vocabulary_size=model.vocabulary_size,
+        modalities=[_MODALITIES[modality] for modality in model.modalities],
+        video_frame_rate_hertz=FRAME_RATE_HZ if model.model_input.uses_lips else 0,
         audio_sample_rate_hertz=SAMPLE_RATE_HZ,
-        mouth_crop_size_px=MOUTH_CROP_SIZE_PX,
-        language_codes=get_languages(served),
+        mouth_crop_size_px=MOUTH_CROP_SIZE_PX if model.model_input.uses_lips else 0,
+        language_codes=model.languages,
+        has_open_vocabulary=model.has_open_vocabulary,
+        supports_automatic_punctuation=model.has_punctuation,
         vocabulary=_get_text(card, "vocabulary"),
         trained_on=_get_text(card, "trained_on"),
         error_rates=[_encode_error_rate(entry) for entry in card.get("error_rates", [])],
@@ -47,15 +56,10 @@ def encode_model(served: ServedModel) -> model_pb2.Model:
     )
 
 
-def get_languages(served: ServedModel) -> list[str]:
-    """Return the BCP 47 tags of the languages that a model's card declares."""
-    return [str(code) for code in served.model.card.get("languages", [])]
-
-
 def _encode_error_rate(entry: dict[str, Any]) -> model_pb2.ErrorRate:
     return model_pb2.ErrorRate(
         dataset=_get_text(entry, "dataset"),
-        modality=_MODALITIES.get(_get_text(entry, "modality"), config_pb2.MODALITY_UNSPECIFIED),
+        modality=_MODALITY_NAMES.get(_get_text(entry, "modality"), config_pb2.MODALITY_UNSPECIFIED),
         condition=_get_text(entry, "condition"),
         word_error_rate_percent=float(entry.get("word_error_rate_percent", 0.0)),
         source=_get_text(entry, "source"),
@@ -71,5 +75,5 @@ def _encode_license(entry: dict[str, Any]) -> model_pb2.ModelLicense:
     )
 
 
-def _get_text(entry: dict[str, Any], key: str) -> str:
+def _get_text(entry: Mapping[str, Any], key: str) -> str:
     return str(entry.get(key, ""))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -15,6 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from gorggle.v1 import config_pb2, media_pb2
 from gorggle_server.errors import InvalidRequestError
 from gorggle_server.grpc_server.frame_muxer import VideoFrame
+from gorggle_server.inference.interface import ModelDescription
 from gorggle_server.input_format import MOUTH_CROP_SIZE_PX, SAMPLE_RATE_HZ
 from gorggle_server.recognition_options import EndpointingConfig, Modality, RecognitionOptions
 from gorggle_server.streaming.crop_input import MouthCropChunk
@@ -88,17 +88,21 @@ def decode_recognition_config(
     )
 
 
-def check_model_support(config: config_pb2.RecognitionConfig, model: str, languages: Sequence[str]) -> None:
-    """Check that a model supports what a call requests.
-
-    Args:
-        config: the recognition settings of the call.
-        model: the model's name.
-        languages: the model's languages, as BCP 47 tags.
+def check_model_support(
+    config: config_pb2.RecognitionConfig, options: RecognitionOptions, description: ModelDescription
+) -> None:
+    """Check that the model of a call supports what the call requests.
 
     Raises:
-        InvalidRequestError: it does not have the language, or the feature.
+        InvalidRequestError: it does not have the modality, the language, or the feature.
     """
+    model, languages = options.model, description.languages
+    if options.modality is Modality.VIDEO_ONLY and not description.model_input.uses_lips:
+        raise InvalidRequestError(
+            f"modality is video, but the model {model} recognizes speech from audio only: choose modality audio, or a "
+            "model that reads lips",
+            field="modality",
+        )
     for code in config.language_codes:
         if code != "auto" and not any(_matches_language(code, language) for language in languages):
             known = f"has {', '.join(languages)}" if languages else "does not declare its languages"
@@ -107,9 +111,10 @@ def check_model_support(config: config_pb2.RecognitionConfig, model: str, langua
                 "languages, or auto",
                 field="language_codes",
             )
-    # None of the present models supports these.
+    wants_punctuation = config.enable_automatic_punctuation and not description.has_punctuation
     unsupported = {
-        "enable_automatic_punctuation": ("automatic punctuation", config.enable_automatic_punctuation),
+        "enable_automatic_punctuation": ("automatic punctuation", wants_punctuation),
+        # None of the present models supports this.
         "adaptation": ("speech adaptation (phrase hints)", bool(config.adaptation.phrases)),
     }
     for field, (feature, is_requested) in unsupported.items():

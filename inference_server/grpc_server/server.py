@@ -28,8 +28,8 @@ from gorggle_server.grpc_server.interceptors.write_timeout import WriteTimeoutIn
 from gorggle_server.grpc_server.servicer import LipReadingServicer
 from gorggle_server.grpc_server.tls import ReloadingTlsCredentials
 from gorggle_server.inference.device_health import DeviceHealthCheck, GpuCollector
+from gorggle_server.inference.interface import SpeechRecognizer
 from gorggle_server.inference.model_registry import ModelRegistry, load_models
-from gorggle_server.inference.recognizer import Recognizer
 from gorggle_server.inference.scheduler import DeviceScheduler
 from gorggle_server.observability.metrics import ServerMetrics
 from gorggle_server.security.api_tokens import TokenStore
@@ -233,15 +233,15 @@ def _create_decoder_pool(settings: ServerSettings) -> DecoderPool | None:
     )
 
 
-def _load_recognizers(settings: ServerSettings) -> tuple[ModelRegistry, dict[str, Recognizer]]:
+def _load_recognizers(settings: ServerSettings) -> tuple[ModelRegistry, dict[str, SpeechRecognizer]]:
     import torch
 
     torch.set_num_threads(_count_model_threads(settings))
     catalog = load_models(settings)
-    recognizers = {served.name: Recognizer(served.model) for served in catalog}
-    for recognizer in recognizers.values():
-        recognizer.warm_up()
-    return catalog, recognizers
+    for served in catalog:
+        if not served.is_loaded_on_demand:
+            served.recognizer.warm_up()
+    return catalog, {served.name: served.recognizer for served in catalog}
 
 
 def _create_admission_controller(settings: ServerSettings, device_estimate: float) -> AdmissionController:

@@ -23,7 +23,7 @@ from gorggle_server.grpc_server import request_decoding, response_encoding
 from gorggle_server.grpc_server.clip_source import open_clip
 from gorggle_server.grpc_server.interceptors.auth import caller
 from gorggle_server.grpc_server.media_receiver import MediaReceiver
-from gorggle_server.grpc_server.model_message import encode_model, get_languages
+from gorggle_server.grpc_server.model_message import encode_model
 from gorggle_server.grpc_server.request_decoding import ResumeRequest
 from gorggle_server.grpc_server.response_encoding import StreamPosition
 from gorggle_server.grpc_server.session_registry import ActiveCall, SessionRegistry
@@ -141,7 +141,7 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
             options = request_decoding.decode_recognition_config(
                 request.config, self._models.default, self._settings
             )
-            self._check_model(request.config, options)
+            options = self._bind_model(request.config, options)
             media_queue, feed = open_clip(
                 request, buckets=self._settings.s3_buckets, max_bytes=self._settings.max_spooled_bytes
             )
@@ -215,16 +215,18 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
         assert self._backend is not None, "calls are refused until the models are loaded"
         return self._backend
 
-    def _check_model(self, config: config_pb2.RecognitionConfig, options: RecognitionOptions) -> None:
-        """Check that the requested model exists and supports what is requested."""
-        languages = get_languages(self._models[options.model])
-        request_decoding.check_model_support(config, options.model, languages)
+    def _bind_model(
+        self, config: config_pb2.RecognitionConfig, options: RecognitionOptions
+    ) -> RecognitionOptions:
+        """Check that the requested model exists and supports what is requested; add what it reads to the options."""
+        description = self._models[options.model].description
+        request_decoding.check_model_support(config, options, description)
+        return dataclasses.replace(options, model_input=description.model_input)
 
     def _decode_stream_settings(self, config: config_pb2.StreamingConfig) -> _StreamSettings:
         options = request_decoding.decode_streaming_config(config, self._models.default, self._settings)
-        self._check_model(config.recognition, options)
         return _StreamSettings(
-            options,
+            self._bind_model(config.recognition, options),
             request_decoding.decode_heartbeat_interval_s(config),
             request_decoding.decode_resume_config(config)
             # A new session, with an id that cannot be guessed.

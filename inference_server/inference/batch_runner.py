@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-
-import torch
+from typing import Any
 
 from gorggle_server.errors import ModelFormatError
 from gorggle_server.events import Hypothesis
-from gorggle_server.inference.recognizer import DecodingBatch, Recognizer, is_out_of_memory
+from gorggle_server.inference.interface import DecodingBatch, SpeechRecognizer
+from gorggle_server.inference.recognizer import is_out_of_memory
 from gorggle_server.inference.request_queue import InferenceRequest
 
 _log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ class _Batch:
     """Requests that are decoded together."""
 
     decoding: DecodingBatch
-    requests: dict[InferenceRequest, torch.Tensor] = field(default_factory=dict)
+    requests: dict[InferenceRequest, Any] = field(default_factory=dict)
 
 
 class BatchRunner:
@@ -35,7 +35,7 @@ class BatchRunner:
 
     def __init__(
         self,
-        recognizers: Mapping[str, Recognizer],
+        recognizers: Mapping[str, SpeechRecognizer],
         max_frames: int,
         on_result: Callable[[InferenceRequest, Outcome], None],
     ) -> None:
@@ -67,7 +67,7 @@ class BatchRunner:
         except Exception as error:  # device boundary: the error belongs to the callers
             self._retry_separately(requests, error, self.start)
             return
-        encoded_requests: dict[InferenceRequest, torch.Tensor] = {}
+        encoded_requests: dict[InferenceRequest, Any] = {}
         for request, outcome in zip(requests, encoded, strict=True):
             if isinstance(outcome, ModelFormatError):
                 self._on_result(request, outcome)
@@ -107,7 +107,7 @@ class BatchRunner:
             except Exception as error:  # device boundary, as above
                 self._restart_batch(_get_batch_key(request), error)
 
-    def _add(self, encoded: Mapping[InferenceRequest, torch.Tensor]) -> None:
+    def _add(self, encoded: Mapping[InferenceRequest, Any]) -> None:
         if not encoded:
             return
         first = next(iter(encoded))

@@ -5,83 +5,156 @@ from __future__ import annotations
 import hashlib
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from gorggle_server import s3
 from gorggle_server.avhubert import Model, load_model
 from gorggle_server.errors import NotFoundError
+from gorggle_server.inference.interface import ModelDescription, SpeechRecognizer
+from gorggle_server.inference.moonshine_recognizer import DESCRIPTION as MOONSHINE
+from gorggle_server.inference.moonshine_recognizer import MoonshineRecognizer
+from gorggle_server.inference.recognizer import Recognizer
 from gorggle_server.model_catalogue.store import ModelStore
-from gorggle_server.settings import EMBEDDED_MODEL, ServerSettings
+from gorggle_server.moonshine import MODEL_FILES, find_model_folder
+from gorggle_server.recognition_options import Modality
+from gorggle_server.settings import EMBEDDED_MODEL, MOONSHINE_MODEL, ServerSettings
 
 _log = logging.getLogger(__name__)
 
 MAX_MODEL_BYTES = 8 * 2**30
 MODEL_FILE_SUFFIXES = frozenset({".pt", ".safetensors"})
 
+_CARD_MODALITIES = {
+    "audio-visual": Modality.AUDIO_VISUAL,
+    "video": Modality.VIDEO_ONLY,
+    "audio": Modality.AUDIO_ONLY,
+}
+
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A loaded model, the name that requests use, and the SHA-256 of its file in hexadecimal."""
+    """A model and the name that requests use.
+
+    Attributes:
+        sha256: of its file, or of its files one after the other, in hexadecimal.
+        is_loaded_on_demand: the first request loads the weights, not the start of the server.
+    """
 
     name: str
-    model: Model
+    recognizer: SpeechRecognizer
+    description: ModelDescription
     sha256: str
+    is_loaded_on_demand: bool = False
 
 
 class ModelRegistry:
-    """Loaded models by name, the default first."""
+    """Models by name, the default first.
 
-    def __init__(self, models: Mapping[str, ServedModel]) -> None:
-        self._models = dict(models)
+    Args:
+        unavailable: names of models that cannot be served here, with the reason.
+    """
+
+    def __init__(
+        self, models: Mapping[str, ServedModel], unavailable: Mapping[str, str] | None = None
+    ) -> None:
+        self._models, self._unavailable = dict(models), dict(unavailable or {})
 
     @property
     def default(self) -> str:
         """Name of the model used if a request names none."""
         return next(iter(self._models))
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._models.values())
 
     def __getitem__(self, name: str) -> ServedModel:
         try:
             return self._models[name]
         except KeyError:
-            available = ", ".join(sorted(self._models))
-            raise NotFoundError(f"model {name!r} does not exist; available: {available}") from None
+            available = f"available: {', '.join(sorted(self._models))}"
+            if reason := self._unavailable.get(name):
+                raise NotFoundError(f"model {name!r} is not available here: {reason}; {available}") from None
+            raise NotFoundError(f"model {name!r} does not exist; {available}") from None
 
 
 def resolve_model_sources(settings: ServerSettings) -> dict[str, str]:
-    """Return the location of each model by name, the default first.
+    """Return the location of each model by name, the default first; that of ``MOONSHINE_MODEL`` is empty.
 
     Raises:
         NotFoundError: a model is neither configured nor installed.
         InvalidRequestError: this server lacks the engine of an installed model.
     """
-    sources = {EMBEDDED_MODEL.stem: str(EMBEDDED_MODEL), **settings.models}
+    sources = {EMBEDDED_MODEL.stem: str(EMBEDDED_MODEL), MOONSHINE_MODEL: "", **settings.models}
     default = settings.default_model or EMBEDDED_MODEL.stem
     sources = {default: sources.get(default, default), **sources}
     store = ModelStore(settings.model_dir)
-    return {name: _resolve_source(source, store) for name, source in sources.items()}
+    return {name: source and _resolve_source(source, store) for name, source in sources.items()}
 
 
 def load_models(settings: ServerSettings) -> ModelRegistry:
     """Load every configured model; takes seconds to minutes.
 
     Raises:
-        NotFoundError: a model does not exist at its location.
+        NotFoundError: a model does not exist at its location, or the package of the default model is not installed.
         ModelFormatError: a file is not a model.
     """
-    models = {}
+    models: dict[str, ServedModel] = {}
+    unavailable: dict[str, str] = {}
     for name, source in resolve_model_sources(settings).items():
-        with tempfile.TemporaryDirectory(prefix="gorggle-model-") as folder:
-            path = _fetch_model(source, Path(folder))
-            model = load_model(path, device=settings.device, dtype=settings.dtype)
-            model.optimize(int8=settings.quantization == "int8")
-            models[name] = ServedModel(name, model, _hash_file(path))
-        _log.info("loaded model %s from %s", name, source)
-    return ModelRegistry(models)
+        if source:
+            models[name] = _load_avhubert(name, source, settings)
+            _log.info("loaded model %s from %s", name, source)
+            continue
+        try:
+            models[name] = _find_moonshine(name, is_default=not models)
+        except NotFoundError as error:
+            if not models:
+                raise
+            unavailable[name] = str(error)
+            _log.info("model %s is not available: %s", name, error)
+    return ModelRegistry(models, unavailable)
+
+
+def _load_avhubert(name: str, source: str, settings: ServerSettings) -> ServedModel:
+    with tempfile.TemporaryDirectory(prefix="gorggle-model-") as folder:
+        path = _fetch_model(source, Path(folder))
+        model = load_model(path, device=settings.device, dtype=settings.dtype)
+        model.optimize(int8=settings.quantization == "int8")
+        return ServedModel(name, Recognizer(model), _describe_avhubert(model), _hash_files([path]))
+
+
+def _describe_avhubert(model: Model) -> ModelDescription:
+    config, card = model.config, model.card
+    # Every AV-HuBERT model accepts a missing modality; a card may restrict this to what it was trained for.
+    names = card.get("modalities", _CARD_MODALITIES)
+    return ModelDescription(
+        architecture="av_hubert",
+        parameter_count=model.parameter_count,
+        encoder_layers=config.encoder_layers,
+        encoder_width=config.encoder_dim,
+        decoder_layers=config.decoder_layers,
+        decoder_width=config.decoder_dim,
+        vocabulary_size=len(model.tokens),
+        modalities=tuple(_CARD_MODALITIES[name] for name in names if name in _CARD_MODALITIES),
+        languages=tuple(str(code) for code in card.get("languages", [])),
+        card=card,
+    )
+
+
+def _find_moonshine(name: str, *, is_default: bool) -> ServedModel:
+    folder = find_model_folder()
+    return ServedModel(
+        name,
+        MoonshineRecognizer(folder, torch.get_num_threads()),
+        MOONSHINE,
+        _hash_files([folder / file for file in MODEL_FILES]),
+        # It takes 100 MB and half a second, and many servers never use it.
+        is_loaded_on_demand=not is_default,
+    )
 
 
 def _resolve_source(source: str, store: ModelStore) -> str:
@@ -103,6 +176,9 @@ def _fetch_model(source: str, folder: Path) -> Path:
     return path
 
 
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _hash_files(paths: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: digest)
+    return digest.hexdigest()

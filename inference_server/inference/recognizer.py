@@ -1,33 +1,30 @@
-"""Recognize windows of mouth crops and audio features: encode, beam search, word timestamps."""
+"""Recognize windows of mouth crops and audio features with AV-HuBERT: encode, beam search, word timestamps."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from gorggle_server.errors import ModelFormatError
 from gorggle_server.events import Hypothesis
+from gorggle_server.inference.interface import DecodingOptions, InferenceInput, transcribe
 from gorggle_server.input_format import (
     FRAME_RATE_HZ,
     MODEL_INPUT_SIZE_PX,
     MOUTH_CROP_SIZE_PX,
     frames_to_seconds,
 )
-from gorggle_server.recognition_options import Modality, RecognitionOptions
+from gorggle_server.recognition_options import RecognitionOptions
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from gorggle_server.avhubert import Hypothesis as TokenHypothesis
     from gorggle_server.avhubert import Model
-
-T = TypeVar("T")
 
 # Published normalisation of grey levels (AV-HuBERT, appendix A.1 of the paper).
 GREY_MEAN, GREY_STD = 0.421, 0.165
@@ -37,44 +34,8 @@ MAX_TOKENS_PER_SECOND = 10
 MIN_TOKEN_LIMIT = 8
 
 
-@dataclass(frozen=True, eq=False)
-class InferenceInput:
-    """Model input of an utterance: mouth crops, audio features, or both, of the same T frames at 25 Hz.
-
-    Attributes:
-        crops: uint8 (T, 96, 96), mouth crops; None for audio only.
-        features: float32 (T, 104), stacked log mel energies; None for video only.
-    """
-
-    crops: NDArray[np.uint8] | None
-    features: NDArray[np.float32] | None
-
-    @property
-    def frames(self) -> int:
-        """T, the number of frames at 25 Hz."""
-        present = self.crops if self.crops is not None else self.features
-        return 0 if present is None else len(present)
-
-    @property
-    def modality(self) -> Modality:
-        """Modality of the input."""
-        if self.crops is None:
-            return Modality.AUDIO_ONLY
-        return Modality.VIDEO_ONLY if self.features is None else Modality.AUDIO_VISUAL
-
-
-@dataclass(frozen=True)
-class DecodingOptions:
-    """Beam search options. Only windows with equal options are batched."""
-
-    beam_size: int
-    length_penalty: float
-    max_alternatives: int
-    word_timestamps: bool
-
-
 class Recognizer:
-    """Recognizes windows with one model, on the calling thread: encodes them together, then searches step by step."""
+    """Recognizes windows with one AV-HuBERT model; see ``interface.SpeechRecognizer``."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -102,21 +63,8 @@ class Recognizer:
     def transcribe(
         self, windows: Sequence[InferenceInput], options: DecodingOptions
     ) -> list[list[Hypothesis]]:
-        """Recognize windows of one modality completely.
-
-        Returns:
-            For each window its hypotheses, best first: one, and up to ``max_alternatives`` more. Word timestamps are seconds
-            from the window's first frame.
-
-        Raises:
-            ModelFormatError: the model's output is not finite.
-        """
-        decoding = self.start_decoding(options)
-        decoding.add(range(len(windows)), [_raise_on_error(row) for row in self.encode(windows)])
-        results: dict[Hashable, list[Hypothesis]] = {}
-        while decoding.windows:
-            results.update({key: _raise_on_error(result) for key, result in decoding.step().items()})
-        return [results[key] for key in range(len(windows))]
+        """Recognize windows of one modality completely; see ``interface.transcribe``."""
+        return transcribe(self, windows, options)
 
     def release_memory(self) -> None:
         """Release cached device memory."""
@@ -258,12 +206,6 @@ def _deduplicate(hypotheses: Sequence[TokenHypothesis], limit: int) -> list[Toke
 
 def _create_non_finite_error() -> ModelFormatError:
     return ModelFormatError("the encoder's output is not finite: its weights or the device are damaged")
-
-
-def _raise_on_error(result: T | ModelFormatError) -> T:
-    if isinstance(result, ModelFormatError):
-        raise result
-    return result
 
 
 def _geometric_mean(log_probabilities: Sequence[float]) -> float:

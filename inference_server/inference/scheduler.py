@@ -1,6 +1,6 @@
 """Device scheduler: one thread that batches inference requests of all streams.
 
-The interface (``InferenceBackend``) takes windows of crops and features, never streams, so a pool of devices can replace it.
+The interface (``InferenceBackend``) takes windows of crops and audio, never streams, so a pool of devices can replace it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from gorggle_server.errors import GorggleError, NotFoundError, NotReadyError
 from gorggle_server.events import Hypothesis
 from gorggle_server.inference.batch_runner import BatchRunner, Outcome
-from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput, Recognizer
+from gorggle_server.inference.interface import DecodingOptions, InferenceInput, SpeechRecognizer
 from gorggle_server.inference.request_queue import FairQueue, InferenceRequest
 from gorggle_server.inference.scheduler_metrics import SchedulerMetrics
 from gorggle_server.input_format import frames_to_seconds
@@ -70,7 +70,7 @@ class DeviceScheduler:
 
     def __init__(
         self,
-        recognizers: Mapping[str, Recognizer],
+        recognizers: Mapping[str, SpeechRecognizer],
         max_batch_delay_s: float,
         max_batch_frames: int,
         metrics: SchedulerMetrics | None = None,

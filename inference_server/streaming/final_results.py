@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from gorggle_server.errors import NotReadyError
 from gorggle_server.events import FaceBox, Hypothesis, Segment
-from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput
+from gorggle_server.inference.interface import DecodingOptions, InferenceInput
 from gorggle_server.inference.scheduler import SubmitFunction
 from gorggle_server.input_format import FRAME_RATE_HZ, frames_to_seconds
 from gorggle_server.recognition_options import Modality, RecognitionOptions

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from gorggle_server.events import FaceBox, Hypothesis
-from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput
+from gorggle_server.inference.interface import DecodingOptions, InferenceInput
 from gorggle_server.inference.scheduler import SubmitFunction
 from gorggle_server.input_format import frames_to_seconds
 from gorggle_server.recognition_options import Modality, RecognitionOptions

@@ -19,6 +19,7 @@ from gorggle_server.input_format import FRAME_RATE_HZ, SAMPLE_RATE_HZ, frames_to
 from gorggle_server.media.byte_pipe import BytePipe
 from gorggle_server.media.demuxer import StreamInfo, decode
 from gorggle_server.media.resampling import EndOfStream, Waveform, resample
+from gorggle_server.media.speech_detector import SpeechDetector
 from gorggle_server.media.vad import SpeechLevelEstimator, levels_to_probability
 from gorggle_server.observability.stage_timer import PipelineStage, StageTimer
 from gorggle_server.recognition_options import MediaLimits, Modality, RecognitionOptions
@@ -65,6 +66,7 @@ class MediaPipeline(ABC):
         self.faces_in_view = 0
         self._options = options
         self._level_estimator = SpeechLevelEstimator()
+        self._speech_detector = SpeechDetector()
         self._frames_by_track: dict[int, int] = {}
 
     @property
@@ -83,6 +85,24 @@ class MediaPipeline(ABC):
     def _add_audio(self, samples: NDArray[np.int16]) -> None:
         self.buffer.add_audio(samples)
         self.buffer.add_audio_vad(levels_to_probability(self._level_estimator.push(samples)))
+        self.buffer.add_speech(self._speech_detector.push(samples))
+
+    def _end_audio(self) -> None:
+        self.buffer.add_audio_vad(levels_to_probability(self._level_estimator.flush()))
+        self.buffer.add_speech(self._speech_detector.flush())
+
+    def _handle_missing_audio(self, problem: str) -> StreamWarning:
+        """Return the warning that only lips are used.
+
+        Raises:
+            InvalidMediaError: the model does not read lips.
+        """
+        if not self._options.model_input.uses_lips:
+            raise InvalidMediaError(
+                f"{problem}, and the model {self._options.model} recognizes speech from audio only: send audio, or choose "
+                "a model that reads lips"
+            )
+        return StreamWarning(WarningKind.NO_AUDIO, f"{problem}: recognizing from video only")
 
     def _count_face_frame(self, track_id: int) -> None:
         self._frames_by_track[track_id] = self._frames_by_track.get(track_id, 0) + 1
@@ -174,9 +194,7 @@ class ContainerPipeline(MediaPipeline):
         self.has_audio, self.has_video = info.has_audio, info.has_video
         events: list[Event] = [info]
         if modality is Modality.AUDIO_VISUAL and not info.has_audio:
-            events.append(
-                StreamWarning(WarningKind.NO_AUDIO, "the media has no audio: recognizing from video only")
-            )
+            events.append(self._handle_missing_audio("the media has no audio"))
         return events
 
     def _check_face_count(self, frame: FrameResult) -> list[Event]:
@@ -213,7 +231,7 @@ class ContainerPipeline(MediaPipeline):
     def _handle_end(self, end: EndOfStream) -> list[Event]:
         self.buffer.video_end = max(self.buffer.video_end, end.frames)
         if self.has_audio:
-            self.buffer.add_audio_vad(levels_to_probability(self._level_estimator.flush()))
+            self._end_audio()
         if not end.truncated and not end.broken_packets:
             return []
         what = "ends before its declared length" if end.truncated else "is damaged"
@@ -327,7 +345,7 @@ class PreprocessedPipeline(MediaPipeline):
             return self._warn_of_lag("video is", audio_end - video_end)
         if not self._samples:
             self.has_audio = False
-            return [StreamWarning(WarningKind.NO_AUDIO, "no audio was received: recognizing from video only")]
+            return [self._handle_missing_audio("no audio was received")]
         missing = frames_to_samples(video_end - MAX_LAG_FRAMES - audio_end)
         self._samples += missing
         self._add_audio(np.zeros(missing, np.int16))
@@ -360,9 +378,9 @@ class PreprocessedPipeline(MediaPipeline):
             [self.buffer.video_end, *(track.end for _, track, _ in self._faces.values())]
         )
         if self.has_audio:
-            self.buffer.add_audio_vad(levels_to_probability(self._level_estimator.flush()))
+            self._end_audio()
         elif modality is Modality.AUDIO_VISUAL and not warned_of_no_audio:
-            return [StreamWarning(WarningKind.NO_AUDIO, "no audio was received: recognizing from video only")]
+            return [self._handle_missing_audio("no audio was received")]
         return []
 
     def _create_duration_error(self, time_s: float) -> OutOfRangeError:

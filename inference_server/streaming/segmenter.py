@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from gorggle_server.events import StreamCheckpoint
+from gorggle_server.media.speech_detector import SPEECH_THRESHOLD
 from gorggle_server.recognition_options import RecognitionOptions
 from gorggle_server.streaming.active_speaker import SpeakerTurn, assign_turns
 from gorggle_server.streaming.activity_channel import ActivityChannel, EndedSpan
 from gorggle_server.streaming.endpointing import EndpointingOptions, FrameSpan
 from gorggle_server.streaming.media_pipeline import MediaPipeline
-from gorggle_server.streaming.noise_gate import AudioVadGate
+from gorggle_server.streaming.noise_gate import SPEAKING_THRESHOLD, AudioVadGate
 from gorggle_server.streaming.stream_buffer import FaceTrack
 from gorggle_server.vision.lip_activity import audio_visual_correlation
 
@@ -35,6 +38,7 @@ class UtteranceSegmenter:
         self, pipeline: MediaPipeline, options: RecognitionOptions, checkpoint: StreamCheckpoint
     ) -> None:
         self._pipeline, self._buffer, self._modality = pipeline, pipeline.buffer, options.modality
+        self._uses_lips = options.model_input.uses_lips
         self.endpointing = EndpointingOptions.from_config(options.endpointing)
         self._lip_endpointing = (
             self.endpointing.for_lips() if pipeline.tracks_faces else self.endpointing.for_crops()
@@ -88,8 +92,18 @@ class UtteranceSegmenter:
             self._faces = {number: channel for number, channel in self._faces.items() if number in tracks}
 
     def should_decode(self, channel: ActivityChannel, span: FrameSpan) -> bool:
-        """Return whether to decode a span: of a face, where audio is used, only visual-only speech."""
-        if channel is self.audio or not self.uses_audio or self._is_visual_only(span):
+        """Return whether to decode a span.
+
+        Music and noise are not decoded: the audio must contain a voice, or the model reads lips and lips move. Of a face, where
+        audio is used, only visual-only speech is decoded.
+        """
+        if channel is self.audio:
+            is_speech = self._contains_voice(span) or (self._uses_lips and self._contains_lip_movement(span))
+        elif not self.uses_audio:
+            is_speech = True
+        else:
+            is_speech = self._is_visual_only(span) and (self._uses_lips or self._contains_voice(span))
+        if is_speech:
             return True
         # Stable words were promised to the client.
         return any(
@@ -97,6 +111,16 @@ class UtteranceSegmenter:
             for start, utterance in list(channel.open_utterances.items())
             if span.start <= start < span.end
         )
+
+    def _contains_voice(self, span: FrameSpan) -> bool:
+        return bool(self._buffer.get_speech(span).max(initial=0.0) >= SPEECH_THRESHOLD)
+
+    def _contains_lip_movement(self, span: FrameSpan) -> bool:
+        if not self._modality.uses_video:
+            return False
+        tracks = self._buffer.tracks.values()
+        moving = [int(np.count_nonzero(track.get_speaking(span) >= SPEAKING_THRESHOLD)) for track in tracks]
+        return any(frames >= self.endpointing.min_speech_frames for frames in moving)
 
     def get_turns(self, channel: ActivityChannel, span: FrameSpan) -> list[SpeakerTurn]:
         """Return who speaks in a span of a channel."""

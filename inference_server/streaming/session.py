@@ -27,10 +27,10 @@ from gorggle_server.events import (
     StreamWarning,
     WarningKind,
 )
-from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput
+from gorggle_server.inference.interface import DecodingOptions, InferenceInput
 from gorggle_server.inference.scheduler import SubmitFunction
 from gorggle_server.input_format import FRAME_RATE_HZ, MIN_FACE_WIDTH_PX, frames_to_seconds
-from gorggle_server.recognition_options import Modality, RecognitionOptions
+from gorggle_server.recognition_options import AudioInput, Modality, RecognitionOptions
 from gorggle_server.streaming.active_speaker import SpeakerTurn
 from gorggle_server.streaming.activity_channel import ActivityChannel, EndedSpan
 from gorggle_server.streaming.endpointing import FrameSpan
@@ -103,7 +103,7 @@ class RecognitionSession:
         self._last_speech_end = before.last_speech_end
         self._snapshot: tuple[dict[ActivityChannel, ChannelCheckpoint], int] = ({}, 0)
         self._next_progress = PROGRESS_INTERVAL_FRAMES
-        self._stopped = False
+        self._stopped = self._has_warned_of_lips = False
         self._final_decoder = FinalDecoder(
             options, submit, self._decoding_options, self._emitter, self._first_frame, before.segment_count
         )
@@ -162,6 +162,7 @@ class RecognitionSession:
             if not cuts:
                 self._report_activity(channel, None)
         self._submit_ended_spans(media_ended=media_ended)
+        self._warn_of_unused_lips()
         if not media_ended:
             self._decode_open_utterances()
         self._snapshot_state()
@@ -181,6 +182,20 @@ class RecognitionSession:
                     self._submit(channel, cut, turn)
             self._interim_decoder.retract_before(channel, cut.span.end)
         self._ended_spans = still_waiting
+
+    def _warn_of_unused_lips(self) -> None:
+        """Report once that video was requested, and sent, to a model that does not read lips."""
+        if self._has_warned_of_lips or self._options.modality is not Modality.AUDIO_VISUAL:
+            return
+        if self._options.model_input.uses_lips or not self._buffer.video_end:
+            return
+        self._has_warned_of_lips = True
+        self._emitter.emit(
+            StreamWarning(
+                WarningKind.LIPS_NOT_USED,
+                f"the model {self._options.model} does not read lips: words come from audio, faces only tell who speaks",
+            )
+        )
 
     def _get_received_end(self) -> int:
         return max(self._buffer.video_end, self._buffer.audio_end)
@@ -239,10 +254,13 @@ class RecognitionSession:
                 self._interim_decoder.submit(channel, span, get_turns, several_faces=several_faces)
 
     def _create_input(self, span: FrameSpan, track: FaceTrack | None) -> InferenceInput:
-        crops = track.get_crops(span) if track is not None else None
+        model_input = self._options.model_input
+        crops = track.get_crops(span) if track is not None and model_input.uses_lips else None
         if not self._segmenter.uses_audio:
             return InferenceInput(crops, None)
         audio = self._buffer.get_audio(span)
+        if model_input.audio is AudioInput.WAVEFORM:
+            return InferenceInput(crops, None, audio)
         if crops is not None and float(np.sqrt(np.mean(np.square(audio, dtype=np.float64)))) < SILENCE_RMS:
             return InferenceInput(crops, None)
         return InferenceInput(crops, audio_features(audio)[: span.frames])
@@ -324,9 +342,11 @@ class RecognitionSession:
                 f"no face was found in {self._to_media_s(self._get_received_end()):.1f} s of video: lip reading "
                 f"needs a face that is turned to the camera and at least about {MIN_FACE_WIDTH_PX} pixels wide"
             )
-        if self._options.modality is Modality.AUDIO_VISUAL and has_no_face:
+        uses_lips = self._options.model_input.uses_lips
+        if self._options.modality is Modality.AUDIO_VISUAL and has_no_face and uses_lips:
             reason = "no face was found" if pipeline.has_video else "the media has no video"
             self._emitter.emit(StreamWarning(WarningKind.NO_FACE, f"{reason}: recognizing from audio only"))
         if not self._has_found_speech:
             source = "audio or lip movement" if self._segmenter.uses_audio else "lip movement"
+            source = source if uses_lips else "audio"
             self._emitter.emit(StreamWarning(WarningKind.NO_SPEECH, f"no speech was found in {source}"))

@@ -125,8 +125,8 @@ class StreamBuffer:
         self._audio_start = 0  # frame of the first sample held
         self._pending_audio: list[NDArray[np.int16]] = []
         self._pending_samples = 0
-        self._audio_vad: list[float] = []
-        self._audio_vad_start = 0  # frame of the first value in _audio_vad
+        self._audio_vad = _Curve()
+        self._speech = _Curve()
 
     @property
     def audio_end(self) -> int:
@@ -145,17 +145,25 @@ class StreamBuffer:
         self._pending_samples += len(samples)
 
     def add_audio_vad(self, speaking: Iterable[float]) -> None:
-        """Append the speech probability, 0 to 1, of the next audio frames."""
-        self._audio_vad.extend(float(value) for value in speaking)
+        """Append the activity, 0 to 1, of the next audio frames (``media.vad``)."""
+        self._audio_vad.extend(speaking)
 
     @property
     def audio_vad_end(self) -> int:
-        """Frame after the last one with an audio speech probability."""
-        return self._audio_vad_start + len(self._audio_vad)
+        """Frame after the last one with an activity of the audio."""
+        return self._audio_vad.end
 
     def get_audio_vad(self, span: FrameSpan) -> NDArray[np.float32]:
-        """Return the speech probability of the audio per frame of a span; 0 where unknown."""
-        return _cut_curve(self._audio_vad, self._audio_vad_start, span)
+        """Return the activity of the audio per frame of a span; 0 where unknown."""
+        return self._audio_vad.cut(span)
+
+    def add_speech(self, probabilities: Iterable[float]) -> None:
+        """Append the probability, 0 to 1, that the next audio frames contain a voice (``media.speech_detector``)."""
+        self._speech.extend(probabilities)
+
+    def get_speech(self, span: FrameSpan) -> NDArray[np.float32]:
+        """Return the probability of a voice per frame of a span; 0 where unknown."""
+        return self._speech.cut(span)
 
     def get_audio(self, span: FrameSpan) -> NDArray[np.int16]:
         """Return the samples of a span, int16 (640 per frame); silence where missing."""
@@ -173,9 +181,8 @@ class StreamBuffer:
         if dropped > 50:
             self._audio = self._audio[frames_to_samples(dropped) :].copy()
             self._audio_start += dropped
-            judged = min(max(0, frame - self._audio_vad_start), len(self._audio_vad))
-            del self._audio_vad[:judged]
-            self._audio_vad_start += judged
+            self._audio_vad.discard_before(frame)
+            self._speech.discard_before(frame)
         for track in list(self.tracks.values()):
             track.discard_before(frame)
             if track.ended and track.end <= frame:
@@ -195,3 +202,30 @@ def _cut_curve(values: list[float], start: int, span: FrameSpan) -> NDArray[np.f
     if last > first:
         curve[first - span.start : last - span.start] = values[first - start : last - start]
     return curve
+
+
+class _Curve:
+    """One value per frame, from the oldest frame still needed to the newest known."""
+
+    def __init__(self) -> None:
+        self._values: list[float] = []
+        self._start = 0
+
+    @property
+    def end(self) -> int:
+        """Frame after the last one with a value."""
+        return self._start + len(self._values)
+
+    def extend(self, values: Iterable[float]) -> None:
+        """Append the values of the next frames."""
+        self._values.extend(float(value) for value in values)
+
+    def cut(self, span: FrameSpan) -> NDArray[np.float32]:
+        """Return the values of a span; 0 where unknown."""
+        return _cut_curve(self._values, self._start, span)
+
+    def discard_before(self, frame: int) -> None:
+        """Discard the values before a frame."""
+        dropped = min(max(0, frame - self._start), len(self._values))
+        del self._values[:dropped]
+        self._start += dropped

@@ -268,8 +268,8 @@ def test_options_that_the_model_does_not_support_are_refused(
 
 def test_models_are_paged(stub, client: Client) -> None:
     page = stub.ListModels(model_pb2.ListModelsRequest(page_size=1), timeout=10)
-    assert ([model.name for model in page.models], page.next_page_token) == (["gorggle-mini-1"], "")
-    assert [model.name for model in client.models()] == ["gorggle-mini-1"]
+    assert ([model.name for model in page.models], page.next_page_token) == (["gorggle-mini-1"], "1")
+    assert [model.name for model in client.models()] == ["gorggle-mini-1", "moonshine-tiny-en"]
     for request in ({"page_size": -1}, {"page_token": "7"}, {"page_token": "x"}, {"page_token": "²"}):
         with pytest.raises(grpc.RpcError) as caught:
             stub.ListModels(model_pb2.ListModelsRequest(**request), timeout=10)

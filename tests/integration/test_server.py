@@ -63,7 +63,7 @@ def test_reflection_lists_the_services(server: RunningServer) -> None:
 
 
 def test_the_embedded_model_describes_itself_and_its_license(stub) -> None:
-    (model,) = stub.ListModels(model_pb2.ListModelsRequest(), timeout=10).models
+    model = stub.GetModel(model_pb2.GetModelRequest(), timeout=10)
     assert model == stub.GetModel(model_pb2.GetModelRequest(), timeout=10)
     assert model.name == "gorggle-mini-1"
     assert model.architecture == "av_hubert"
@@ -178,7 +178,7 @@ def test_a_model_in_s3_is_fetched_and_another_file_is_refused(bucket: str) -> No
     catalog = load_models(
         ServerSettings(models={"mine": "s3://clips/mine.safetensors"}, default_model="mine")
     )
-    assert [served.name for served in catalog] == ["mine", "gorggle-mini-1"]
+    assert [served.name for served in catalog] == ["mine", "gorggle-mini-1", "moonshine-tiny-en"]
     assert catalog["mine"].sha256 == catalog["gorggle-mini-1"].sha256
     with pytest.raises(ModelFormatError):
         load_models(ServerSettings(models={"text": "s3://clips/text.safetensors"}))

@@ -210,7 +210,7 @@ def test_the_number_of_spans_of_a_stream_is_limited() -> None:
 
     import numpy as np
 
-    from gorggle_server.inference.recognizer import InferenceInput
+    from gorggle_server.inference.interface import InferenceInput
 
     call = CallTrace(tracing.tracer, tracing.tracer.start_span("call"))
     for _ in range(MAX_TRACED_UTTERANCES + 50):

@@ -1,4 +1,4 @@
-"""Conformance tests of ``InferenceBackend``; the test module of a backend inherits the class.
+"""Conformance tests of ``InferenceBackend`` and of the models behind it; the test module of a backend inherits the class.
 
 Results are compared with those of the same windows processed one at a time: optimizations must not change them.
 """
@@ -8,22 +8,35 @@ from __future__ import annotations
 import functools
 import itertools
 import time
+from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from gorggle_server.avhubert import Model
 from gorggle_server.errors import NotFoundError
 from gorggle_server.events import Hypothesis
-from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput, Recognizer
+from gorggle_server.inference.interface import (
+    DecodingOptions,
+    InferenceInput,
+    SpeechRecognizer,
+    transcribe,
+)
+from gorggle_server.inference.moonshine_recognizer import MoonshineRecognizer
+from gorggle_server.inference.recognizer import Recognizer
 from gorggle_server.inference.scheduler import InferenceBackend
+from gorggle_server.input_format import frames_to_samples
+from gorggle_server.moonshine import find_model_folder
 from gorggle_server.recognition_options import Modality
 from tests.avhubert import golden
+from tests.clips import read_demo_audio
 
-MODEL = "golden"
+MODEL, SPEECH_MODEL = "golden", "speech"
 OPTIONS = (
     DecodingOptions(4, 1.0, 2, True),
     DecodingOptions(1, 1.0, 0, False),
@@ -57,29 +70,68 @@ def assert_same_hypotheses(found: list[Hypothesis], expected: list[Hypothesis]) 
 
 
 @functools.cache
-def unbatched_results() -> dict[tuple[int, Modality, int, int], list[Hypothesis]]:
-    """Return the hypotheses of each window when it is transcribed without batching."""
-    recognizer = golden_recognizer()
-    return {
-        (frames, modality, seed, number): recognizer.transcribe(
-            [make_window(frames, modality, seed)], search
-        )[0]
-        for frames, modality, seed, (number, search) in itertools.product(
-            LENGTHS, Modality, range(1), enumerate(OPTIONS)
-        )
-    }
+def speech_recognizer() -> MoonshineRecognizer:
+    """Return the speech model of the package ``moonshine-voice``."""
+    return MoonshineRecognizer(find_model_folder())
+
+
+@functools.cache
+def _demo_audio() -> NDArray[np.int16]:
+    return read_demo_audio()
+
+
+def make_speech_window(frames: int, modality: Modality, seed: int) -> InferenceInput:
+    """Return a window of speech."""
+    assert modality is Modality.AUDIO_ONLY
+    start = 24_000 + 1600 * seed
+    return InferenceInput(None, None, _demo_audio()[start : start + frames_to_samples(frames)])
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model under test: its windows, and what it makes of them without batching."""
+
+    create_recognizer: Callable[[], SpeechRecognizer]
+    make_window: Callable[[int, Modality, int], InferenceInput]
+    modalities: tuple[Modality, ...]
+
+    @functools.cached_property
+    def unbatched_results(self) -> dict[tuple[int, Modality, int, int], list[Hypothesis]]:
+        """Return the hypotheses of each window when it is transcribed without batching."""
+        recognizer = self.create_recognizer()
+        return {
+            (frames, modality, seed, number): transcribe(
+                recognizer, [self.make_window(frames, modality, seed)], search
+            )[0]
+            for frames, modality, seed, (number, search) in itertools.product(
+                LENGTHS, self.modalities, range(1), enumerate(OPTIONS)
+            )
+        }
+
+
+SUBJECTS = {
+    MODEL: Subject(golden_recognizer, make_window, tuple(Modality)),
+    SPEECH_MODEL: Subject(speech_recognizer, make_speech_window, (Modality.AUDIO_ONLY,)),
+}
+
+
+def create_recognizers() -> dict[str, SpeechRecognizer]:
+    """Return the recognizers that a backend under test serves, by name."""
+    return {name: subject.create_recognizer() for name, subject in SUBJECTS.items()}
 
 
 class BackendConformance:
-    """Base class of backend tests; subclasses provide a ``backend`` fixture that serves the golden model as ``MODEL``."""
+    """Base class of backend tests; subclasses provide a ``backend`` fixture that serves ``create_recognizers()``."""
 
-    def test_batching_does_not_change_results(self, backend: InferenceBackend) -> None:
+    @pytest.mark.parametrize("model", SUBJECTS)
+    def test_batching_does_not_change_results(self, backend: InferenceBackend, model: str) -> None:
+        subject = SUBJECTS[model]
         futures = {
-            key: backend.submit(MODEL, make_window(*key[:3]), OPTIONS[key[3]], stream=key[0])
-            for key in unbatched_results()
+            key: backend.submit(model, subject.make_window(*key[:3]), OPTIONS[key[3]], stream=key[0])
+            for key in subject.unbatched_results
         }
         for key, future in futures.items():
-            assert_same_hypotheses(future.result(60), unbatched_results()[key])
+            assert_same_hypotheses(future.result(60), subject.unbatched_results[key])
 
     @settings(
         max_examples=15,
@@ -90,20 +142,18 @@ class BackendConformance:
     def test_submission_order_and_timing_do_not_change_results(
         self, backend: InferenceBackend, data: st.DataObject
     ) -> None:
-        keys = data.draw(
-            st.lists(st.sampled_from(sorted(unbatched_results(), key=repr)), min_size=1, max_size=8)
-        )
+        cases = [(model, key) for model, subject in SUBJECTS.items() for key in subject.unbatched_results]
+        keys = data.draw(st.lists(st.sampled_from(sorted(cases, key=repr)), min_size=1, max_size=8))
         pauses = data.draw(st.lists(st.sampled_from([0, 0, 0.002, 0.02]), min_size=8, max_size=8))
         futures: list[Future[list[Hypothesis]]] = []
-        for number, (key, pause_s) in enumerate(zip(keys, pauses, strict=False)):
+        for number, ((model, key), pause_s) in enumerate(zip(keys, pauses, strict=False)):
             time.sleep(pause_s)
+            window = SUBJECTS[model].make_window(*key[:3])
             futures.append(
-                backend.submit(
-                    MODEL, make_window(*key[:3]), OPTIONS[key[3]], interim=number % 3 == 1, stream=number % 2
-                )
+                backend.submit(model, window, OPTIONS[key[3]], interim=number % 3 == 1, stream=number % 2)
             )
-        for key, future in zip(keys, futures, strict=False):
-            assert_same_hypotheses(future.result(60), unbatched_results()[key])
+        for (model, key), future in zip(keys, futures, strict=False):
+            assert_same_hypotheses(future.result(60), SUBJECTS[model].unbatched_results[key])
 
     def test_cancelling_a_window_does_not_affect_other_windows(self, backend: InferenceBackend) -> None:
         key = (25, Modality.AUDIO_VISUAL, 0, 0)
@@ -114,7 +164,7 @@ class BackendConformance:
         kept = [future for future in futures if not future.cancelled()]
         assert kept
         for future in kept:
-            assert_same_hypotheses(future.result(60), unbatched_results()[key])
+            assert_same_hypotheses(future.result(60), SUBJECTS[MODEL].unbatched_results[key])
 
     def test_an_unknown_model_is_rejected_on_submission(self, backend: InferenceBackend) -> None:
         with pytest.raises(NotFoundError, match=MODEL):

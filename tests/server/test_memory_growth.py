@@ -18,7 +18,7 @@ from gorggle_server.__main__ import set_up_libraries
 set_up_libraries()
 import numpy as np, torch
 from gorggle_server.inference.model_registry import load_models
-from gorggle_server.inference.recognizer import InferenceInput, Recognizer
+from gorggle_server.inference.interface import InferenceInput
 from gorggle_server.settings import ServerSettings
 
 class MallInfo(ctypes.Structure):
@@ -28,7 +28,7 @@ class MallInfo(ctypes.Structure):
 libc = ctypes.CDLL("libc.so.6")
 libc.mallinfo2.restype = MallInfo
 torch.set_num_threads(1)
-recognizer = Recognizer(next(iter(load_models(ServerSettings()))).model)
+recognizer = next(iter(load_models(ServerSettings()))).recognizer
 allocated = []
 for number in range(40):
     frames = 20 + 2 * number

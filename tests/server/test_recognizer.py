@@ -8,7 +8,8 @@ import torch
 
 from gorggle_server.avhubert import load_model
 from gorggle_server.errors import ModelFormatError
-from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput, Recognizer
+from gorggle_server.inference.interface import DecodingOptions, InferenceInput
+from gorggle_server.inference.recognizer import Recognizer
 from gorggle_server.settings import EMBEDDED_MODEL
 
 OPTIONS = DecodingOptions(beam_size=3, length_penalty=1.0, max_alternatives=0, word_timestamps=True)

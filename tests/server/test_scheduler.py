@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from gorggle_server.errors import ModelFormatError, NotFoundError, NotReadyError
 from gorggle_server.events import Hypothesis
-from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput
+from gorggle_server.inference.interface import DecodingOptions, InferenceInput
 from gorggle_server.inference.scheduler import DeviceScheduler
 from gorggle_server.inference.scheduler_metrics import SchedulerMetrics
 from gorggle_server.recognition_options import Modality
@@ -27,9 +27,7 @@ VIDEO = Modality.VIDEO_ONLY
 
 @pytest.fixture(scope="module")
 def backend() -> Iterator[DeviceScheduler]:
-    scheduler = DeviceScheduler(
-        {backend_conformance.MODEL: backend_conformance.golden_recognizer()}, 0.01, 2000
-    )
+    scheduler = DeviceScheduler(backend_conformance.create_recognizers(), 0.01, 2000)
     yield scheduler
     scheduler.close()
 

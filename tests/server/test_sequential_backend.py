@@ -9,7 +9,12 @@ import pytest
 
 from gorggle_server.errors import NotFoundError
 from gorggle_server.events import Hypothesis
-from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput, Recognizer
+from gorggle_server.inference.interface import (
+    DecodingOptions,
+    InferenceInput,
+    SpeechRecognizer,
+    transcribe,
+)
 from gorggle_server.inference.scheduler import InferenceBackend
 from tests.server import backend_conformance
 from tests.server.backend_conformance import BackendConformance
@@ -18,7 +23,7 @@ from tests.server.backend_conformance import BackendConformance
 class SequentialBackend:
     """Transcribes every window synchronously in the calling thread."""
 
-    def __init__(self, recognizers: dict[str, Recognizer]) -> None:
+    def __init__(self, recognizers: dict[str, SpeechRecognizer]) -> None:
         self._recognizers = recognizers
 
     def submit(
@@ -34,7 +39,7 @@ class SequentialBackend:
             raise NotFoundError(f"model {model!r} does not exist; available: {', '.join(self._recognizers)}")
         future: Future[list[Hypothesis]] = Future()
         try:
-            future.set_result(self._recognizers[model].transcribe([window], options)[0])
+            future.set_result(transcribe(self._recognizers[model], [window], options)[0])
         except Exception as error:
             future.set_exception(error)
         return future
@@ -42,7 +47,7 @@ class SequentialBackend:
 
 @pytest.fixture(scope="module")
 def backend() -> InferenceBackend:
-    return SequentialBackend({backend_conformance.MODEL: backend_conformance.golden_recognizer()})
+    return SequentialBackend(backend_conformance.create_recognizers())
 
 
 class TestSequentialBackend(BackendConformance):

@@ -23,9 +23,9 @@ from gorggle_server.events import (
     WarningKind,
     Word,
 )
-from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput
+from gorggle_server.inference.interface import DecodingOptions, InferenceInput
 from gorggle_server.input_format import frames_to_samples, frames_to_seconds
-from gorggle_server.recognition_options import Modality, RecognitionOptions
+from gorggle_server.recognition_options import AudioInput, Modality, ModelInput, RecognitionOptions
 from gorggle_server.streaming.interim_text import InterimRateLimiter
 from gorggle_server.streaming.session import RecognitionSession, ResumeState
 from gorggle_server.streaming.stream_buffer import FaceTrack, StreamBuffer
@@ -45,8 +45,10 @@ class ScriptedPipeline:
         loud: bool = True,
         is_noisy: bool = False,
         step: int = 10,
+        contains_voice: bool = True,
     ) -> None:
         self.step = step
+        self.contains_voice = contains_voice
         self.is_noisy = is_noisy
         self.buffer, self.frames, self.audio_vad, self.faces, self.loud = (
             StreamBuffer(),
@@ -66,6 +68,7 @@ class ScriptedPipeline:
             if self.audio_vad is not None:
                 self.buffer.add_audio(self.get_audio(start, end))
                 self.buffer.add_audio_vad(self.audio_vad[start:end])
+                self.buffer.add_speech([float(self.contains_voice)] * (end - start))
             for person, speaking in self.faces.items():
                 track = self.tracks.setdefault(person, None) or self.buffer.begin_track(person, 0)
                 self.tracks[person] = track
@@ -188,6 +191,52 @@ def test_a_continuous_narrator_is_recognized_over_resting_faces() -> None:
 def test_lip_movement_in_silence_is_recognized_from_video() -> None:
     events, _ = run_session(ScriptedPipeline(200, [0.0] * 200, {1: TWO_UTTERANCES}, loud=False))
     assert [s.modality for s in filter_events(events, Segment)] == [Modality.VIDEO_ONLY] * 2
+
+
+def test_audio_without_a_voice_has_no_segment() -> None:
+    pipeline = ScriptedPipeline(200, TWO_UTTERANCES, {1: [0.0] * 200}, contains_voice=False)
+    events, backend = run_session(pipeline, interim_results=True, activity_events=True, live=True)
+    assert not backend.windows
+    assert not filter_events(events, Segment)
+    assert not filter_events(events, Activity)
+    assert [warning.kind for warning in filter_events(events, StreamWarning)] == [WarningKind.NO_SPEECH]
+
+
+def test_lip_movement_is_recognized_where_no_voice_is_heard_in_the_noise() -> None:
+    pipeline = ScriptedPipeline(200, TWO_UTTERANCES, {1: TWO_UTTERANCES}, contains_voice=False)
+    events, _ = run_session(pipeline)
+    assert [s.modality for s in filter_events(events, Segment)] == [Modality.AUDIO_VISUAL] * 2
+
+
+SPEECH_MODEL = ModelInput(uses_lips=False, audio=AudioInput.WAVEFORM)
+
+
+def test_a_model_that_reads_audio_gets_the_waveform_and_faces_tell_who_speaks() -> None:
+    pipeline = ScriptedPipeline(200, TWO_UTTERANCES, {1: TWO_UTTERANCES})
+    events, backend = run_session(pipeline, model_input=SPEECH_MODEL)
+    assert [(s.speaker_id, s.modality) for s in filter_events(events, Segment)] == [
+        ("face-1", Modality.AUDIO_ONLY)
+    ] * 2
+    for window in backend.windows:
+        assert window.crops is None
+        assert window.features is None
+        assert window.waveform is not None
+        assert len(window.waveform) == frames_to_samples(window.frames)
+    assert [warning.kind for warning in filter_events(events, StreamWarning)] == [WarningKind.LIPS_NOT_USED]
+
+
+def test_a_model_that_reads_audio_ignores_lip_movement_in_silence() -> None:
+    pipeline = ScriptedPipeline(200, [0.0] * 200, {1: TWO_UTTERANCES}, loud=False, contains_voice=False)
+    events, backend = run_session(pipeline, model_input=SPEECH_MODEL)
+    assert not backend.windows
+    assert filter_events(events, StreamWarning)[-1].message == "no speech was found in audio"
+
+
+def test_a_model_that_reads_audio_recognizes_speech_in_noise_that_lips_segment() -> None:
+    pipeline = ScriptedPipeline(200, [1.0] * 200, {1: TWO_UTTERANCES}, is_noisy=True)
+    events, backend = run_session(pipeline, model_input=SPEECH_MODEL)
+    assert len(filter_events(events, Segment)) == 2
+    assert all(window.waveform is not None for window in backend.windows)
 
 
 def test_an_audio_visual_stream_without_audio_is_recognized_from_video() -> None:

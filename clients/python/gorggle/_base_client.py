@@ -160,7 +160,7 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
             language_codes: languages spoken, as BCP 47 tags, or "auto"; must be among the model's.
             phrase_hints: words and phrases that are likely to occur, if the model supports it
                 (``Model.supports_adaptation``).
-            automatic_punctuation: return punctuation, if the model supports it
+            automatic_punctuation: require punctuation and capitals, which a model that has them always returns
                 (``Model.supports_automatic_punctuation``).
             activity_events: call ``on_event`` when speech begins and ends.
             live: the media is recorded while it is sent: optimize for latency, and warn if the server cannot keep up.

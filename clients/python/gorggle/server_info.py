@@ -42,8 +42,10 @@ class Model:
         language_codes: BCP 47 tags.
         vocabulary: human-readable description of what it can recognize.
         sha256: SHA-256 of the model file, hexadecimal.
-        supports_automatic_punctuation: whether ``transcribe(automatic_punctuation=True)`` is accepted.
+        supports_automatic_punctuation: whether transcripts have punctuation and capitals, so that
+            ``transcribe(automatic_punctuation=True)`` is accepted.
         supports_adaptation: whether ``transcribe(phrase_hints=…)`` is accepted.
+        has_open_vocabulary: whether it recognizes any words of its languages; False if only those of ``vocabulary``.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Model:
     sha256: str
     supports_automatic_punctuation: bool = False
     supports_adaptation: bool = False
+    has_open_vocabulary: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from gorggle_server.events import Hypothesis
 from gorggle_server.grpc_server.interceptors.base import CallInterceptor, Context
 from gorggle_server.grpc_server.interceptors.metrics import report_status
 from gorggle_server.grpc_server.stream_observer import current_trace
-from gorggle_server.inference.recognizer import DecodingOptions, InferenceInput
+from gorggle_server.inference.interface import DecodingOptions, InferenceInput
 from gorggle_server.inference.scheduler import SubmitFunction
 from gorggle_server.input_format import FRAME_RATE_HZ
 from gorggle_server.observability.stage_timer import PipelineStage, StageTimer

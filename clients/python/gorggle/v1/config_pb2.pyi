@@ -29,9 +29,13 @@ class _ModalityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Modality.Val
     MODALITY_UNSPECIFIED: _Modality.ValueType  # 0
     """In a request: audio-visual. Never sent by the server."""
     MODALITY_AUDIO_VISUAL: _Modality.ValueType  # 1
-    """Lips and audio together. If the media lacks one of them, the other is used and a warning is sent."""
+    """Lips and audio together. If the media lacks one of them, or the model does not read lips, the other is used and a
+    warning is sent.
+    """
     MODALITY_VIDEO_ONLY: _Modality.ValueType  # 2
-    """Lips only; audio is ignored. Media without a face fails with FAILED_PRECONDITION (reason NO_FACE)."""
+    """Lips only; audio is ignored. Media without a face fails with FAILED_PRECONDITION (reason NO_FACE), a model that does
+    not read lips with INVALID_ARGUMENT.
+    """
     MODALITY_AUDIO_ONLY: _Modality.ValueType  # 3
     """Audio only; video is ignored. Media without audio fails with INVALID_ARGUMENT."""
 
@@ -41,9 +45,13 @@ class Modality(_Modality, metaclass=_ModalityEnumTypeWrapper):
 MODALITY_UNSPECIFIED: Modality.ValueType  # 0
 """In a request: audio-visual. Never sent by the server."""
 MODALITY_AUDIO_VISUAL: Modality.ValueType  # 1
-"""Lips and audio together. If the media lacks one of them, the other is used and a warning is sent."""
+"""Lips and audio together. If the media lacks one of them, or the model does not read lips, the other is used and a
+warning is sent.
+"""
 MODALITY_VIDEO_ONLY: Modality.ValueType  # 2
-"""Lips only; audio is ignored. Media without a face fails with FAILED_PRECONDITION (reason NO_FACE)."""
+"""Lips only; audio is ignored. Media without a face fails with FAILED_PRECONDITION (reason NO_FACE), a model that does
+not read lips with INVALID_ARGUMENT.
+"""
 MODALITY_AUDIO_ONLY: Modality.ValueType  # 3
 """Audio only; video is ignored. Media without audio fails with INVALID_ARGUMENT."""
 Global___Modality: _TypeAlias = Modality  # noqa: Y015
@@ -76,13 +84,15 @@ class RecognitionConfig(_message.Message):
     enable_word_time_offsets: _builtins.bool
     """Return the start and end of each word. Default: false."""
     enable_automatic_punctuation: _builtins.bool
-    """Return punctuation and capitalization. INVALID_ARGUMENT if the model cannot
-    (`Model.supports_automatic_punctuation`). Default: false.
+    """Require punctuation and capitals: INVALID_ARGUMENT if the model has none
+    (`Model.supports_automatic_punctuation`). A model that has them always returns them. Default: false.
     """
     enable_face_boxes: _builtins.bool
     """Return the positions of the speakers' faces. Default: false."""
     max_alternatives: _builtins.int
-    """Number of alternative hypotheses returned with each final segment, 0 to 10. Default: 0."""
+    """Maximum number of alternative hypotheses returned with each final segment, 0 to 10. A model that decodes greedily has
+    none. Default: 0.
+    """
     max_speakers: _builtins.int
     """Number of people tracked at once, largest faces first. Default (0) and maximum: `ServerLimits.max_speakers`."""
     beam_size: _builtins.int

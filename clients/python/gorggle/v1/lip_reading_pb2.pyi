@@ -391,6 +391,8 @@ class Warning(_message.Message):
         """Live media arrives faster than the server processes it: latency grows."""
         KIND_SILENCE_TIMEOUT: Warning._Kind.ValueType  # 8
         """No speech for `StreamingConfig.silence_timeout`: the stream ends."""
+        KIND_LIPS_NOT_USED: Warning._Kind.ValueType  # 9
+        """Audio-visual recognition was requested from a model that recognizes audio only: faces only tell who speaks."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """Kind of warning."""
@@ -413,6 +415,8 @@ class Warning(_message.Message):
     """Live media arrives faster than the server processes it: latency grows."""
     KIND_SILENCE_TIMEOUT: Warning.Kind.ValueType  # 8
     """No speech for `StreamingConfig.silence_timeout`: the stream ends."""
+    KIND_LIPS_NOT_USED: Warning.Kind.ValueType  # 9
+    """Audio-visual recognition was requested from a model that recognizes audio only: faces only tell who speaks."""
 
     KIND_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int

@@ -26,7 +26,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from gorggle.v1 import config_pb2 as gorggle_dot_v1_dot_config__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16gorggle/v1/model.proto\x12\ngorggle.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x17gorggle/v1/config.proto\"F\n\x11ListModelsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"P\n\x12ListModelsResponse\x12!\n\x06models\x18\x01 \x03(\x0b\x32\x11.gorggle.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x0fGetModelRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\"\xcd\x04\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x03 \x01(\t\x12\x17\n\x0fparameter_count\x18\x04 \x01(\x03\x12\x1b\n\x13\x65ncoder_layer_count\x18\x05 \x01(\x05\x12\x15\n\rencoder_width\x18\x06 \x01(\x05\x12\x1b\n\x13\x64\x65\x63oder_layer_count\x18\x07 \x01(\x05\x12\x15\n\rdecoder_width\x18\x08 \x01(\x05\x12\x17\n\x0fvocabulary_size\x18\t \x01(\x05\x12(\n\nmodalities\x18\n \x03(\x0e\x32\x14.gorggle.v1.Modality\x12\x1e\n\x16video_frame_rate_hertz\x18\x0b \x01(\x01\x12\x1f\n\x17\x61udio_sample_rate_hertz\x18\x0c \x01(\x05\x12\x1a\n\x12mouth_crop_size_px\x18\r \x01(\x05\x12\x16\n\x0elanguage_codes\x18\x0e \x03(\t\x12\x12\n\nvocabulary\x18\x0f \x01(\t\x12\x12\n\ntrained_on\x18\x10 \x01(\t\x12*\n\x0b\x65rror_rates\x18\x11 \x03(\x0b\x32\x15.gorggle.v1.ErrorRate\x12)\n\x07license\x18\x12 \x01(\x0b\x32\x18.gorggle.v1.ModelLicense\x12\x0e\n\x06sha256\x18\x13 \x01(\t\x12&\n\x1esupports_automatic_punctuation\x18\x14 \x01(\x08\x12\x1b\n\x13supports_adaptation\x18\x15 \x01(\x08\"\x88\x01\n\tErrorRate\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12&\n\x08modality\x18\x02 \x01(\x0e\x32\x14.gorggle.v1.Modality\x12\x11\n\tcondition\x18\x03 \x01(\t\x12\x1f\n\x17word_error_rate_percent\x18\x04 \x01(\x01\x12\x0e\n\x06source\x18\x05 \x01(\t\"m\n\x0cModelLicense\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x31\n\x0e\x63ommercial_use\x18\x03 \x01(\x0e\x32\x19.gorggle.v1.CommercialUse\x12\x0f\n\x07summary\x18\x04 \x01(\t*k\n\rCommercialUse\x12\x1e\n\x1a\x43OMMERCIAL_USE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43OMMERCIAL_USE_PERMITTED\x10\x01\x12\x1c\n\x18\x43OMMERCIAL_USE_FORBIDDEN\x10\x02\x42i\n\x14io.github.gorggle.v1B\nModelProtoP\x01Z6github.com/gorggle/gorggle/gen/go/gorggle/v1;gorgglev1\xaa\x02\nGorggle.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16gorggle/v1/model.proto\x12\ngorggle.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x17gorggle/v1/config.proto\"F\n\x11ListModelsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"P\n\x12ListModelsResponse\x12!\n\x06models\x18\x01 \x03(\x0b\x32\x11.gorggle.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x0fGetModelRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\"\xea\x04\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x03 \x01(\t\x12\x17\n\x0fparameter_count\x18\x04 \x01(\x03\x12\x1b\n\x13\x65ncoder_layer_count\x18\x05 \x01(\x05\x12\x15\n\rencoder_width\x18\x06 \x01(\x05\x12\x1b\n\x13\x64\x65\x63oder_layer_count\x18\x07 \x01(\x05\x12\x15\n\rdecoder_width\x18\x08 \x01(\x05\x12\x17\n\x0fvocabulary_size\x18\t \x01(\x05\x12(\n\nmodalities\x18\n \x03(\x0e\x32\x14.gorggle.v1.Modality\x12\x1e\n\x16video_frame_rate_hertz\x18\x0b \x01(\x01\x12\x1f\n\x17\x61udio_sample_rate_hertz\x18\x0c \x01(\x05\x12\x1a\n\x12mouth_crop_size_px\x18\r \x01(\x05\x12\x16\n\x0elanguage_codes\x18\x0e \x03(\t\x12\x12\n\nvocabulary\x18\x0f \x01(\t\x12\x12\n\ntrained_on\x18\x10 \x01(\t\x12*\n\x0b\x65rror_rates\x18\x11 \x03(\x0b\x32\x15.gorggle.v1.ErrorRate\x12)\n\x07license\x18\x12 \x01(\x0b\x32\x18.gorggle.v1.ModelLicense\x12\x0e\n\x06sha256\x18\x13 \x01(\t\x12&\n\x1esupports_automatic_punctuation\x18\x14 \x01(\x08\x12\x1b\n\x13supports_adaptation\x18\x15 \x01(\x08\x12\x1b\n\x13has_open_vocabulary\x18\x16 \x01(\x08\"\x88\x01\n\tErrorRate\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12&\n\x08modality\x18\x02 \x01(\x0e\x32\x14.gorggle.v1.Modality\x12\x11\n\tcondition\x18\x03 \x01(\t\x12\x1f\n\x17word_error_rate_percent\x18\x04 \x01(\x01\x12\x0e\n\x06source\x18\x05 \x01(\t\"m\n\x0cModelLicense\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x31\n\x0e\x63ommercial_use\x18\x03 \x01(\x0e\x32\x19.gorggle.v1.CommercialUse\x12\x0f\n\x07summary\x18\x04 \x01(\t*k\n\rCommercialUse\x12\x1e\n\x1a\x43OMMERCIAL_USE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43OMMERCIAL_USE_PERMITTED\x10\x01\x12\x1c\n\x18\x43OMMERCIAL_USE_FORBIDDEN\x10\x02\x42i\n\x14io.github.gorggle.v1B\nModelProtoP\x01Z6github.com/gorggle/gorggle/gen/go/gorggle/v1;gorgglev1\xaa\x02\nGorggle.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,8 +40,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTMODELSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
   _globals['_GETMODELREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_GETMODELREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\001'
-  _globals['_COMMERCIALUSE']._serialized_start=1131
-  _globals['_COMMERCIALUSE']._serialized_end=1238
+  _globals['_COMMERCIALUSE']._serialized_start=1160
+  _globals['_COMMERCIALUSE']._serialized_end=1267
   _globals['_LISTMODELSREQUEST']._serialized_start=96
   _globals['_LISTMODELSREQUEST']._serialized_end=166
   _globals['_LISTMODELSRESPONSE']._serialized_start=168
@@ -49,9 +49,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMODELREQUEST']._serialized_start=250
   _globals['_GETMODELREQUEST']._serialized_end=287
   _globals['_MODEL']._serialized_start=290
-  _globals['_MODEL']._serialized_end=879
-  _globals['_ERRORRATE']._serialized_start=882
-  _globals['_ERRORRATE']._serialized_end=1018
-  _globals['_MODELLICENSE']._serialized_start=1020
-  _globals['_MODELLICENSE']._serialized_end=1129
+  _globals['_MODEL']._serialized_end=908
+  _globals['_ERRORRATE']._serialized_start=911
+  _globals['_ERRORRATE']._serialized_end=1047
+  _globals['_MODELLICENSE']._serialized_start=1049
+  _globals['_MODELLICENSE']._serialized_end=1158
 # @@protoc_insertion_point(module_scope)

@@ -149,12 +149,13 @@ class Model(_message.Message):
     SHA256_FIELD_NUMBER: _builtins.int
     SUPPORTS_AUTOMATIC_PUNCTUATION_FIELD_NUMBER: _builtins.int
     SUPPORTS_ADAPTATION_FIELD_NUMBER: _builtins.int
+    HAS_OPEN_VOCABULARY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name to use in `RecognitionConfig.model`."""
     description: _builtins.str
     """Human-readable description, one paragraph."""
     architecture: _builtins.str
-    """Network architecture: "av_hubert"."""
+    """Network architecture: "av_hubert" or "moonshine"."""
     parameter_count: _builtins.int
     """Number of parameters."""
     encoder_layer_count: _builtins.int
@@ -168,11 +169,11 @@ class Model(_message.Message):
     vocabulary_size: _builtins.int
     """Number of output tokens (subwords, including special tokens)."""
     video_frame_rate_hertz: _builtins.float
-    """Frames per second of the model's video input: 25."""
+    """Frames per second of the model's video input: 25; 0 if it does not read lips."""
     audio_sample_rate_hertz: _builtins.int
     """Samples per second of the model's audio input: 16000."""
     mouth_crop_size_px: _builtins.int
-    """Width and height in pixels of the crops in `MouthCrops`: 96."""
+    """Width and height in pixels of the crops in `MouthCrops`: 96; 0 if it does not read lips."""
     vocabulary: _builtins.str
     """Human-readable description of what the model can recognize ("the 51 words of the GRID corpus")."""
     trained_on: _builtins.str
@@ -180,12 +181,14 @@ class Model(_message.Message):
     sha256: _builtins.str
     """SHA-256 of the model file, hexadecimal."""
     supports_automatic_punctuation: _builtins.bool
-    """Whether `RecognitionConfig.enable_automatic_punctuation` is supported."""
+    """Whether transcripts have punctuation and capitals, so that `RecognitionConfig.enable_automatic_punctuation` is accepted."""
     supports_adaptation: _builtins.bool
     """Whether `RecognitionConfig.adaptation` is supported."""
+    has_open_vocabulary: _builtins.bool
+    """Whether the model recognizes any words of its languages; false if only those of `vocabulary`."""
     @_builtins.property
     def modalities(self) -> _containers.RepeatedScalarFieldContainer[_config_pb2.Modality.ValueType]:
-        """Supported modalities."""
+        """Supported modalities. A model with audio only also accepts audio-visual requests: faces then only tell who speaks."""
 
     @_builtins.property
     def language_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -223,10 +226,11 @@ class Model(_message.Message):
         sha256: _builtins.str = ...,
         supports_automatic_punctuation: _builtins.bool = ...,
         supports_adaptation: _builtins.bool = ...,
+        has_open_vocabulary: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["license", b"license"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "audio_sample_rate_hertz", b"audio_sample_rate_hertz", "decoder_layer_count", b"decoder_layer_count", "decoder_width", b"decoder_width", "description", b"description", "encoder_layer_count", b"encoder_layer_count", "encoder_width", b"encoder_width", "error_rates", b"error_rates", "language_codes", b"language_codes", "license", b"license", "modalities", b"modalities", "mouth_crop_size_px", b"mouth_crop_size_px", "name", b"name", "parameter_count", b"parameter_count", "sha256", b"sha256", "supports_adaptation", b"supports_adaptation", "supports_automatic_punctuation", b"supports_automatic_punctuation", "trained_on", b"trained_on", "video_frame_rate_hertz", b"video_frame_rate_hertz", "vocabulary", b"vocabulary", "vocabulary_size", b"vocabulary_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "audio_sample_rate_hertz", b"audio_sample_rate_hertz", "decoder_layer_count", b"decoder_layer_count", "decoder_width", b"decoder_width", "description", b"description", "encoder_layer_count", b"encoder_layer_count", "encoder_width", b"encoder_width", "error_rates", b"error_rates", "has_open_vocabulary", b"has_open_vocabulary", "language_codes", b"language_codes", "license", b"license", "modalities", b"modalities", "mouth_crop_size_px", b"mouth_crop_size_px", "name", b"name", "parameter_count", b"parameter_count", "sha256", b"sha256", "supports_adaptation", b"supports_adaptation", "supports_automatic_punctuation", b"supports_automatic_punctuation", "trained_on", b"trained_on", "video_frame_rate_hertz", b"video_frame_rate_hertz", "vocabulary", b"vocabulary", "vocabulary_size", b"vocabulary_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,61 @@
+"""The Moonshine network: limits, and errors of its files."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gorggle_server.errors import ModelFormatError, NotFoundError
+from gorggle_server.moonshine import MODEL_FILES, Model, find_model_folder
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return Model(find_model_folder())
+
+
+@pytest.mark.parametrize(("samples", "frames"), [(0, 1), (895, 1), (1278, 1), (1279, 2), (16_000, 40)])
+def test_there_is_one_frame_per_24_ms(model: Model, samples: int, frames: int) -> None:
+    assert model.encode(np.zeros(samples, np.int16)).shape == (frames, 288)
+
+
+def test_the_number_of_tokens_is_limited(model: Model) -> None:
+    decoding = model.start_decoding(np.random.default_rng(0).normal(0, 1, (42, 288)).astype(np.float32))
+    while not decoding.is_finished:
+        decoding.step()
+    assert len(decoding.tokens) == len(decoding.scores) <= 8 + 7
+
+
+def test_encoder_output_that_is_not_finite_is_a_model_format_error(model: Model) -> None:
+    with pytest.raises(ModelFormatError, match="not finite"):
+        model.start_decoding(np.full((10, 288), np.nan, np.float32)).step()
+
+
+@pytest.mark.parametrize("name", MODEL_FILES)
+def test_a_damaged_file_is_a_model_format_error(tmp_path: Path, name: str) -> None:
+    folder = find_model_folder()
+    for other in MODEL_FILES:
+        (tmp_path / other).symlink_to(folder / other)
+    (tmp_path / name).unlink()
+    (tmp_path / name).write_bytes(b"\x7fdamaged")
+    with pytest.raises(ModelFormatError, match=name):
+        Model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("moonshine_voice", "pip install moonshine-voice==0.1.0"),
+        ("onnxruntime", "onnxruntime is not installed"),
+    ],
+)
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, missing: str, message: str) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == missing else find_spec(name)
+    )
+    with pytest.raises(NotFoundError, match=message):
+        find_model_folder()
