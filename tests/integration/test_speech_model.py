@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 from pathlib import Path
@@ -118,3 +119,22 @@ def test_at_most_four_percent_of_the_words_of_real_readings_are_wrong(client: Cl
             " ".join(" ".join(normalize_words(segment.text)) for segment in transcript.segments)
         )
     assert jiwer.wer(references, hypotheses) <= 0.04
+
+
+@needs_real_data
+def test_words_of_real_speakers_are_timed_precisely(client: Client) -> None:
+    errors_s: list[float] = []
+    # Every sixth clip: all take 20 s.
+    for entry in read_manifest(Path(REAL_DATA, "grid", "validation.jsonl")).entries[::6]:
+        transcript = client.recognize(entry.media, model=MOONSHINE_MODEL, modality="audio")
+        found = [word for segment in transcript.segments for word in segment.words]
+        texts = [" ".join(normalize_words(word.text)) for word in found]
+        matcher = difflib.SequenceMatcher(None, entry.texts, texts, autojunk=False)
+        for block in matcher.get_matching_blocks():
+            for offset in range(block.size):
+                reference, word = entry.words[block.a + offset], found[block.b + offset]
+                if reference.start_s is not None and reference.end_s is not None:
+                    errors_s += [abs(word.start_s - reference.start_s), abs(word.end_s - reference.end_s)]
+    assert len(errors_s) >= 40
+    assert np.median(errors_s) <= 0.05
+    assert np.mean(np.array(errors_s) <= 0.15) >= 0.9

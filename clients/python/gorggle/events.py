@@ -14,6 +14,7 @@ WarningKind = Literal[
     "no_speech",
     "input_too_fast",
     "silence_timeout",
+    "lips_not_used",
     "other",
 ]
 
