@@ -25,6 +25,8 @@ START_TOKEN, END_TOKEN = 1, 2
 # A limit of the authors: speech has fewer tokens, repetition loops have more.
 MAX_TOKENS_PER_SECOND = 6.5
 MIN_TOKEN_LIMIT = 8
+# A phrase of up to this many tokens that is repeated more often than people do is a loop of the search.
+MAX_LOOP_TOKENS, MAX_REPEATS = 8, 4
 
 # The three convolutions of the encoder: stride, and receptive field of one frame.
 SAMPLES_PER_FRAME = 64 * 3 * 2
@@ -162,7 +164,16 @@ class GreedyDecoding:
             return
         self.tokens.append(token)
         self.scores.append(float(scores[token]))
-        self.is_finished = len(self.tokens) >= self._limit
+        self.is_finished = self._cut_loop() or len(self.tokens) >= self._limit
+
+    def _cut_loop(self) -> bool:
+        """Return whether the latest tokens repeat one phrase in a loop; keep the phrase once."""
+        for length in range(1, MAX_LOOP_TOKENS + 1):
+            phrase = self.tokens[-length:]
+            if self.tokens[-length * (MAX_REPEATS + 1) :] == phrase * (MAX_REPEATS + 1):
+                del self.tokens[-length * MAX_REPEATS :], self.scores[-length * MAX_REPEATS :]
+                return True
+        return False
 
 
 def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

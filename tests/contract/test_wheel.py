@@ -39,6 +39,9 @@ REQUIRED_FILES = {
         "gorggle_server/assets/gorggle-mini-1.safetensors",
         "gorggle_server/model_catalogue/catalogue.toml",
         "gorggle_server/assets/face_detection_yunet_2023mar_int8bq.onnx",
+        "gorggle_server/assets/moonshine-tiny-en-letters.safetensors",
+        "gorggle_server/assets/silero-vad-16k.onnx",
+        "gorggle_server/assets/silero-vad-16k.LICENSE",
         "gorggle_lambdas/operations/certificate_authority.py",
     ),
 }

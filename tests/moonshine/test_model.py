@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from gorggle_server.errors import ModelFormatError, NotFoundError
-from gorggle_server.moonshine import MODEL_FILES, Model, find_model_folder
+from gorggle_server.moonshine import MODEL_FILES, GreedyDecoding, Model, find_model_folder
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +29,27 @@ def test_the_number_of_tokens_is_limited(model: Model) -> None:
     while not decoding.is_finished:
         decoding.step()
     assert len(decoding.tokens) == len(decoding.scores) <= 8 + 7
+
+
+class LoopingModel:
+    """Repeats tokens in a loop."""
+
+    def __init__(self, prefix: list[int], loop: list[int]) -> None:
+        self._tokens = itertools.chain(prefix, itertools.cycle(loop))
+
+    def run_decoder(self, encoded: object, token: int, cache: object) -> tuple[np.ndarray, dict[str, Any]]:
+        scores = np.full(100, -9.0, np.float32)
+        scores[next(self._tokens)] = -0.1
+        return scores, {}
+
+
+@pytest.mark.parametrize("loop", [[7], [7, 8], list(range(7, 15))])
+def test_a_phrase_that_is_repeated_in_a_loop_is_kept_once(loop: list[int]) -> None:
+    decoding = GreedyDecoding(LoopingModel([3, 4, 7, 5], loop), np.zeros((800, 288), np.float32))  # type: ignore[arg-type]
+    while not decoding.is_finished:
+        decoding.step()
+    assert decoding.tokens == [3, 4, 7, 5, *loop]
+    assert len(decoding.scores) == len(decoding.tokens)
 
 
 def test_encoder_output_that_is_not_finite_is_a_model_format_error(model: Model) -> None:
