@@ -22,6 +22,9 @@ from gorggle_server.settings import MOONSHINE_MODEL, ServerSettings
 from tests.clips import transcode
 from tests.integration.conftest import DEMO
 from tests.non_speech import NON_SPEECH
+from tests.speech_model import needs_speech_model
+
+pytestmark = needs_speech_model
 
 REAL_DATA = os.environ.get("GORGGLE_REAL_DATA", "")
 needs_real_data = pytest.mark.skipif(

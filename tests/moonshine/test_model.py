@@ -12,6 +12,9 @@ import pytest
 
 from gorggle_server.errors import ModelFormatError, NotFoundError
 from gorggle_server.moonshine import MODEL_FILES, GreedyDecoding, Model, find_model_folder
+from tests.speech_model import needs_speech_model
+
+pytestmark = needs_speech_model
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import pytest
 
 from gorggle_server.errors import ModelFormatError
 from gorggle_server.moonshine import Vocabulary, find_model_folder
+from tests.speech_model import needs_speech_model
 
 TOKENS = [
     b"<unk>",
@@ -55,6 +56,7 @@ def test_the_file_holds_the_length_of_each_token_as_a_varint(tmp_path: Path) -> 
         Vocabulary.load(path)
 
 
+@needs_speech_model
 def test_the_packages_file_has_32768_tokens() -> None:
     vocabulary = Vocabulary.load(find_model_folder() / "tokenizer.bin")
     assert len(vocabulary) == 32_768

@@ -13,6 +13,7 @@ from gorggle_server.errors import ModelFormatError
 from gorggle_server.moonshine import LetterModel, Model, align_words, find_model_folder
 from gorggle_server.moonshine.word_alignment import FRAME_S, LETTERS, frame_start_s, spell
 from tests.clips import DEMO, read_demo_audio
+from tests.speech_model import needs_speech_model
 
 
 def make_scores(text: str) -> np.ndarray:
@@ -52,6 +53,7 @@ def test_no_words_have_no_times() -> None:
     assert align_words(make_scores("abc"), [], 0.1) == []
 
 
+@needs_speech_model
 def test_words_of_the_demo_clip_are_timed_precisely() -> None:
     audio = read_demo_audio()
     sentences = json.loads(DEMO.with_suffix(".json").read_text())["sentences"][:3]

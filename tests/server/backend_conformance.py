@@ -33,6 +33,7 @@ from gorggle_server.inference.scheduler import InferenceBackend
 from gorggle_server.input_format import frames_to_samples
 from gorggle_server.moonshine import find_model_folder
 from gorggle_server.recognition_options import Modality
+from tests import speech_model
 from tests.avhubert import golden
 from tests.clips import read_demo_audio
 
@@ -111,8 +112,9 @@ class Subject:
 
 SUBJECTS = {
     MODEL: Subject(golden_recognizer, make_window, tuple(Modality)),
-    SPEECH_MODEL: Subject(speech_recognizer, make_speech_window, (Modality.AUDIO_ONLY,)),
 }
+if speech_model.IS_INSTALLED:
+    SUBJECTS[SPEECH_MODEL] = Subject(speech_recognizer, make_speech_window, (Modality.AUDIO_ONLY,))
 
 
 def create_recognizers() -> dict[str, SpeechRecognizer]:

@@ -9,6 +9,7 @@ from safetensors.numpy import save_file
 
 from gorggle_server.moonshine import LetterModel, Model, align_words, find_model_folder
 from gorggle_server.moonshine.word_alignment import FRAME_S, LETTERS, frame_start_s, spell
+from tests.speech_model import needs_speech_model
 from training.letter_model import Trainer, Utterance, realign, share_frames, synthesize_utterances
 from training.speech_synthesis import TimedWord
 
@@ -56,6 +57,7 @@ def test_a_trained_model_times_words(tmp_path: Path) -> None:
     assert frames == [(2, 9), (11, 18)]
 
 
+@needs_speech_model
 def test_synthesized_utterances_have_letters_and_times_within_the_audio() -> None:
     utterances = list(synthesize_utterances(Model(find_model_folder()), 2))
     assert utterances
