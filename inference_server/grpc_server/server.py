@@ -31,6 +31,7 @@ from gorggle_server.inference.device_health import DeviceHealthCheck, GpuCollect
 from gorggle_server.inference.interface import SpeechRecognizer
 from gorggle_server.inference.model_registry import ModelRegistry, load_models
 from gorggle_server.inference.scheduler import DeviceScheduler
+from gorggle_server.media.speech_detector import load_network
 from gorggle_server.observability.metrics import ServerMetrics
 from gorggle_server.security.api_tokens import TokenStore
 from gorggle_server.security.secret_sources import SecretsManager, open_secret_source
@@ -123,9 +124,11 @@ class Server:
             NotFoundError, ModelFormatError: a model cannot be loaded.
             PreconditionError: decoder subprocesses do not work here.
         """
-        (catalog, recognizers), _ = await asyncio.gather(
+        (catalog, recognizers), _, _ = await asyncio.gather(
             asyncio.to_thread(_load_recognizers, self.settings),
             asyncio.to_thread(self._prepare_face_tracking),
+            # Streams create their detector on the event loop, which must not wait for the file.
+            asyncio.to_thread(load_network),
         )
         # Interim results add to it: an utterance is decoded three to four times in all while it grows.
         estimate = 3 * await asyncio.to_thread(recognizers[catalog.default].measure_cost)

@@ -36,7 +36,7 @@ class SpeechDetector:
     """Estimates the probability of speech in audio, frame by frame, with the state of one stream."""
 
     def __init__(self) -> None:
-        self._network = _load_network()
+        self._network = load_network()
         self._state = {"h": np.zeros(_STATE_SHAPE, np.float32), "c": np.zeros(_STATE_SHAPE, np.float32)}
         self._samples = np.zeros(CONTEXT_SAMPLES, np.float32)  # the context, and less than a chunk
         self._recent = np.zeros(AVERAGED_CHUNKS)  # probabilities of the latest chunks
@@ -85,6 +85,6 @@ class SpeechDetector:
 
 
 @cache
-def _load_network() -> Any:
+def load_network() -> Any:
     """Load the network, once per process: it has no state of its own and may run in several threads."""
     return open_session(NETWORK)
