@@ -82,17 +82,17 @@ class ModelRegistry:
 
 
 def resolve_model_sources(settings: ServerSettings) -> dict[str, str]:
-    """Return the location of each model by name, the default first; that of ``MOONSHINE_MODEL`` is empty.
+    """Return the location of each model by name, the default first; that of Moonshine is ``MOONSHINE_MODEL``.
 
     Raises:
         NotFoundError: a model is neither configured nor installed.
         InvalidRequestError: this server lacks the engine of an installed model.
     """
-    sources = {EMBEDDED_MODEL.stem: str(EMBEDDED_MODEL), MOONSHINE_MODEL: "", **settings.models}
+    sources = {EMBEDDED_MODEL.stem: str(EMBEDDED_MODEL), MOONSHINE_MODEL: MOONSHINE_MODEL, **settings.models}
     default = settings.default_model or EMBEDDED_MODEL.stem
     sources = {default: sources.get(default, default), **sources}
     store = ModelStore(settings.model_dir)
-    return {name: source and _resolve_source(source, store) for name, source in sources.items()}
+    return {name: _resolve_source(source, store) for name, source in sources.items()}
 
 
 def load_models(settings: ServerSettings) -> ModelRegistry:
@@ -105,7 +105,7 @@ def load_models(settings: ServerSettings) -> ModelRegistry:
     models: dict[str, ServedModel] = {}
     unavailable: dict[str, str] = {}
     for name, source in resolve_model_sources(settings).items():
-        if source:
+        if source != MOONSHINE_MODEL:
             models[name] = _load_avhubert(name, source, settings)
             _log.info("loaded model %s from %s", name, source)
             continue
@@ -160,7 +160,7 @@ def _find_moonshine(name: str, *, is_default: bool) -> ServedModel:
 def _resolve_source(source: str, store: ModelStore) -> str:
     """Return the location of a source: itself if it is an address or a path, else where the model of this name is."""
     path = Path(source)
-    if "/" in source or path.suffix in MODEL_FILE_SUFFIXES or path.exists():
+    if source == MOONSHINE_MODEL or "/" in source or path.suffix in MODEL_FILE_SUFFIXES or path.exists():
         return source
     return str(store.locate(source))
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 ASSETS_FOLDER = Path(__file__).parents[1] / "assets"
 CATALOGUE_FILE = Path(__file__).with_name("catalogue.toml")
 # Engines of this server. Models of other engines can be downloaded, but not served.
-ENGINES = frozenset({"avhubert"})
+ENGINES = frozenset({"avhubert", "moonshine"})
 
 
 @dataclass(frozen=True)

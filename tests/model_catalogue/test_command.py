@@ -148,7 +148,10 @@ def test_a_script_must_accept_the_licence(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["get", "nope"], "there is no model 'nope'; known models: gorggle-mini-1, avhubert-avsr-large-433h"),
+        (
+            ["get", "nope"],
+            "there is no model 'nope'; known models: gorggle-mini-1, moonshine-tiny-en, avhubert-avsr-large-433h",
+        ),
         (["remove", "nope"], "there is no model 'nope'; installed: none"),
         (["remove", NAME], f"model '{NAME}' is not installed"),
         (["remove", "gorggle-mini-1"], "is included in Gorggle and cannot be removed"),
