@@ -43,7 +43,7 @@ from gorggle_server.inference.recognizer import Recognizer
 from gorggle_server.input_format import FRAME_RATE_HZ, SAMPLE_RATE_HZ
 from gorggle_server.observability.stage_timer import PipelineStage, StageTimer
 from gorggle_server.recognition_options import Modality
-from training.clips import demo_scene, write_clip
+from gorggle_training.clips import demo_scene, write_clip
 
 REFERENCE_INTERVAL_FRAMES = 10
 VISION_STAGE, OTHER_STAGE = "face tracking, crops, lip activity", "other"

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gorggle_server.input_format import FRAME_RATE_HZ
-from training.clips import DEMO_VOICE, demo_scene, photo_scene
-from training.photo_animation import Photograph
-from training.sentences import DEMO_SENTENCES
+from gorggle_training.clips import DEMO_VOICE, demo_scene, photo_scene
+from gorggle_training.photo_animation import Photograph
+from gorggle_training.sentences import DEMO_SENTENCES
 
 SIZE_PX = (1280, 720)
 

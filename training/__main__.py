@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    from training import test_set
+    from gorggle_training import test_set
 
     parser = argparse.ArgumentParser(
         prog="python -m training", description="Train and evaluate the embedded model."
@@ -93,8 +93,8 @@ def _build_parser() -> argparse.ArgumentParser:
 
 
 def _prepare(options: argparse.Namespace) -> None:
-    from training.sentences import Corpus, Split
-    from training.shards import render_split
+    from gorggle_training.sentences import Corpus, Split
+    from gorggle_training.shards import render_split
 
     for corpus in Corpus:
         render_split(
@@ -106,8 +106,8 @@ def _prepare(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from training.gorggle_mini import train_gorggle_mini
-    from training.train import TrainingOptions
+    from gorggle_training.gorggle_mini import train_gorggle_mini
+    from gorggle_training.train import TrainingOptions
 
     _keep_freed_memory()
     if (options.out / "state.pt").exists() and not options.resume:
@@ -123,14 +123,14 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from training.gorggle_mini import export_model
+    from gorggle_training.gorggle_mini import export_model
 
     evaluation = json.loads(options.evaluation.read_text()) if options.evaluation else None
     export_model(options.out, options.model, evaluation, options.earlier_runs)
 
 
 def _clips(options: argparse.Namespace) -> None:
-    from training import test_set
+    from gorggle_training import test_set
 
     test_set.run(options, _report)
 
@@ -140,9 +140,9 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     from gorggle_evaluation.noise import NoiseKind
     from gorggle_server.avhubert import load_model
-    from training.evaluate import CLEAN, NOISY, evaluate_model
-    from training.sentences import Corpus, Split
-    from training.shards import UtteranceStore, render_split
+    from gorggle_training.evaluate import CLEAN, NOISY, evaluate_model
+    from gorggle_training.sentences import Corpus, Split
+    from gorggle_training.shards import UtteranceStore, render_split
 
     torch.set_num_threads(options.threads)
     model = load_model(options.model)
@@ -159,7 +159,7 @@ def _evaluate(options: argparse.Namespace) -> None:
             model, store, conditions, options.sentences, options.beam, _report
         )
     if options.plot:
-        from training.noise_curves import plot_noise_curves
+        from gorggle_training.noise_curves import plot_noise_curves
 
         plot_noise_curves(measured, options.plot)
     print(json.dumps(measured, indent=2))

@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gorggle_server.input_format import FRAME_RATE_HZ, SAMPLE_RATE_HZ
-from training.face_rendering import Speaker, demo_speaker, render_frames
-from training.photo_animation import Photograph, render_photo_frames
-from training.sentences import DEMO_SENTENCES, DEMO_SPEAKER_SEED
-from training.speech_synthesis import TimedPhoneme, TimedWord, Voice, join_speech, synthesize
-from training.visemes import ArticulationStyle, mouth_motion
+from gorggle_training.face_rendering import Speaker, demo_speaker, render_frames
+from gorggle_training.photo_animation import Photograph, render_photo_frames
+from gorggle_training.sentences import DEMO_SENTENCES, DEMO_SPEAKER_SEED
+from gorggle_training.speech_synthesis import TimedPhoneme, TimedWord, Voice, join_speech, synthesize
+from gorggle_training.visemes import ArticulationStyle, mouth_motion
 
 Int16Array = NDArray[np.int16]
 UInt8Array = NDArray[np.uint8]

@@ -16,9 +16,9 @@ from gorggle_server.avhubert.config import EOS, PAD
 from gorggle_server.avhubert.tokenizer import Vocabulary
 from gorggle_server.inference.recognizer import GREY_MEAN, GREY_STD
 from gorggle_server.input_format import FRAME_RATE_HZ, MODEL_INPUT_SIZE_PX
-from training.shards import UtteranceStore
-from training.speech_synthesis import TimedWord
-from training.utterances import Utterance
+from gorggle_training.shards import UtteranceStore
+from gorggle_training.speech_synthesis import TimedWord
+from gorggle_training.utterances import Utterance
 
 # Frame target: no token is being said. <s> is never a target otherwise.
 SILENCE = 0

@@ -10,6 +10,7 @@ import numpy as np
 
 from gorggle_evaluation.conditions import (
     AUDIO_MODALITIES,
+    MODALITIES,
     MODALITY_NAMES,
     VOICES_IN_BABBLE,
     Condition,
@@ -28,13 +29,13 @@ from gorggle_server.avhubert.model import Model
 from gorggle_server.events import Hypothesis
 from gorggle_server.inference.interface import DecodingOptions, InferenceInput
 from gorggle_server.inference.recognizer import Recognizer
-from training.shards import UtteranceStore
-from training.utterances import Utterance
+from gorggle_training.shards import UtteranceStore
+from gorggle_training.utterances import Utterance
 
 UTTERANCES_PER_BATCH = 12
 SNRS_DB = (20.0, 10.0, 0.0, -10.0)
 
-CLEAN = tuple(Condition(modality, NoiseCondition()) for modality in ("video", "audio", "av"))
+CLEAN = tuple(Condition(modality, NoiseCondition()) for modality in MODALITIES)
 NOISY = tuple(
     Condition(modality, NoiseCondition(kind, snr_db))
     for kind in NoiseKind
@@ -123,7 +124,7 @@ def _make_input(utterances: Sequence[Utterance], index: int, condition: Conditio
 def _mix_noise(utterances: Sequence[Utterance], index: int, noise: NoiseCondition) -> np.ndarray:
     """Return the audio under a condition; the noise is the same for every modality and model."""
     waveform = utterances[index].waveform
-    if noise.kind is None:
+    if noise.kind is None or noise.snr_db is None:
         return waveform
     rng = np.random.default_rng(index)
     voices = [

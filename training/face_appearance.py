@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.mouth_geometry import Mouth
+from gorggle_training.mouth_geometry import Mouth
 
 Float32Array = NDArray[np.float32]
 UInt8Array = NDArray[np.uint8]

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gorggle_server.input_format import MOUTH_CROP_SIZE_PX
-from training import face_appearance, head_rendering
-from training.camera_simulation import (
+from gorggle_training import face_appearance, head_rendering
+from gorggle_training.camera_simulation import (
     CameraEffects,
     Pose,
     apply_transforms,
@@ -25,9 +25,9 @@ from training.camera_simulation import (
     rotation_transforms,
     slow_noise,
 )
-from training.face_appearance import ALIGNMENT_LANDMARKS, Box, FaceShape, Palette
-from training.mouth_geometry import Layer, Mouth, mouth_landmarks, mouth_layers, mouth_shape
-from training.visemes import JAW, ArticulationStyle
+from gorggle_training.face_appearance import ALIGNMENT_LANDMARKS, Box, FaceShape, Palette
+from gorggle_training.mouth_geometry import Layer, Mouth, mouth_landmarks, mouth_layers, mouth_shape
+from gorggle_training.visemes import JAW, ArticulationStyle
 
 Float32Array = NDArray[np.float32]
 UInt8Array = NDArray[np.uint8]

@@ -15,11 +15,11 @@ from gorggle_server.avhubert import save_model
 from gorggle_server.avhubert.model import Model
 from gorggle_server.avhubert.network import AVHubertNetwork
 from gorggle_server.avhubert.tokenizer import Vocabulary
-from training.evaluate import transcribe, word_error_rate
-from training.sentences import GRID_VOCABULARY, VOCABULARY, Corpus, Split
-from training.shards import UtteranceStore
-from training.tokenizer import train_tokenizer
-from training.train import TrainingOptions, TrainingRun, small_config
+from gorggle_training.evaluate import transcribe, word_error_rate
+from gorggle_training.sentences import GRID_VOCABULARY, VOCABULARY, Corpus, Split
+from gorggle_training.shards import UtteranceStore
+from gorggle_training.tokenizer import train_tokenizer
+from gorggle_training.train import TrainingOptions, TrainingRun, small_config
 
 NAME = "gorggle-mini-1"
 # Names in model cards.

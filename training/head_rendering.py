@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training import face_appearance
-from training.face_appearance import Box, Colour, FaceShape, Palette
-from training.mouth_geometry import Layer, Mouth
+from gorggle_training import face_appearance
+from gorggle_training.face_appearance import Box, Colour, FaceShape, Palette
+from gorggle_training.mouth_geometry import Layer, Mouth
 
 Float32Array = NDArray[np.float32]
 UInt8Array = NDArray[np.uint8]

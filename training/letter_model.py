@@ -39,8 +39,8 @@ from gorggle_server.moonshine.word_alignment import (
     stack_context,
 )
 from gorggle_server.viterbi import find_best_path
-from training.phrases import random_phrase
-from training.speech_synthesis import TimedWord, Voice, synthesize
+from gorggle_training.phrases import random_phrase
+from gorggle_training.speech_synthesis import TimedWord, Voice, synthesize
 
 SENTENCES = 1_400
 HIDDEN_UNITS, BATCH_UTTERANCES, DROPOUT, LABEL_SMOOTHING = 96, 16, 0.1, 0.05

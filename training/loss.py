@@ -9,7 +9,7 @@ from torch.nn import functional
 from gorggle_server.avhubert.config import PAD
 from gorggle_server.avhubert.frontend import BasicBlock, ResNet
 from gorggle_server.avhubert.network import AVHubertNetwork
-from training.dataset import Batch
+from gorggle_training.dataset import Batch
 
 # PyTorch's initial PReLU slope, kept fixed: its gradient would cost as much as all convolutions.
 PRELU_SLOPE = 0.25

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from training import visemes
+from gorggle_training import visemes
 
 Float32Array = NDArray[np.float32]
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from gorggle_evaluation.conditions import MODALITY_NAMES, NoiseCondition
 from gorggle_evaluation.noise import NoiseKind
 from gorggle_evaluation.plots import draw_error_rates
-from training.evaluate import SNRS_DB
+from gorggle_training.evaluate import SNRS_DB
 
 CORPUS_NAMES = {"grid": "GRID commands", "phrases": "phrases"}
 PANEL_WIDTH_INCHES, PANEL_HEIGHT_INCHES, RESOLUTION_DPI = 4.0, 3.4, 110

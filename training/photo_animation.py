@@ -18,18 +18,18 @@ import numpy as np
 import skimage.data
 from numpy.typing import NDArray
 
-from training import face_appearance
-from training.camera_simulation import (
+from gorggle_training import face_appearance
+from gorggle_training.camera_simulation import (
     Float32Array,
     UInt8Array,
     fit_similarities,
     rotation_transforms,
     slow_noise,
 )
-from training.face_appearance import ALIGNMENT_LANDMARKS
-from training.face_rendering import draw_layers, to_subpixels
-from training.mouth_geometry import KNOTS, Mouth, MouthShape, mouth_layers, mouth_shape
-from training.visemes import JAW
+from gorggle_training.face_appearance import ALIGNMENT_LANDMARKS
+from gorggle_training.face_rendering import draw_layers, to_subpixels
+from gorggle_training.mouth_geometry import KNOTS, Mouth, MouthShape, mouth_layers, mouth_shape
+from gorggle_training.visemes import JAW
 
 # The region that moves with the mouth, in head coordinates: from below the nose to the throat.
 _MOUTH_BOX = (-62.0, 2.0, 62.0, 92.0)

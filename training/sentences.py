@@ -10,8 +10,8 @@ import zlib
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from training import phrases
-from training.phrases import Sentence
+from gorggle_training import phrases
+from gorggle_training.phrases import Sentence
 
 if TYPE_CHECKING:
     import numpy as np

@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.sentences import Corpus, Split
-from training.speech_synthesis import TimedWord
-from training.utterances import SAMPLES_PER_FRAME, Utterance, render_utterance
+from gorggle_training.sentences import Corpus, Split
+from gorggle_training.speech_synthesis import TimedWord
+from gorggle_training.utterances import SAMPLES_PER_FRAME, Utterance, render_utterance
 
 UTTERANCES_PER_SHARD = 50
 

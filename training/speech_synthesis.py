@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import espeakng_loader  # type: ignore[import-untyped]
 import numpy as np
@@ -63,6 +63,9 @@ class TimedPhoneme:
     symbol: str
     start_s: float
     end_s: float
+
+
+Timed = TypeVar("Timed", TimedWord, TimedPhoneme)
 
 
 @dataclass(frozen=True)
@@ -141,14 +144,16 @@ def join_speech(parts: Sequence[Speech], pauses_s: Sequence[float]) -> Speech:
     for part, pause_s in zip(parts, pauses_s, strict=False):
         pieces.append(_make_silence(pause_s))
         shift_s = (samples + len(pieces[-1])) / SAMPLE_RATE_HZ
-        for timed, source in ((words, part.words), (phonemes, part.phonemes)):
-            timed += [
-                replace(one, start_s=one.start_s + shift_s, end_s=one.end_s + shift_s) for one in source
-            ]
+        words += [_shift(word, shift_s) for word in part.words]
+        phonemes += [_shift(phoneme, shift_s) for phoneme in part.phonemes]
         pieces.append(part.waveform[: math.ceil(part.phonemes[-1].end_s * SAMPLE_RATE_HZ)])
         samples += len(pieces[-2]) + len(pieces[-1])
     waveform = np.concatenate([*pieces, _make_silence(pauses_s[-1])])
     return Speech(waveform, tuple(words), tuple(phonemes))
+
+
+def _shift(timed: Timed, shift_s: float) -> Timed:
+    return replace(timed, start_s=timed.start_s + shift_s, end_s=timed.end_s + shift_s)
 
 
 def _make_silence(duration_s: float) -> Int16Array:

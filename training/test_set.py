@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from training.clips import Scene, dialogue_scene, to_ground_truth, write_clip
-from training.face_rendering import Speaker
-from training.sentences import FIRST_SPEAKER_SEED, VOCABULARY, Corpus, Split, random_sentence
-from training.shards import init_worker
-from training.speech_synthesis import Voice, synthesize
+from gorggle_training.clips import Scene, dialogue_scene, to_ground_truth, write_clip
+from gorggle_training.face_rendering import Speaker
+from gorggle_training.sentences import FIRST_SPEAKER_SEED, VOCABULARY, Corpus, Split, random_sentence
+from gorggle_training.shards import init_worker
+from gorggle_training.speech_synthesis import Voice, synthesize
 
 SENTENCES_PER_CLIP = {1: 4, 2: 6}  # by the number of speakers
 SIZE_PX = {1: (640, 480), 2: (1280, 720)}

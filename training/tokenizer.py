@@ -9,7 +9,7 @@ import numpy as np
 import sentencepiece
 
 from gorggle_server.avhubert.tokenizer import RESERVED_TOKENS, Vocabulary
-from training.sentences import Corpus, Split, random_sentence
+from gorggle_training.sentences import Corpus, Split, random_sentence
 
 VOCABULARY_SIZE = 400
 TRAINING_SENTENCES = 6000  # per corpus

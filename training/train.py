@@ -18,10 +18,10 @@ from gorggle_server.avhubert import Model, load_model
 from gorggle_server.avhubert.config import ModelConfig
 from gorggle_server.avhubert.network import AVHubertNetwork
 from gorggle_server.avhubert.tokenizer import Vocabulary
-from training.dataset import Batch, BatchStream
-from training.learning_curves import MetricsLog, plot_learning_curves
-from training.loss import TrainingLoss
-from training.shards import UtteranceStore
+from gorggle_training.dataset import Batch, BatchStream
+from gorggle_training.learning_curves import MetricsLog, plot_learning_curves
+from gorggle_training.loss import TrainingLoss
+from gorggle_training.shards import UtteranceStore
 
 WARM_UP_SHARE = 0.04  # of the run
 FINAL_LEARNING_RATE_SHARE = 0.01
@@ -157,7 +157,7 @@ class TrainingRun:
             self._optimizer.step()
         self.steps += 1
         _update_average(self.averaged, self.criterion.network, 1 - 1 / min(self.steps, AVERAGING_STEPS))
-        return parts
+        return dict(parts)
 
     def learning_rate(self) -> float:
         """Return the learning rate: linear warm-up, then half a cosine."""

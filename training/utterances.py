@@ -9,10 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gorggle_server.input_format import FRAME_RATE_HZ, SAMPLE_RATE_HZ
-from training.face_rendering import Speaker, render_crops
-from training.sentences import FIRST_SPEAKER_SEED, Corpus, Sentence, Split, random_sentence, random_span
-from training.speech_synthesis import Speech, TimedWord, Voice, join_speech, synthesize
-from training.visemes import mouth_motion
+from gorggle_training.face_rendering import Speaker, render_crops
+from gorggle_training.phrases import Sentence
+from gorggle_training.sentences import (
+    FIRST_SPEAKER_SEED,
+    Corpus,
+    Split,
+    random_sentence,
+    random_span,
+)
+from gorggle_training.speech_synthesis import Speech, TimedWord, Voice, join_speech, synthesize
+from gorggle_training.visemes import mouth_motion
 
 SAMPLES_PER_FRAME = SAMPLE_RATE_HZ // FRAME_RATE_HZ
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gorggle_server.input_format import FRAME_RATE_HZ
-from training.speech_synthesis import TimedPhoneme
+from gorggle_training.speech_synthesis import TimedPhoneme
 
 # The trajectory is computed at a higher rate and averaged over the shutter time.
 _STEPS_PER_FRAME = 8

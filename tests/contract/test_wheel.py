@@ -26,6 +26,7 @@ TOP_LEVEL_PACKAGES = {
     "gorggle_local",
     "gorggle_server",
     "gorggle_evaluation",
+    "gorggle_training",
     "gorggle_lambdas",
 }
 # Files that the wheel must contain.

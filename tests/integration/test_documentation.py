@@ -20,8 +20,8 @@ from gorggle_server import __main__ as server_cli
 from gorggle_server.avhubert import __main__ as model_cli
 from gorggle_server.model_catalogue import __main__ as catalogue_cli
 from gorggle_server.settings import ServerSettings
+from gorggle_training import __main__ as training_cli
 from tests.integration.conftest import DEMO, ROOT, RunningServer
-from training import __main__ as training_cli
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 DOCUMENTED_ADDRESS = "127.0.0.1:50051"

@@ -20,11 +20,11 @@ from gorggle_server.recognition_options import MediaLimits
 from gorggle_server.vision.face_detector import FaceDetector
 from gorggle_server.vision.face_tracker import FaceTracker
 from gorggle_server.vision.mouth_cropper import crop_mouths, load_mean_face
+from gorggle_training.clips import photo_scene, write_clip
+from gorggle_training.photo_animation import Photograph
+from gorggle_training.speech_synthesis import Voice
 from tests.clips import EXAMPLES, remux, transcode
 from tests.integration.conftest import DEMO, Messages
-from training.clips import photo_scene, write_clip
-from training.photo_animation import Photograph
-from training.speech_synthesis import Voice
 
 Clip = Callable[[Path], Path]
 

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from training.clips import (
+from gorggle_training.clips import (
     DEMO_VOICE,
     compose_side_by_side,
     demo_scene,
@@ -20,8 +20,8 @@ from training.clips import (
     two_speakers_scene,
     write_clip,
 )
-from training.face_rendering import Speaker, demo_speaker
-from training.speech_synthesis import Voice
+from gorggle_training.face_rendering import Speaker, demo_speaker
+from gorggle_training.speech_synthesis import Voice
 
 SENTENCES = ("bin blue", "place red in h")
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -10,13 +10,13 @@ import torch
 from gorggle_evaluation.noise import NoiseKind, generate_noise, mix_at_snr
 from gorggle_server.avhubert.config import EOS, PAD
 from gorggle_server.avhubert.tokenizer import Vocabulary
-from training import phrases
-from training.dataset import BatchStream, align_tokens, augment_crops
-from training.sentences import GRID_VOCABULARY, Corpus, Split
-from training.shards import UtteranceStore, write_shard
-from training.speech_synthesis import TimedWord
-from training.tokenizer import train_tokenizer
-from training.utterances import MAX_DURATION_S, SAMPLES_PER_FRAME, render_utterance
+from gorggle_training import phrases
+from gorggle_training.dataset import BatchStream, align_tokens, augment_crops
+from gorggle_training.sentences import GRID_VOCABULARY, Corpus, Split
+from gorggle_training.shards import UtteranceStore, write_shard
+from gorggle_training.speech_synthesis import TimedWord
+from gorggle_training.tokenizer import train_tokenizer
+from gorggle_training.utterances import MAX_DURATION_S, SAMPLES_PER_FRAME, render_utterance
 
 UTTERANCES = 8
 

@@ -8,11 +8,11 @@ import pytest
 
 from gorggle_server.vision.face_detector import FaceDetector, estimate_box
 from gorggle_server.vision.mouth_cropper import crop_mouths, load_mean_face
-from training.face_rendering import Speaker, demo_speaker, render_crops, render_frames
-from training.mouth_geometry import mouth_shape
-from training.photo_animation import Photograph, render_photo_frames
-from training.speech_synthesis import TimedPhoneme, Voice, join_speech, synthesize
-from training.visemes import ArticulationStyle, mouth_motion
+from gorggle_training.face_rendering import Speaker, demo_speaker, render_crops, render_frames
+from gorggle_training.mouth_geometry import mouth_shape
+from gorggle_training.photo_animation import Photograph, render_photo_frames
+from gorggle_training.speech_synthesis import TimedPhoneme, Voice, join_speech, synthesize
+from gorggle_training.visemes import ArticulationStyle, mouth_motion
 
 # Faces of different skin tones, without a moustache, which would hide the edge of the upper lip.
 SPEAKERS = {

@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import pytest
 
-from training.noise_curves import plot_noise_curves
+from gorggle_training.noise_curves import plot_noise_curves
 
 
 def make_condition(modality: str, condition: str, rate: float) -> dict[str, Any]:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from gorggle_server.avhubert.tokenizer import RESERVED_TOKENS
-from training import phrases
-from training.phrases import random_phrase
-from training.sentences import (
+from gorggle_training import phrases
+from gorggle_training.phrases import random_phrase
+from gorggle_training.sentences import (
     DEMO_SENTENCES,
     GRAMMAR,
     GRID_VOCABULARY,
@@ -16,7 +16,7 @@ from training.sentences import (
     random_sentence,
     random_span,
 )
-from training.tokenizer import train_tokenizer
+from gorggle_training.tokenizer import train_tokenizer
 
 
 def test_the_grammar_has_51_words_and_64000_sentences() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gorggle_server.input_format import SAMPLE_RATE_HZ
-from training.speech_synthesis import (
+from gorggle_training.speech_synthesis import (
     LANGUAGES,
     VARIANTS,
     Speech,

@@ -13,9 +13,23 @@ import pytest
 from gorggle_evaluation.manifest import read_manifest
 from gorggle_evaluation.media import read_audio
 from gorggle_evaluation.visemes import read_lexicon
-from training import test_set
-from training.sentences import DEMO_SPEAKER_SEED, FIRST_SPEAKER_SEED, VOCABULARY, Corpus, Split, assign_split
-from training.test_set import ClipPlan, add_arguments, build_manifest_entry, build_scene, plan_clips, run
+from gorggle_training import test_set
+from gorggle_training.sentences import (
+    DEMO_SPEAKER_SEED,
+    FIRST_SPEAKER_SEED,
+    VOCABULARY,
+    Corpus,
+    Split,
+    assign_split,
+)
+from gorggle_training.test_set import (
+    ClipPlan,
+    add_arguments,
+    build_manifest_entry,
+    build_scene,
+    plan_clips,
+    run,
+)
 
 GRID_ONE = ClipPlan(Corpus.GRID, 1, 3, 2)
 

@@ -9,14 +9,14 @@ import torch
 from gorggle_server.avhubert import ModelConfig, load_model, save_model
 from gorggle_server.avhubert.network import AVHubertNetwork
 from gorggle_server.avhubert.tokenizer import Vocabulary
-from training.dataset import BatchStream
-from training.gorggle_mini import NAME, build_model_card, export_model
-from training.learning_curves import MetricsLog
-from training.loss import TrainingLoss, compute_frame_features
-from training.sentences import Split
-from training.shards import UtteranceStore, write_shard
-from training.tokenizer import train_tokenizer
-from training.train import TrainingOptions, TrainingRun, has_fast_bfloat16, small_config
+from gorggle_training.dataset import BatchStream
+from gorggle_training.gorggle_mini import NAME, build_model_card, export_model
+from gorggle_training.learning_curves import MetricsLog
+from gorggle_training.loss import TrainingLoss, compute_frame_features
+from gorggle_training.sentences import Split
+from gorggle_training.shards import UtteranceStore, write_shard
+from gorggle_training.tokenizer import train_tokenizer
+from gorggle_training.train import TrainingOptions, TrainingRun, has_fast_bfloat16, small_config
 
 OPTIONS = TrainingOptions(minutes=0.5, frames_per_batch=260, threads=1)
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from training import visemes
-from training.sentences import VOCABULARY
-from training.speech_synthesis import LANGUAGES, TimedPhoneme, Voice, join_speech, synthesize
-from training.visemes import (
+from gorggle_training import visemes
+from gorggle_training.sentences import VOCABULARY
+from gorggle_training.speech_synthesis import LANGUAGES, TimedPhoneme, Voice, join_speech, synthesize
+from gorggle_training.visemes import (
     JAW,
     PARAMETERS,
     PRESS,

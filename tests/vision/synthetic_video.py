@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from skimage import data
 
 from gorggle_server.vision.face_detector import FaceDetector, estimate_box
-from training.clips import demo_scene
+from gorggle_training.clips import demo_scene
 
 MOUTH = slice(48, 68)
 

@@ -18,6 +18,9 @@ from gorggle_server.vision.face_tracker import (
     FaceTracker,
     TrackedFace,
 )
+from gorggle_training.clips import dialogue_scene
+from gorggle_training.face_rendering import Speaker
+from gorggle_training.speech_synthesis import Voice
 from tests.vision.synthetic_video import (
     MOUTH,
     Pose,
@@ -28,9 +31,6 @@ from tests.vision.synthetic_video import (
     paint_head,
     swaying_pose,
 )
-from training.clips import dialogue_scene
-from training.face_rendering import Speaker
-from training.speech_synthesis import Voice
 
 Frames = list[NDArray[np.uint8]]
 BACKDROP = np.random.default_rng(1).integers(80, 100, (480, 640)).astype(np.uint8)
