@@ -2,6 +2,7 @@
 
 python -m training prepare  [--data DIR] [--utterances N] [--workers N]
 python -m training train    --out runs/x [--minutes N] [--device cpu|cuda] [--resume]
+python -m training fine-tune --manifest FILE --out runs/y  (the same as `gorggle train`)
 python -m training export   --out runs/x MODEL
 python -m training clips    --out DIR [--sentences N] [--two-speakers]
 python -m training evaluate MODEL [--sentences N] [--noise]
@@ -10,15 +11,11 @@ python -m training evaluate MODEL [--sentences N] [--noise]
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-# oneDNN compiles kernels per shape, and batches have many shapes: cache all. Read when torch is imported.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "20000")
 
 DEFAULT_DATA_FOLDER = Path("runs/data")
 UTTERANCES = {"train": 14_000, "validation": 100, "test": 500}  # per corpus; the training split mixes both
@@ -30,16 +27,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = {
         "prepare": _prepare,
         "train": _train,
+        "fine-tune": _fine_tune,
         "export": _export,
         "evaluate": _evaluate,
         "clips": _clips,
     }
-    commands[options.command](options)
-    return 0
+    return commands[options.command](options) or 0
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    from gorggle_training import test_set
+    from gorggle_training import test_set, train_command
 
     parser = argparse.ArgumentParser(
         prog="python -m training", description="Train and evaluate the embedded model."
@@ -60,6 +57,11 @@ def _build_parser() -> argparse.ArgumentParser:
     train.add_argument("--init-from", type=Path, metavar="MODEL", help="model file with initial weights")
     train.add_argument("--learning-rate", type=float, default=1.5e-3, help="peak learning rate")
     train.add_argument("--resume", action="store_true", help="resume the run in the folder")
+    train_command.add_arguments(
+        commands.add_parser(
+            "fine-tune", help="fine-tune a model on recorded clips; see `gorggle train --help`"
+        )
+    )
     export = commands.add_parser("export", help="write a run's model as a model file")
     export.add_argument("--out", type=Path, required=True, help="run folder")
     export.add_argument("--evaluation", type=Path, help="output of `evaluate`, for the model card")
@@ -107,9 +109,9 @@ def _prepare(options: argparse.Namespace) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     from gorggle_training.gorggle_mini import train_gorggle_mini
-    from gorggle_training.train import TrainingOptions
+    from gorggle_training.train import TrainingOptions, keep_freed_memory
 
-    _keep_freed_memory()
+    keep_freed_memory()
     if (options.out / "state.pt").exists() and not options.resume:
         sys.exit(f"{options.out} already has a run: pass --resume to continue it, or use another folder")
     training = TrainingOptions(
@@ -120,6 +122,12 @@ def _train(options: argparse.Namespace) -> None:
         learning_rate=options.learning_rate,
     )
     train_gorggle_mini(options.out, options.data, training, _report)
+
+
+def _fine_tune(options: argparse.Namespace) -> int:
+    from gorggle_training import train_command
+
+    return train_command.run(options, _report)
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -167,16 +175,6 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _report(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def _keep_freed_memory() -> None:
-    """Make glibc keep freed memory: returning it to the kernel at every step costs a third of the time."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        trim_threshold, top_pad, mmap_max = -1, -2, -4
-        mallopt(mmap_max, 0)
-        mallopt(top_pad, 256 * 2**20)
-        mallopt(trim_threshold, 2**31 - 1)
 
 
 if __name__ == "__main__":

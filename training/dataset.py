@@ -1,11 +1,10 @@
-"""Training batches: augmented utterances of similar length, with all targets known from rendering."""
+"""Training batches: augmented utterances of similar length, with all targets known from rendering or labels."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,9 +13,9 @@ from gorggle_evaluation.noise import NoiseKind, generate_noise, mix_at_snr
 from gorggle_server.avhubert.audio_features import audio_features
 from gorggle_server.avhubert.config import EOS, PAD
 from gorggle_server.avhubert.tokenizer import Vocabulary
-from gorggle_server.inference.recognizer import GREY_MEAN, GREY_STD
 from gorggle_server.input_format import FRAME_RATE_HZ, MODEL_INPUT_SIZE_PX
-from gorggle_training.shards import UtteranceStore
+from gorggle_training.augmentation import augment_crops, augment_recording
+from gorggle_training.shards import Store
 from gorggle_training.speech_synthesis import TimedWord
 from gorggle_training.utterances import Utterance
 
@@ -27,11 +26,6 @@ CLEAN_SHARE = 0.2
 NOISE_SHARES = {NoiseKind.BABBLE: 0.5, NoiseKind.WHITE: 0.25, NoiseKind.SPEECH_SHAPED: 0.25}
 MIN_SNR_DB, MAX_SNR_DB = -20.0, 15.0
 MAX_VOICES_IN_BABBLE = 8
-
-# Alignment errors of crops, per clip, and jitter per frame.
-MAX_SHIFT_PX, MAX_SCALING, MAX_ROTATION_DEG, JITTER_PX = 4.0, 0.08, 5.0, 0.4
-MAX_FROZEN_FRAMES = 4
-PIXEL_NOISE_SHARE = 0.25  # in addition to the simulated camera's noise
 
 # Utterances are sorted by length within windows of this number of batches.
 BATCHES_PER_SORT = 24
@@ -47,10 +41,11 @@ class Batch:
         audio: float32 (B, T, 104), features of the noisy audio.
         clean_audio: float32 (B, T, 104), features of the audio without noise.
         padding_mask: bool (B, T), true where padded.
-        motion: float32 (B, T, K), mouth parameters.
-        frame_tokens: int64 (B, T), the token being said, SILENCE, or PAD.
+        motion: float32 (B, T, K), mouth parameters; NaN if unknown.
+        frame_tokens: int64 (B, T), the token being said, SILENCE, or PAD if padded or unknown.
         tokens: int64 (B, L), with the end token, padded by PAD.
-        attention: float32 (B, L, T), target attention of each token; each row sums to 1, or to 0 if padded.
+        attention: float32 (B, L, T), target attention of each token; each row sums to 1, or to 0 if padded
+            or unknown.
     """
 
     video: torch.Tensor
@@ -73,14 +68,14 @@ class Batch:
 
 @dataclass(frozen=True)
 class Example:
-    """One utterance before padding; shapes as in ``Batch`` without B."""
+    """One utterance before padding; shapes as in ``Batch`` without B. ``spans`` is None if word times are unknown."""
 
     video: NDArray[np.float32]
     audio: NDArray[np.float32]
     clean_audio: NDArray[np.float32]
     motion: NDArray[np.float32]
     tokens: list[int]
-    spans: list[tuple[int, int]]
+    spans: list[tuple[int, int]] | None
 
     @property
     def frames(self) -> int:
@@ -91,9 +86,7 @@ class Example:
 class BatchStream:
     """An endless stream of batches from a store that may be growing; deterministic per seed."""
 
-    def __init__(
-        self, store: UtteranceStore, tokenizer: Vocabulary, frames_per_batch: int, seed: int
-    ) -> None:
+    def __init__(self, store: Store, tokenizer: Vocabulary, frames_per_batch: int, seed: int) -> None:
         self._store = store
         self._tokenizer = tokenizer
         self._frames_per_batch = frames_per_batch
@@ -110,21 +103,21 @@ class BatchStream:
         return collate([self._make_example(index) for index in indices])
 
     def _iterate_epoch(self) -> Iterator[list[int]]:
-        """Yield all utterances once, in batches of similar length with at most ``frames_per_batch`` padded frames."""
-        order = self._rng.permutation(len(self._store)).tolist()
-        mean_frames = sum(self._store.frames) / len(self._store)
+        """Yield the utterances of an epoch in batches of similar length with at most ``frames_per_batch`` padded frames."""
+        order, frames = self._store.draw_epoch(self._rng), self._store.frames
+        mean_frames = sum(frames) / len(frames)
         stride = max(1, round(BATCHES_PER_SORT * self._frames_per_batch / mean_frames))
         for start in range(0, len(order), stride):
-            window = sorted(order[start : start + stride], key=self._store.frames.__getitem__)
-            batches = list(self._pack(window))
+            window = sorted(order[start : start + stride], key=frames.__getitem__)
+            batches = list(self._pack(window, frames))
             for position in self._rng.permutation(len(batches)):
                 yield batches[position]
 
-    def _pack(self, indices: Sequence[int]) -> Iterator[list[int]]:
+    def _pack(self, indices: Sequence[int], frames: Sequence[int]) -> Iterator[list[int]]:
         packed: list[int] = []
         for index in indices:
             # Sorted by length: the new one is the longest.
-            if packed and _round_up(self._store.frames[index]) * (len(packed) + 1) > self._frames_per_batch:
+            if packed and _round_up(frames[index]) * (len(packed) + 1) > self._frames_per_batch:
                 yield packed
                 packed = []
             packed.append(index)
@@ -132,16 +125,23 @@ class BatchStream:
             yield packed
 
     def _make_example(self, index: int) -> Example:
-        utterance, rng = self._store[index], self._rng
-        tokens, spans = align_tokens(utterance.words, self._tokenizer, utterance.frames)
+        utterance = self._store[index]
+        if utterance.is_recorded:
+            utterance = augment_recording(utterance, self._rng)
+        tokens, spans = self._encode_words(utterance)
         return Example(
-            video=augment_crops(utterance.crops, rng),
+            video=augment_crops(utterance.crops, self._rng),
             audio=audio_features(self._add_noise(utterance))[: utterance.frames],
             clean_audio=audio_features(utterance.waveform)[: utterance.frames],
             motion=utterance.motion,
             tokens=tokens,
             spans=spans,
         )
+
+    def _encode_words(self, utterance: Utterance) -> tuple[list[int], list[tuple[int, int]] | None]:
+        if utterance.has_word_times:
+            return align_tokens(utterance.words, self._tokenizer, utterance.frames)
+        return [*self._tokenizer.encode(utterance.text), EOS], None
 
     def _add_noise(self, utterance: Utterance) -> NDArray[np.int16]:
         if self._rng.random() < CLEAN_SHARE:
@@ -176,42 +176,6 @@ def align_tokens(
     return [*tokens, EOS], spans
 
 
-def augment_crops(crops: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Augment crops: shift, rotate, scale, mirror, brightness, contrast, noise; returns (T, 88, 88)."""
-    size, margin = crops.shape[1], (crops.shape[1] - MODEL_INPUT_SIZE_PX) / 2
-    angle = rng.uniform(-MAX_ROTATION_DEG, MAX_ROTATION_DEG)
-    scale = rng.uniform(1 - MAX_SCALING, 1 + MAX_SCALING)
-    transform = cv2.getRotationMatrix2D((size / 2, size / 2), angle, scale)
-    transform[:, 2] += rng.uniform(-MAX_SHIFT_PX, MAX_SHIFT_PX, 2) - margin
-    if rng.random() < 0.5:
-        transform = np.array([[-1, 0, MODEL_INPUT_SIZE_PX - 1], [0, 1, 0]]) @ np.vstack(
-            [transform, [0, 0, 1]]
-        )
-    jitter = rng.normal(0, JITTER_PX, (len(crops), 2)) * rng.random()
-    augmented = np.empty((len(crops), MODEL_INPUT_SIZE_PX, MODEL_INPUT_SIZE_PX), np.float32)
-    for frame, crop in enumerate(crops):
-        transform_now = transform.copy()
-        transform_now[:, 2] += jitter[frame]
-        augmented[frame] = cv2.warpAffine(
-            crop, transform_now, (MODEL_INPUT_SIZE_PX, MODEL_INPUT_SIZE_PX), borderMode=cv2.BORDER_REPLICATE
-        )
-    contrast, brightness = rng.uniform(0.7, 1.3), rng.uniform(-0.5, 0.5)
-    augmented *= np.float32(contrast / 255 / GREY_STD)
-    augmented += np.float32(brightness - contrast * GREY_MEAN / GREY_STD)
-    if rng.random() < PIXEL_NOISE_SHARE:
-        augmented += np.float32(rng.uniform(0, 0.2)) * rng.standard_normal(augmented.shape, dtype=np.float32)
-    return _freeze_frames(augmented, rng)
-
-
-def _freeze_frames(video: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Sometimes repeat a frame for a moment, like a camera that drops frames."""
-    if rng.random() < 0.2 and len(video) > MAX_FROZEN_FRAMES:
-        length = int(rng.integers(1, MAX_FROZEN_FRAMES))
-        first = int(rng.integers(1, len(video) - length))
-        video[first : first + length] = video[first - 1]
-    return video
-
-
 def collate(examples: Sequence[Example]) -> Batch:
     """Pad examples to the longest, rounded up: fewer distinct shapes train faster."""
     count, frames = len(examples), _round_up(max(example.frames for example in examples))
@@ -232,8 +196,10 @@ def collate(examples: Sequence[Example]) -> Batch:
         batch.clean_audio[row, : len(example.clean_audio)] = torch.from_numpy(example.clean_audio)
         batch.padding_mask[row, : example.frames] = False
         batch.motion[row, : example.frames] = torch.from_numpy(example.motion)
-        batch.frame_tokens[row, : example.frames] = SILENCE
         batch.tokens[row, : len(example.tokens)] = torch.tensor(example.tokens)
+        if example.spans is None:
+            continue
+        batch.frame_tokens[row, : example.frames] = SILENCE
         for position, (token, (first, end)) in enumerate(zip(example.tokens, example.spans, strict=True)):
             batch.attention[row, position, first:end] = 1 / (end - first)
             if token != EOS:

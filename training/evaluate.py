@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -26,6 +27,8 @@ from gorggle_evaluation.metrics import (
 from gorggle_evaluation.noise import NoiseKind, generate_noise, mix_at_snr
 from gorggle_server.avhubert.audio_features import audio_features
 from gorggle_server.avhubert.model import Model
+from gorggle_server.avhubert.network import AVHubertNetwork
+from gorggle_server.avhubert.tokenizer import Vocabulary
 from gorggle_server.events import Hypothesis
 from gorggle_server.inference.interface import DecodingOptions, InferenceInput
 from gorggle_server.inference.recognizer import Recognizer
@@ -83,6 +86,24 @@ def evaluate_model(
         }
         report(f"{condition.name}: word error rate {words.rate:.1%} of {words.words} words")
     return {"beam_size": beam_size, "sentences": len(selected), "conditions": results}
+
+
+def make_validator(
+    vocabulary: Vocabulary, utterances: Mapping[str, Sequence[Utterance]]
+) -> Callable[[AVHubertNetwork], dict[str, float]]:
+    """Return a function that computes a network's word error rates on named sets of utterances, by modality."""
+
+    def validate(network: AVHubertNetwork) -> dict[str, float]:
+        model = Model(copy.deepcopy(network).float().cpu(), vocabulary)
+        return {
+            f"{name}, {MODALITY_NAMES[modality]}": word_error_rate(
+                own, transcribe(model, own, Condition(modality, NoiseCondition()), beam_size=1)
+            ).rate
+            for name, own in utterances.items()
+            for modality in MODALITIES
+        }
+
+    return validate
 
 
 def word_error_rate(utterances: Sequence[Utterance], hypotheses: Sequence[Hypothesis]) -> ErrorRate:

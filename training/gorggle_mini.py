@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from gorggle_evaluation.conditions import MODALITY_NAMES, Condition, NoiseCondition
 from gorggle_server.avhubert import save_model
-from gorggle_server.avhubert.model import Model
 from gorggle_server.avhubert.network import AVHubertNetwork
-from gorggle_server.avhubert.tokenizer import Vocabulary
-from gorggle_training.evaluate import transcribe, word_error_rate
+from gorggle_training.evaluate import make_validator
 from gorggle_training.sentences import GRID_VOCABULARY, VOCABULARY, Corpus, Split
 from gorggle_training.shards import UtteranceStore
 from gorggle_training.tokenizer import train_tokenizer
@@ -37,7 +33,13 @@ def train_gorggle_mini(
     store = _wait_for_store(data, Split.TRAIN, report)
     tokenizer = train_tokenizer()
     held_out = {corpus: _wait_for_store(data, Split.VALIDATION, report, corpus) for corpus in Corpus}
-    validate = _make_validator(tokenizer, held_out)
+    validate = make_validator(
+        tokenizer,
+        {
+            corpus.value: [store[index] for index in range(min(VALIDATION_SENTENCES, len(store)))]
+            for corpus, store in held_out.items()
+        },
+    )
     run = TrainingRun(out, store, tokenizer, small_config(len(tokenizer)), options, validate)
     run.train(report)
 
@@ -103,28 +105,6 @@ def build_model_card(
             if measured["condition"] in _CARD_CONDITIONS
         ]
     return card
-
-
-def _make_validator(
-    vocabulary: Vocabulary, stores: Mapping[Corpus, UtteranceStore]
-) -> Callable[[AVHubertNetwork], dict[str, float]]:
-    """Return a function that computes a network's word error rates on the validation speakers of each corpus."""
-    utterances = {
-        corpus: [store[index] for index in range(min(VALIDATION_SENTENCES, len(store)))]
-        for corpus, store in stores.items()
-    }
-
-    def validate(network: AVHubertNetwork) -> dict[str, float]:
-        model = Model(copy.deepcopy(network).float().cpu(), vocabulary)
-        return {
-            f"{corpus.value}, {name}": word_error_rate(
-                own, transcribe(model, own, Condition(modality, NoiseCondition()), beam_size=1)
-            ).rate
-            for corpus, own in utterances.items()
-            for modality, name in MODALITY_NAMES.items()
-        }
-
-    return validate
 
 
 def _wait_for_store(

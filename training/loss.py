@@ -33,7 +33,7 @@ class TrainingLoss(nn.Module):
         self.motion_head = nn.Linear(config.frontend_dim, motion_parameters)
         self.token_head = nn.Linear(config.encoder_dim, config.vocabulary_size)
         for name, parameter in network.named_parameters():
-            if "relu" in name or name.endswith("frontend3D.2.weight"):
+            if is_slope(name):
                 nn.init.constant_(parameter, PRELU_SLOPE)
                 parameter.requires_grad_(False)
 
@@ -43,7 +43,6 @@ class TrainingLoss(nn.Module):
         Every utterance is encoded four times: video only, clean audio, noisy audio, and video with noisy audio. The
         front-end, most of the cost, runs once for all.
         """
-        real = ~batch.padding_mask
         features = compute_frame_features(
             self.network.encoder.feature_extractor_video.resnet, batch.video, batch.padding_mask
         )
@@ -57,11 +56,12 @@ class TrainingLoss(nn.Module):
             logits.float().transpose(1, 2), tokens, ignore_index=PAD, label_smoothing=LABEL_SMOOTHING
         )
         frame_tokens = functional.cross_entropy(
-            self.token_head(encoder_out).float().transpose(1, 2), frame_targets, ignore_index=PAD
-        )
-        motion = functional.mse_loss(
-            self.motion_head(features[real]).float(), self.motion_norm(batch.motion[real]).detach()
-        )
+            self.token_head(encoder_out).float().transpose(1, 2),
+            frame_targets,
+            ignore_index=PAD,
+            reduction="sum",
+        ) / frame_targets.ne(PAD).sum().clamp_min(1)
+        motion = self._motion_loss(features, batch)
         attention_loss = _attention_loss(attention, batch.attention.repeat(INPUT_VARIANTS, 1, 1))
         loss = (
             sentence
@@ -76,6 +76,14 @@ class TrainingLoss(nn.Module):
             "attention": attention_loss,
         }
         return loss, {name: float(part.detach()) for name, part in parts.items()}
+
+    def _motion_loss(self, features: Tensor, batch: Batch) -> Tensor:
+        """Return the squared error of the normalized mouth parameters, over the frames where they are known."""
+        known = ~batch.padding_mask & ~batch.motion.isnan().any(dim=2)
+        if not known.any():
+            return features.new_zeros(())
+        target = self.motion_norm(batch.motion[known]).detach()
+        return functional.mse_loss(self.motion_head(features[known]).float(), target)
 
     def _encode(self, features: Tensor, batch: Batch) -> Tensor:
         """Return (4B, T, D): video only, clean audio, noisy audio, audio-visual. See ``AudioVisualEncoder``."""
@@ -93,6 +101,11 @@ class TrainingLoss(nn.Module):
             encoder.feature_dropout(fused), batch.padding_mask.repeat(INPUT_VARIANTS, 1)
         )
         return encoded
+
+
+def is_slope(name: str) -> bool:
+    """Return whether a network's parameter of this name is the slope of a PReLU."""
+    return "relu" in name or name.endswith("frontend3D.2.weight")
 
 
 def compute_frame_features(resnet: ResNet, video: Tensor, padding_mask: Tensor) -> Tensor:
@@ -142,6 +155,7 @@ def _run_block(block: BasicBlock, x: Tensor) -> Tensor:
 
 
 def _attention_loss(attention: Tensor, target: Tensor) -> Tensor:
-    """Return the cross-entropy of (B, L, T) attention against the frames of each token, over real tokens."""
+    """Return the cross-entropy of (B, L, T) attention against the frames of each token, over tokens with known frames."""
     said = target.sum(dim=2) > 0
-    return -(target[said] * attention.float()[said].clamp_min(1e-6).log()).sum(dim=1).mean()
+    entropies = -(target[said] * attention.float()[said].clamp_min(1e-6).log()).sum(dim=1)
+    return entropies.sum() / said.sum().clamp_min(1)

@@ -1,4 +1,4 @@
-"""Rendered utterances on disk: shards written by several processes, read through memory maps."""
+"""Utterances on disk: shards written by several processes, read through memory maps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import shutil
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -43,11 +43,11 @@ class _Shard:
         )
 
 
-class UtteranceStore:
-    """The utterances of one split and corpus in a folder; writers may add more concurrently."""
+class ShardFolder:
+    """The utterances of all complete shards in a folder; writers may add more concurrently."""
 
-    def __init__(self, folder: Path, split: Split, corpus: Corpus = Corpus.GRID) -> None:
-        self._folder = folder / _folder_name(split, corpus)
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._loaded: set[str] = set()
         self._shards: list[_Shard] = []
         self._first_indices: list[int] = []  # index of each shard's first utterance
@@ -60,6 +60,11 @@ class UtteranceStore:
     def __getitem__(self, index: int) -> Utterance:
         shard = bisect_right(self._first_indices, index) - 1
         return self._shards[shard].utterance(index - self._first_indices[shard])
+
+    def draw_epoch(self, rng: np.random.Generator) -> list[int]:
+        """Return the indices of one epoch, in random order."""
+        order: list[int] = rng.permutation(len(self)).tolist()
+        return order
 
     def refresh(self) -> None:
         """Load shards that were finished since the last call."""
@@ -74,6 +79,54 @@ class UtteranceStore:
         self.frames += np.diff([0, *shard.ends]).tolist()
 
 
+class UtteranceStore(ShardFolder):
+    """The rendered utterances of one split and corpus."""
+
+    def __init__(self, folder: Path, split: Split, corpus: Corpus = Corpus.GRID) -> None:
+        super().__init__(folder / _folder_name(split, corpus))
+
+
+class MixedStore:
+    """Recorded and rendered utterances; an epoch has all recorded ones once and rendered ones in the given ratio.
+
+    Args:
+        recorded: at least one utterance.
+        rendered: at least one utterance; may grow.
+        recorded_share: of the utterances of an epoch, above 0.
+    """
+
+    def __init__(self, recorded: ShardFolder, rendered: ShardFolder, recorded_share: float) -> None:
+        self._recorded, self._rendered = recorded, rendered
+        self._recorded_share = recorded_share
+
+    def __len__(self) -> int:
+        return len(self._recorded) + len(self._rendered)
+
+    def __getitem__(self, index: int) -> Utterance:
+        recorded = len(self._recorded)
+        return self._recorded[index] if index < recorded else self._rendered[index - recorded]
+
+    @property
+    def frames(self) -> list[int]:
+        """Return T of every utterance."""
+        return self._recorded.frames + self._rendered.frames
+
+    def draw_epoch(self, rng: np.random.Generator) -> list[int]:
+        """Return the indices of one epoch, in random order."""
+        recorded, rendered = len(self._recorded), len(self._rendered)
+        wanted = round(recorded * (1 / self._recorded_share - 1))
+        chosen = rng.choice(rendered, wanted, replace=wanted > rendered)
+        order: list[int] = rng.permutation([*range(recorded), *(recorded + chosen)]).tolist()
+        return order
+
+    def refresh(self) -> None:
+        """Load rendered shards that were finished since the last call."""
+        self._rendered.refresh()
+
+
+Store = ShardFolder | MixedStore
+
+
 def write_shard(
     folder: Path, split: Split, number: int, count: int = UTTERANCES_PER_SHARD, corpus: Corpus = Corpus.GRID
 ) -> Path:
@@ -82,7 +135,12 @@ def write_shard(
     if path.exists():
         return path
     first = number * UTTERANCES_PER_SHARD
-    utterances = [render_utterance(split, first + index, corpus) for index in range(count)]
+    save_shard(path, [render_utterance(split, first + index, corpus) for index in range(count)])
+    return path
+
+
+def save_shard(path: Path, utterances: Sequence[Utterance]) -> None:
+    """Write at least one utterance as a shard, atomically."""
     partial = path.with_suffix(f".partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -94,7 +152,6 @@ def write_shard(
     words = [[asdict(word) for word in utterance.words] for utterance in utterances]
     (partial / "words.json").write_text(json.dumps({"ends": ends, "words": words}))
     partial.rename(path)
-    return path
 
 
 def render_split(

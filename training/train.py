@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import itertools
 import math
 import os
@@ -21,7 +22,7 @@ from gorggle_server.avhubert.tokenizer import Vocabulary
 from gorggle_training.dataset import Batch, BatchStream
 from gorggle_training.learning_curves import MetricsLog, plot_learning_curves
 from gorggle_training.loss import TrainingLoss
-from gorggle_training.shards import UtteranceStore
+from gorggle_training.shards import Store
 
 WARM_UP_SHARE = 0.04  # of the run
 FINAL_LEARNING_RATE_SHARE = 0.01
@@ -82,17 +83,19 @@ class TrainingRun:
 
     Args:
         out: run folder; an existing checkpoint is loaded.
-        validate: returns named word error rates of the averaged network, for the log.
+        validate: called with the averaged network at every checkpoint; returns named word error rates for the log.
+        initial: model with the initial weights, instead of ``options.init_from``.
     """
 
     def __init__(
         self,
         out: Path,
-        store: UtteranceStore,
+        store: Store,
         tokenizer: Vocabulary,
         config: ModelConfig,
         options: TrainingOptions,
         validate: Callable[[AVHubertNetwork], dict[str, float]] | None = None,
+        initial: Model | None = None,
     ) -> None:
         self.tokenizer, self.config, self.options = tokenizer, config, options
         self._out, self._store, self._validate = out, store, validate
@@ -101,7 +104,9 @@ class TrainingRun:
         torch.manual_seed(0)
         network = AVHubertNetwork(config)
         if options.init_from is not None:
-            load_matching_weights(network, tokenizer.tokens, load_model(options.init_from))
+            initial = load_model(options.init_from)
+        if initial is not None:
+            load_matching_weights(network, tokenizer.tokens, initial)
         self.criterion = TrainingLoss(network, store[0].motion.shape[1]).to(options.device)
         self.averaged = copy.deepcopy(self.criterion.network).eval().requires_grad_(False)
         self._optimizer = torch.optim.AdamW(_parameter_groups(self.criterion), betas=(0.9, 0.98))
@@ -250,6 +255,16 @@ def _update_average(averaged: AVHubertNetwork, network: AVHubertNetwork, keep: f
             kept.lerp_(now, 1 - keep)
         else:
             kept.copy_(now)
+
+
+def keep_freed_memory() -> None:
+    """Make glibc keep freed memory: returning it to the kernel at every step costs a third of the time."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        trim_threshold, top_pad, mmap_max = -1, -2, -4
+        mallopt(mmap_max, 0)
+        mallopt(top_pad, 256 * 2**20)
+        mallopt(trim_threshold, 2**31 - 1)
 
 
 def _limit_threads(max_threads: int) -> None:

@@ -40,13 +40,13 @@ FIRST_PHRASE_SPEAKER = 50_000  # validation and test splits: phrases and command
 
 @dataclass(frozen=True)
 class Utterance:
-    """A rendered utterance at 25 fps; all parts have the same duration.
+    """A rendered or recorded utterance at 25 fps; all parts have the same duration.
 
     Attributes:
         crops: uint8 (T, 96, 96), mouth crops.
         waveform: int16 (T * 640,), mono, 16 kHz.
-        motion: float32 (T, K), mouth parameters.
-        words: words with timestamps.
+        motion: float32 (T, K), mouth parameters; NaN if recorded.
+        words: words with timestamps; NaN if unknown.
     """
 
     crops: NDArray[np.uint8]
@@ -63,6 +63,16 @@ class Utterance:
     def frames(self) -> int:
         """Return T, the number of frames."""
         return len(self.crops)
+
+    @property
+    def is_recorded(self) -> bool:
+        """Return whether the utterance was recorded, so that its mouth parameters are unknown."""
+        return bool(np.isnan(self.motion).any())
+
+    @property
+    def has_word_times(self) -> bool:
+        """Return whether the timestamps of the words are known."""
+        return not any(math.isnan(word.start_s) for word in self.words)
 
 
 def render_utterance(split: Split, index: int, corpus: Corpus = Corpus.GRID) -> Utterance:

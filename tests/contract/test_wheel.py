@@ -137,6 +137,7 @@ def user_project(tmp_path: Path) -> Path:
     ("arguments", "expected"),
     [
         (["evaluate", "--help"], "usage: gorggle evaluate"),
+        (["train", "--help"], "usage: gorggle train"),
         (["cost"], "List prices of us-east-1"),
         (["serve", "--help"], "usage: gorggle serve"),
         (["transcribe", "--help"], "usage: gorggle transcribe"),

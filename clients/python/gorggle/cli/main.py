@@ -32,6 +32,7 @@ examples:
   gorggle models --server 127.0.0.1:50051         list models and their licences
   gorggle model list                              list the models that can be downloaded, and their licences
   gorggle evaluate manifest.jsonl                 measure error rates on transcribed clips
+  gorggle train --manifest clips.jsonl --out mine fine-tune a model on recorded clips
 """
 _TRANSCRIBE_EXAMPLES = """\
 formats:
@@ -92,6 +93,11 @@ _MODULES = {
         "gorggle_evaluation",
         "measure error rates on transcribed clips",
         "the evaluation is not installed: pip install 'gorggle[evaluation]'",
+    ),
+    "train": (
+        "gorggle_training.train_command",
+        "fine-tune a model on recorded clips",
+        "the training is not installed: pip install 'gorggle[training]'",
     ),
     "cost": ("gorggle_lambdas.aws_costs", "estimate the cost of the AWS pipeline", NOT_INSTALLED),
     "token": (
