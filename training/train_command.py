@@ -20,13 +20,18 @@ EXIT_OK, EXIT_FAILED = 0, 1
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; progress goes to stderr, the path of the model to stdout."""
+    options = _build_parser().parse_args(arguments)
+    return run(options, lambda line: print(line, file=sys.stderr, flush=True))
+
+
+def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gorggle train",
         description="Fine-tune a model on recorded clips with known words. Needs gorggle[training].",
         epilog="The rendered utterances of --rendered are written by `python -m gorggle_training prepare`.",
     )
     add_arguments(parser)
-    return run(parser.parse_args(arguments), lambda line: print(line, file=sys.stderr, flush=True))
+    return parser
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

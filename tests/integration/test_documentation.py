@@ -21,6 +21,7 @@ from gorggle_server.avhubert import __main__ as model_cli
 from gorggle_server.model_catalogue import __main__ as catalogue_cli
 from gorggle_server.settings import ServerSettings
 from gorggle_training import __main__ as training_cli
+from gorggle_training import train_command
 from tests.integration.conftest import DEMO, ROOT, RunningServer
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -72,6 +73,8 @@ def test_documented_commands_are_parsed(line: str, tmp_path: Path, monkeypatch: 
             parser._build_parser().parse_args(rest)
         case ["evaluate", *rest]:
             evaluation_cli._build_parser().parse_args(rest)
+        case ["train", *rest]:
+            train_command._build_parser().parse_args(rest)
         case ["token", name, _]:
             assert name
         case ["cost", *rest]:
