@@ -47,10 +47,16 @@ def prepare_clips(
         list(clips[first : first + UTTERANCES_PER_SHARD])
         for first in range(0, len(clips), UTTERANCES_PER_SHARD)
     ]
-    rejected: list[RejectedClip] = []
-    for done, found in enumerate(_write_chunks(folder, chunks, workers), start=1):
-        rejected += found
-        report(f"clips: {min(done * UTTERANCES_PER_SHARD, len(clips))} of {len(clips)}")
+    missing = [number for number in range(len(chunks)) if not _rejections_path(folder, number).exists()]
+    for done, _ in enumerate(
+        _write_chunks(folder, [(number, chunks[number]) for number in missing], workers)
+    ):
+        report(f"cropped clips: {done + 1} of {len(missing)} shards, {UTTERANCES_PER_SHARD} clips each")
+    rejected = [
+        RejectedClip(Path(media), reason)
+        for number in range(len(chunks))
+        for media, reason in json.loads(_rejections_path(folder, number).read_text()).items()
+    ]
     return ShardFolder(folder), rejected
 
 
@@ -99,33 +105,34 @@ def read_utterance(clip: LabelledClip) -> Utterance:
 
 
 def _write_chunks(
-    folder: Path, chunks: Sequence[list[LabelledClip]], workers: int
-) -> Iterator[list[RejectedClip]]:
+    folder: Path, chunks: Sequence[tuple[int, list[LabelledClip]]], workers: int
+) -> Iterator[None]:
     write = functools.partial(_write_chunk, folder)
-    if min(workers, len(chunks)) == 1:  # starting a process takes seconds
-        yield from map(write, enumerate(chunks))
+    if min(workers, len(chunks)) <= 1:  # starting a process takes seconds
+        yield from map(write, chunks)
         return
     context = multiprocessing.get_context("spawn")
     with context.Pool(min(workers, len(chunks)), initializer=init_worker) as pool:
-        yield from pool.imap(write, enumerate(chunks))
+        yield from pool.imap_unordered(write, chunks)
 
 
-def _write_chunk(folder: Path, numbered: tuple[int, list[LabelledClip]]) -> list[RejectedClip]:
-    """Write one shard unless it exists; return the clips that cannot be used."""
+def _write_chunk(folder: Path, numbered: tuple[int, list[LabelledClip]]) -> None:
+    """Write one shard, and last the clips that cannot be used with the reasons."""
     number, clips = numbered
-    rejections = folder / f"{number:05d}.json"  # written last
-    if not rejections.exists():
-        utterances: list[Utterance] = []
-        reasons: dict[str, str] = {}
-        for clip in clips:
-            try:
-                utterances.append(read_utterance(clip))
-            except (GorggleError, ValueError, OSError) as error:
-                reasons[str(clip.media)] = str(error)
-        if utterances and not (folder / f"{number:05d}").exists():
-            save_shard(folder / f"{number:05d}", utterances)
-        rejections.write_text(json.dumps(reasons, indent=2))
-    return [RejectedClip(Path(media), reason) for media, reason in json.loads(rejections.read_text()).items()]
+    utterances: list[Utterance] = []
+    reasons: dict[str, str] = {}
+    for clip in clips:
+        try:
+            utterances.append(read_utterance(clip))
+        except (GorggleError, ValueError, OSError) as error:
+            reasons[str(clip.media)] = str(error)
+    if utterances and not (folder / f"{number:05d}").exists():
+        save_shard(folder / f"{number:05d}", utterances)
+    _rejections_path(folder, number).write_text(json.dumps(reasons, indent=2))
+
+
+def _rejections_path(folder: Path, number: int) -> Path:
+    return folder / f"{number:05d}.json"
 
 
 def _hash_clips(clips: Sequence[LabelledClip]) -> str:

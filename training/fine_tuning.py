@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gorggle_server.avhubert import Model, load_model, save_model
 from gorggle_server.avhubert.config import UNK
 from gorggle_server.avhubert.network import AVHubertNetwork
 from gorggle_server.avhubert.tokenizer import Vocabulary
-from gorggle_server.errors import ModelFormatError
+from gorggle_server.errors import InvalidRequestError, ModelFormatError
 from gorggle_server.settings import EMBEDDED_MODEL
 from gorggle_training.clip_shards import prepare_clips
 from gorggle_training.evaluate import make_validator
@@ -106,6 +108,8 @@ def fine_tune(
     base: Model, data: FineTuningData, options: argparse.Namespace, report: Callable[[str], None]
 ) -> Path:
     """Train or resume the run in the folder; write the model at every checkpoint and return its path."""
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise InvalidRequestError("--device is cuda, but PyTorch found no GPU: use cpu")
     keep_freed_memory()
     path: Path = options.out / MODEL_FILE
     validate = _make_validator(base.vocabulary, data.validation)

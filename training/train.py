@@ -195,7 +195,12 @@ class TrainingRun:
             raise ValueError(
                 f"{self._state_path} was trained with other tokens: start a new run in another folder"
             )
-        self.criterion.load_state_dict(state["criterion"])
+        try:
+            self.criterion.load_state_dict(state["criterion"])
+        except RuntimeError as error:
+            raise ValueError(
+                f"{self._state_path} was trained with another architecture: start a new run in another folder"
+            ) from error
         self.averaged.load_state_dict(state["averaged"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.steps, self.elapsed_s = state["steps"], state["elapsed_s"]

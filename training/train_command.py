@@ -82,13 +82,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--learning-rate", type=_parse_positive, default=5e-4, help="peak (default: 5e-4)")
     parser.add_argument(
-        "--frames-per-batch", type=int, default=640, metavar="N", help="video frames per step (default: 640)"
+        "--frames-per-batch",
+        type=_parse_count,
+        default=640,
+        metavar="N",
+        help="video frames per step (default: 640)",
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads of PyTorch (default: 2)")
+    parser.add_argument("--threads", type=_parse_count, default=2, help="CPU threads of PyTorch (default: 2)")
     parser.add_argument(
         "--workers",
-        type=int,
+        type=_parse_count,
         default=os.cpu_count() or 1,
         help="processes that crop clips (default: all CPUs)",
     )
@@ -109,11 +113,17 @@ def run(options: argparse.Namespace, report: Callable[[str], None]) -> int:
         base = load_base_model(options.begin_with)
         data = load_data(options, base.vocabulary, report)
         path = fine_tune(base, data, options, report)
-    except (GorggleError, ManifestError, CorpusError, OSError) as error:
+    except (GorggleError, ManifestError, CorpusError, OSError, ValueError) as error:
         print(f"gorggle train: error: {error}", file=sys.stderr)
         return EXIT_FAILED
     print(path)
     return EXIT_OK
+
+
+def _parse_count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)
 
 
 def _parse_share(text: str) -> float:

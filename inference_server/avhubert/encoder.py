@@ -40,7 +40,14 @@ class ConvolutionalPositions(nn.Module):
         """(B, D, T) to (B, D, T + 1) for an even kernel."""
         fixed: Tensor | None = self.precomputed_kernel
         kernel = self._compute_kernel() if fixed is None else fixed
-        return functional.conv1d(x, kernel, self.bias, padding=self.padding, groups=self.groups)
+        if x.device.type != "cpu":
+            return self._convolve(x, kernel, self.bias)
+        # In float32: in bfloat16, oneDNN's AMX kernel returns wrong values for 192 channels in 16 groups and 32 taps.
+        with torch.autocast("cpu", enabled=False):
+            return self._convolve(x.float(), kernel.float(), self.bias.float()).to(x.dtype)
+
+    def _convolve(self, x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+        return functional.conv1d(x, kernel, bias, padding=self.padding, groups=self.groups)
 
 
 class SamePadGelu(nn.Module):

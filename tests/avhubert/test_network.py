@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 
 from gorggle_server.avhubert.config import EOS, PAD, ModelConfig
+from gorggle_server.avhubert.encoder import ConvolutionalPositions
 from gorggle_server.avhubert.network import AVHubertNetwork
 from tests.avhubert import golden
 
@@ -130,3 +131,16 @@ def test_embeddings_are_scaled_if_configured() -> None:
         torch.testing.assert_close(
             scaled.decode(encoded, None, tokens) * 8, plain.decode(encoded, None, tokens)
         )
+
+
+def test_position_embeddings_in_bfloat16_are_close_to_float32() -> None:
+    """The dimensions are those of the embedded model, for which a CPU kernel returned wrong values."""
+    torch.manual_seed(0)
+    positions = ConvolutionalPositions(dim=192, kernel_size=32, groups=16)
+    x = torch.randn(6, 192, 96)
+    with torch.no_grad():
+        expected = positions(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            actual = positions(x.bfloat16())
+        assert actual.dtype == torch.bfloat16
+        assert (actual - expected).abs().mean() < 0.02 * expected.abs().mean()

@@ -236,6 +236,27 @@ def test_unusable_options_are_explained(
     assert expected in error
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_missing_gpu_is_explained(
+    manifest: Path, tiny_model: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--manifest", str(manifest), "--begin-with", str(tiny_model), "--out", str(tmp_path)]
+    assert train_command.main([*arguments, "--cache", str(cache), "--workers", "1", "--device", "cuda"]) == 1
+    assert "--device is cuda, but PyTorch found no GPU" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--workers", "0"), ("--minutes", "-1"), ("--recorded-share", "1.5"), ("--threads", "x")],
+)
+def test_values_out_of_range_are_refused(
+    option: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        train_command.main(["--out", str(tmp_path), option, value])
+    assert f"{value!r} is not" in capsys.readouterr().err
+
+
 def test_words_that_the_model_cannot_spell_are_left_out(
     manifest: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,7 @@
 """The training loop: loss reduction, resumption, export and learning rate schedule."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,15 @@ def test_resuming_with_other_tokens_is_refused(
     other_vocabulary = Vocabulary([*tokenizer.tokens[:-1], "ß"], tokenizer.sentencepiece_model)
     with pytest.raises(ValueError, match="trained with other tokens"):
         make_tiny_run(tmp_path, store, other_vocabulary)
+
+
+def test_resuming_with_another_architecture_is_refused(
+    tmp_path: Path, store: UtteranceStore, tokenizer: Vocabulary
+) -> None:
+    make_tiny_run(tmp_path, store, tokenizer).save()
+    larger = replace(tiny_config(len(tokenizer.tokens)), encoder_layers=2)
+    with pytest.raises(ValueError, match="trained with another architecture"):
+        TrainingRun(tmp_path, store, tokenizer, larger, OPTIONS)
 
 
 def test_a_trained_network_loads_as_a_model(
