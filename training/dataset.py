@@ -22,7 +22,8 @@ from gorggle_training.utterances import Utterance
 # Frame target: no token is being said. <s> is never a target otherwise.
 SILENCE = 0
 
-CLEAN_SHARE = 0.2
+# Share without noise. Lips of real people are harder to read: where the audio is clean, the model must rely on it.
+CLEAN_SHARE, RECORDED_CLEAN_SHARE = 0.2, 0.5
 NOISE_SHARES = {NoiseKind.BABBLE: 0.5, NoiseKind.WHITE: 0.25, NoiseKind.SPEECH_SHAPED: 0.25}
 MIN_SNR_DB, MAX_SNR_DB = -20.0, 15.0
 MAX_VOICES_IN_BABBLE = 8
@@ -144,7 +145,7 @@ class BatchStream:
         return [*self._tokenizer.encode(utterance.text), EOS], None
 
     def _add_noise(self, utterance: Utterance) -> NDArray[np.int16]:
-        if self._rng.random() < CLEAN_SHARE:
+        if self._rng.random() < (RECORDED_CLEAN_SHARE if utterance.is_recorded else CLEAN_SHARE):
             return utterance.waveform
         kind = self._rng.choice(list(NOISE_SHARES), p=list(NOISE_SHARES.values()))
         count = int(self._rng.integers(1, MAX_VOICES_IN_BABBLE + 1))
