@@ -15,6 +15,9 @@ from gorggle_training.dataset import Batch
 PRELU_SLOPE = 0.25
 FRAMES_MULTIPLE = 64
 INPUT_VARIANTS = 4  # per utterance: video only, audio only clean and noisy, audio-visual noisy
+# Share of audio-visual inputs with clean audio that get the lips of another utterance: speakers of few recordings are easily
+# lip-read, and the model would trust the lips of others as much, even against clean audio.
+OTHER_LIPS_SHARE = 0.2
 LABEL_SMOOTHING = 0.1  # probability mass spread over all tokens
 # Weights of the auxiliary losses: the token being said in each encoder frame (known from rendering); attention, for each
 # token, to the frames in which it is said; and the mouth's parameters, regressed from the front-end's features.
@@ -94,7 +97,7 @@ class TrainingLoss(nn.Module):
             count
         )
         nothing = torch.zeros_like(video)
-        video = torch.cat((video, nothing, nothing, video))
+        video = torch.cat((video, nothing, nothing, swap_lips(video, batch) if self.training else video))
         audio = torch.cat((nothing, clean, noisy, noisy))
         fused = encoder.post_extract_proj(encoder.layer_norm(torch.cat((audio, video), dim=-1)))
         encoded: Tensor = encoder.encoder(
@@ -106,6 +109,13 @@ class TrainingLoss(nn.Module):
 def is_slope(name: str) -> bool:
     """Return whether a network's parameter of this name is the slope of a PReLU."""
     return "relu" in name or name.endswith("frontend3D.2.weight")
+
+
+def swap_lips(video: Tensor, batch: Batch) -> Tensor:
+    """Replace (B, T, D) video features of some utterances with clean audio by those of the next utterance."""
+    is_clean = batch.audio.eq(batch.clean_audio).all(dim=2).all(dim=1)
+    is_swapped = is_clean & (torch.rand(len(video), device=video.device) < OTHER_LIPS_SHARE)
+    return torch.where(is_swapped[:, None, None], video.roll(1, dims=0), video)
 
 
 def compute_frame_features(resnet: ResNet, video: Tensor, padding_mask: Tensor) -> Tensor:

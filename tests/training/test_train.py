@@ -13,7 +13,7 @@ from gorggle_server.avhubert.tokenizer import Vocabulary
 from gorggle_training.dataset import BatchStream
 from gorggle_training.gorggle_mini import NAME, build_model_card, export_model
 from gorggle_training.learning_curves import MetricsLog
-from gorggle_training.loss import TrainingLoss, compute_frame_features
+from gorggle_training.loss import OTHER_LIPS_SHARE, TrainingLoss, compute_frame_features, swap_lips
 from gorggle_training.sentences import Split
 from gorggle_training.shards import UtteranceStore, write_shard
 from gorggle_training.tokenizer import train_tokenizer
@@ -161,6 +161,19 @@ def test_the_fast_frame_features_equal_those_of_the_network(
         assert torch.allclose(
             compute_frame_features(resnet, video, padding_mask), resnet(video, padding_mask), atol=1e-5
         )
+
+
+def test_only_utterances_with_clean_audio_get_the_lips_of_others(
+    store: UtteranceStore, tokenizer: Vocabulary
+) -> None:
+    torch.manual_seed(0)
+    batch = BatchStream(store, tokenizer, 10_000, 0).make_batch([0, 1])
+    batch = replace(batch, audio=batch.clean_audio.clone())
+    batch.audio[1] += 1.0
+    video = torch.arange(2.0)[:, None, None].expand(2, *batch.audio.shape[1:2], 3)
+    swapped = torch.stack([swap_lips(video, batch)[:, 0, 0] for _ in range(200)])
+    assert swapped[:, 0].mean().item() == pytest.approx(OTHER_LIPS_SHARE, abs=0.1)
+    assert swapped[:, 1].eq(1).all()
 
 
 def test_the_learning_rate_warms_up_and_decays(
