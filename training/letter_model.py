@@ -130,7 +130,7 @@ class Trainer:
         scores = self._network(nn.functional.dropout(inputs, DROPOUT))
         loss = nn.functional.cross_entropy(scores, labels, label_smoothing=LABEL_SMOOTHING)
         self._optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         self._schedule.step()
         return loss.item()

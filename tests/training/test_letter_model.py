@@ -9,9 +9,9 @@ from safetensors.numpy import save_file
 
 from gorggle_server.moonshine import LetterModel, Model, align_words, find_model_folder
 from gorggle_server.moonshine.word_alignment import FRAME_S, LETTERS, frame_start_s, spell
-from tests.speech_model import needs_speech_model
 from gorggle_training.letter_model import Trainer, Utterance, realign, share_frames, synthesize_utterances
 from gorggle_training.speech_synthesis import TimedWord
+from tests.speech_model import needs_speech_model
 
 WIDTH = 288
 
