@@ -38,6 +38,7 @@ REQUIRED_FILES = {
     *("gorggle_lambdas/fusion/result.schema.json", "gorggle/py.typed", "gorggle_gateway/page/index.html"),
     *(
         "gorggle_server/assets/gorggle-mini-1.safetensors",
+        "gorggle_server/assets/gorggle-mini-2.safetensors",
         "gorggle_server/model_catalogue/catalogue.toml",
         "gorggle_server/assets/face_detection_yunet_2023mar_int8bq.onnx",
         "gorggle_server/assets/moonshine-tiny-en-letters.safetensors",

@@ -150,7 +150,7 @@ def test_a_script_must_accept_the_licence(
     [
         (
             ["get", "nope"],
-            "there is no model 'nope'; known models: gorggle-mini-1, moonshine-tiny-en, avhubert-avsr-large-433h",
+            "there is no model 'nope'; known models: gorggle-mini-1, gorggle-mini-2, moonshine-tiny-en, avhubert-avsr-large-433h",
         ),
         (["remove", "nope"], "there is no model 'nope'; installed: none"),
         (["remove", NAME], f"model '{NAME}' is not installed"),
