@@ -15,7 +15,8 @@ from gorggle_server.avhubert.config import UNK
 from gorggle_server.avhubert.network import AVHubertNetwork
 from gorggle_server.avhubert.tokenizer import Vocabulary
 from gorggle_server.errors import InvalidRequestError, ModelFormatError
-from gorggle_server.settings import EMBEDDED_MODEL
+from gorggle_server.model_catalogue.store import ModelStore
+from gorggle_server.settings import ServerSettings
 from gorggle_training.clip_shards import prepare_clips
 from gorggle_training.evaluate import make_validator
 from gorggle_training.labelled_clips import (
@@ -46,12 +47,14 @@ class FineTuningData:
 
 
 def load_base_model(name: str) -> Model:
-    """Load the model to begin with: the embedded one by its name, or a file.
+    """Load the model to begin with: a file, or an embedded or installed model by its name.
 
     Raises:
         GorggleError: there is no such model, or it cannot be fine-tuned.
     """
-    path = EMBEDDED_MODEL if name == EMBEDDED_MODEL.stem else Path(name)
+    path = Path(name)
+    if not path.exists():
+        path = ModelStore(ServerSettings().model_dir).locate(name)
     model = load_model(path)
     if set(model.config.modalities) != {"audio", "video"}:
         raise ModelFormatError(

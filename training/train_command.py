@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--begin-with",
         default=EMBEDDED_MODEL.stem,
         metavar="MODEL",
-        help=f"model file (.safetensors), or {EMBEDDED_MODEL.stem} (default)",
+        help="model file (.safetensors), or name of an embedded or installed model (default: %(default)s)",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="run folder")
     parser.add_argument(

@@ -13,7 +13,7 @@ import torch
 from gorggle_server.avhubert import ModelConfig, load_model, save_model
 from gorggle_server.avhubert.config import PAD
 from gorggle_server.avhubert.network import AVHubertNetwork
-from gorggle_server.errors import ModelFormatError
+from gorggle_server.errors import ModelFormatError, NotFoundError
 from gorggle_training import train_command
 from gorggle_training.clip_shards import prepare_clips, read_utterance
 from gorggle_training.clips import write_clip
@@ -277,6 +277,12 @@ def test_a_model_with_learnt_activation_slopes_is_refused(tiny_model: Path, tmp_
     save_model(model.network, model.config, model.tokens, vocabulary.sentencepiece_model, {}, path)
     with pytest.raises(ModelFormatError, match="its activation slopes are not"):
         load_base_model(str(path))
+
+
+def test_training_begins_with_an_embedded_model_by_its_name() -> None:
+    assert load_base_model("gorggle-mini-2").card["name"] == "gorggle-mini-2"
+    with pytest.raises(NotFoundError, match="there is no model 'gorggle-mini-9'; available: gorggle-mini-1"):
+        load_base_model("gorggle-mini-9")
 
 
 def test_a_real_clip_is_cropped_completely() -> None:
