@@ -158,11 +158,10 @@ def test_metrics_of_stages_faces_and_errors_are_correct(
     assert steps == pytest.approx(duration_s / 0.4, abs=3)
     for stage in ("decode", "vision", "vad"):
         assert value("gorggle_stage_duration_seconds_sum", stage) > 0
-    busy_s = sum(value("gorggle_stage_duration_seconds_sum", stage) for stage in ("decode", "vision", "vad"))
-    media_s = value("gorggle_media_processed_seconds_total")
+    assert value("gorggle_media_processed_seconds_total") == pytest.approx(duration_s, abs=0.2)
     assert value("gorggle_real_time_factor_count") == 1
-    # The busy time of the stream's thread is part of the stream's processing time.
-    assert busy_s / media_s <= value("gorggle_real_time_factor_sum") < 20
+    # Less than the sum of the stages: they overlap, with each other and with the wait for the client's next message.
+    assert 0 < value("gorggle_real_time_factor_sum") < 20
     assert value("gorggle_frames_processed_total") == pytest.approx(duration_s * 25, abs=3)
     assert 0.5 < value("gorggle_frames_with_faces_total") / value("gorggle_frames_processed_total") <= 1
     assert value("gorggle_faces_detected_total") >= value("gorggle_frames_with_faces_total")

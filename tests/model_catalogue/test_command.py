@@ -19,10 +19,12 @@ from gorggle_server.__main__ import main as serve
 from gorggle_server.model_catalogue.__main__ import main
 from tests.avhubert import golden, reference_files
 from tests.model_catalogue.file_server import Fault, FileServer
+from tests.sdk.test_cli import WITH_SIGINT
 
 NAME = "avhubert-avsr-base-30h"
 URL_PATH = "/dl.fbaipublicfiles.com/avhubert/model/lrs3_vox/avsr/base_noise_pt_noise_ft_30h.pt"
-COMMAND = [sys.executable, "-m", "gorggle", "model"]
+# A shell without job control starts background jobs with SIGINT ignored, and subprocesses inherit that.
+COMMAND = [sys.executable, "-c", WITH_SIGINT, "model"]
 
 
 @pytest.fixture

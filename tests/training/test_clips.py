@@ -125,7 +125,7 @@ def test_the_example_clips_match_their_ground_truth(name: str, size: tuple[int, 
 def test_the_command_writes_a_clip_and_its_ground_truth(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.clips.DEMO_SENTENCES", ("bin blue",))
+    monkeypatch.setattr("gorggle_training.clips.DEMO_SENTENCES", ("bin blue",))
     main(["photo", "--out", str(tmp_path / "new" / "photo.mp4"), "--size", "320x240"])
     frames, _, _ = decode_clip(tmp_path / "new" / "photo.mp4")
     assert frames[0].shape == (240, 320, 3)
