@@ -15,8 +15,8 @@ from gorggle_server.avhubert.config import UNK
 from gorggle_server.avhubert.network import AVHubertNetwork
 from gorggle_server.avhubert.tokenizer import Vocabulary
 from gorggle_server.errors import InvalidRequestError, ModelFormatError
-from gorggle_server.model_catalogue.store import ModelStore
-from gorggle_server.settings import ServerSettings
+from gorggle_server.inference.model_registry import resolve_source
+from gorggle_server.model_catalogue.store import ModelStore, get_model_dir
 from gorggle_training.clip_shards import prepare_clips
 from gorggle_training.evaluate import make_validator
 from gorggle_training.labelled_clips import (
@@ -52,9 +52,7 @@ def load_base_model(name: str) -> Model:
     Raises:
         GorggleError: there is no such model, or it cannot be fine-tuned.
     """
-    path = Path(name)
-    if not path.exists():
-        path = ModelStore(ServerSettings().model_dir).locate(name)
+    path = Path(resolve_source(name, ModelStore(get_model_dir())))
     model = load_model(path)
     if set(model.config.modalities) != {"audio", "video"}:
         raise ModelFormatError(

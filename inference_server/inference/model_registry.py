@@ -92,7 +92,7 @@ def resolve_model_sources(settings: ServerSettings) -> dict[str, str]:
     default = settings.default_model or EMBEDDED_MODEL.stem
     sources = {default: sources.get(default, default), **sources}
     store = ModelStore(settings.model_dir)
-    return {name: _resolve_source(source, store) for name, source in sources.items()}
+    return {name: resolve_source(source, store) for name, source in sources.items()}
 
 
 def load_models(settings: ServerSettings) -> ModelRegistry:
@@ -157,7 +157,7 @@ def _find_moonshine(name: str, *, is_default: bool) -> ServedModel:
     )
 
 
-def _resolve_source(source: str, store: ModelStore) -> str:
+def resolve_source(source: str, store: ModelStore) -> str:
     """Return the location of a source: itself if it is an address or a path, else where the model of this name is."""
     path = Path(source)
     if source == MOONSHINE_MODEL or "/" in source or path.suffix in MODEL_FILE_SUFFIXES or path.exists():

@@ -16,7 +16,12 @@ from gorggle_server.errors import GorggleError, InvalidRequestError, NotFoundErr
 from gorggle_server.model_catalogue.catalogue import CatalogueModel, load_catalogue
 from gorggle_server.model_catalogue.download import Downloader, DownloadError, Observer, check_url
 from gorggle_server.model_catalogue.install import install
-from gorggle_server.model_catalogue.store import InstalledModel, ModelStore, get_default_model_dir
+from gorggle_server.model_catalogue.store import (
+    InstalledModel,
+    ModelStore,
+    get_default_model_dir,
+    get_model_dir,
+)
 
 EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 # Interval of progress lines if standard error is not a terminal.
@@ -37,9 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return run_engine_command(args)
     options = _build_parser().parse_args(args)
-    store = ModelStore(
-        options.model_dir or Path(os.environ.get("GORGGLE_MODEL_DIR") or get_default_model_dir())
-    )
+    store = ModelStore(options.model_dir or get_model_dir())
     try:
         match options.command:
             case "list":

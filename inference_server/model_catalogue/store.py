@@ -35,6 +35,11 @@ def get_default_model_dir() -> Path:
     return cache / "gorggle" / "models"
 
 
+def get_model_dir() -> Path:
+    """Return the folder of installed models: ``$GORGGLE_MODEL_DIR``, else the default one."""
+    return Path(os.environ.get("GORGGLE_MODEL_DIR") or get_default_model_dir())
+
+
 @dataclass(frozen=True)
 class InstalledModel:
     """A model in the store.
