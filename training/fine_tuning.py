@@ -50,7 +50,7 @@ def load_base_model(name: str) -> Model:
     """Load the model to begin with: a file, or an embedded or installed model by its name.
 
     Raises:
-        GorggleError: there is no such model, or it cannot be fine-tuned.
+        GorggleError: the model does not exist, or it cannot be fine-tuned.
     """
     path = Path(resolve_source(name, ModelStore(get_model_dir())))
     model = load_model(path)

@@ -186,7 +186,7 @@ def _get(options: argparse.Namespace, store: ModelStore) -> None:
 def _find_model(name: str) -> CatalogueModel:
     catalogue: Mapping[str, CatalogueModel] = load_catalogue()
     if name not in catalogue:
-        raise NotFoundError(f"there is no model {name!r}; known models: {', '.join(catalogue)}")
+        raise NotFoundError(f"unknown model {name!r}; known models: {', '.join(catalogue)}")
     return catalogue[name]
 
 
@@ -194,7 +194,7 @@ def _accept_license(model: CatalogueModel, *, is_accepted: bool) -> None:
     """Show a model's licence and ask whether the user accepts it, unless it is accepted already.
 
     Raises:
-        InvalidRequestError: the user declines, or there is no terminal to ask on.
+        InvalidRequestError: the user declines, or standard input is not a terminal.
     """
     text = f"{model.name}: {model.license.name} ({model.license.terms}), {model.license.url}\n{model.license.summary}"
     print(text, file=sys.stderr)
@@ -248,9 +248,7 @@ def _remove(name: str, store: ModelStore) -> None:
     if model and model.is_embedded:
         raise InvalidRequestError(f"{name} is included in Gorggle and cannot be removed")
     if model is None and store.find(name) is None:
-        raise NotFoundError(
-            f"there is no model {name!r}; installed: {', '.join(store.list_models()) or 'none'}"
-        )
+        raise NotFoundError(f"unknown model {name!r}; installed: {', '.join(store.list_models()) or 'none'}")
     print(f"removed {name}, {_format_size(store.remove(name))} freed")
 
 

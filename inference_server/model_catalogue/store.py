@@ -99,7 +99,7 @@ class ModelStore:
             included = [each.name for each in catalogue.values() if each.is_embedded]
             others = [each.name for each in catalogue.values() if each.is_servable and not each.is_embedded]
             raise NotFoundError(
-                f"there is no model {name!r}; available: {', '.join([*included, *installed])}; with `gorggle model get`: "
+                f"unknown model {name!r}; available: {', '.join([*included, *installed])}; with `gorggle model get`: "
                 f"{', '.join(others)}; for a model file, set GORGGLE_MODELS to its name and path"
             )
         engine = model.record["engine"] if model else known.engine if known else ""

@@ -58,7 +58,7 @@ class Model:
     """Encoder, decoder and vocabulary. Not thread-safe.
 
     Utterances are computed one by one. The activations are quantized with one scale per tensor and normalized over time, so in a
-    batch the result of an utterance would depend on the others; and on a CPU a batch is no faster.
+    batch the result of an utterance would depend on the others. Batches are not faster on a CPU either.
 
     Args:
         folder: with the files of ``MODEL_FILES``.

@@ -265,7 +265,7 @@ class FaceTracker:
         ]
 
     def _refine(self, frame: NDArray[np.uint8], candidate: DetectedFace) -> DetectedFace | None:
-        """Detect a candidate again at a favourable scale and roll; None if it is no face."""
+        """Detect a candidate again at a favourable scale and roll; None if it is not a face."""
         for offset_deg in (0.0, SEARCH_ROLL_DEG, -SEARCH_ROLL_DEG):
             roll_deg = candidate.roll_deg + offset_deg
             found = self._detector.detect_near(frame, candidate.box, CONFIDENT_SCORE, roll_deg)

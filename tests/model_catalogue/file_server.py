@@ -1,4 +1,4 @@
-"""A local HTTP server of small files that supports ranges, and fails as it is told."""
+"""A local HTTP server of small files that supports ranges and injects faults."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def test_an_interrupted_download_is_continued_by_the_next_one(
     assert process.returncode == 130
     assert "interrupted; what was received is kept" in errors
     server.faults = []
-    # The file is no checkpoint, so that converting it ends early.
+    # The file is not a checkpoint: its conversion fails early.
     assert main(["get", NAME, "--accept-license"]) == 1
     assert server.ranges[-1] == "bytes=60000-"
     assert "not a usable model file" in capsys.readouterr().err
@@ -152,9 +152,9 @@ def test_a_script_must_accept_the_licence(
     [
         (
             ["get", "nope"],
-            "there is no model 'nope'; known models: gorggle-mini-1, gorggle-mini-2, moonshine-tiny-en, avhubert-avsr-large-433h",
+            "unknown model 'nope'; known models: gorggle-mini-1, gorggle-mini-2, moonshine-tiny-en, avhubert-avsr-large-433h",
         ),
-        (["remove", "nope"], "there is no model 'nope'; installed: none"),
+        (["remove", "nope"], "unknown model 'nope'; installed: none"),
         (["remove", NAME], f"model '{NAME}' is not installed"),
         (["remove", "gorggle-mini-1"], "is included in Gorggle and cannot be removed"),
         (["get", NAME, "--mirror", "http://mirror.example"], "over https only"),

@@ -128,7 +128,7 @@ def test_the_server_finds_an_installed_model_by_name(whisper: CatalogueModel, st
 def test_an_unknown_model_is_answered_with_the_known_ones(store: ModelStore) -> None:
     with pytest.raises(
         NotFoundError,
-        match=r"no model 'nope'; available: gorggle-mini-1, gorggle-mini-2, moonshine-tiny-en; with .*avhubert-avsr-large-433h",
+        match=r"unknown model 'nope'; available: gorggle-mini-1, gorggle-mini-2, moonshine-tiny-en; with .*avhubert-avsr-large-433h",
     ):
         resolve(store, default_model="nope")
 

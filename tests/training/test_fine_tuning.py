@@ -281,7 +281,7 @@ def test_a_model_with_learnt_activation_slopes_is_refused(tiny_model: Path, tmp_
 
 def test_training_begins_with_an_embedded_model_by_its_name() -> None:
     assert load_base_model("gorggle-mini-2").card["name"] == "gorggle-mini-2"
-    with pytest.raises(NotFoundError, match="there is no model 'gorggle-mini-9'; available: gorggle-mini-1"):
+    with pytest.raises(NotFoundError, match="unknown model 'gorggle-mini-9'; available: gorggle-mini-1"):
         load_base_model("gorggle-mini-9")
 
 
