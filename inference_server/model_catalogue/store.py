@@ -72,14 +72,14 @@ class ModelStore:
         self.folder = folder
 
     def list_models(self) -> dict[str, InstalledModel]:
-        """Return the installed models by name."""
+        """Return the installed models by name; folders with a damaged record are not listed."""
         models = {}
         for record_path in sorted(self.folder.glob(f"*/{RECORD_NAME}")):
             folder = record_path.parent
             with contextlib.suppress(OSError, ValueError):
-                models[folder.name] = InstalledModel(
-                    folder.name, folder, json.loads(record_path.read_text(encoding="utf-8"))
-                )
+                record = json.loads(record_path.read_text(encoding="utf-8"))
+                if isinstance(record, dict) and "engine" in record:
+                    models[folder.name] = InstalledModel(folder.name, folder, record)
         return models
 
     def find(self, name: str) -> InstalledModel | None:

@@ -145,6 +145,15 @@ def test_a_model_without_an_engine_is_refused(whisper: CatalogueModel, store: Mo
         install(whisper, store, DOWNLOADER)
 
 
+@pytest.mark.parametrize("record", ["", "{", "[]", "{}", "\udcff"])
+def test_a_model_with_a_damaged_record_is_not_installed(store: ModelStore, record: str) -> None:
+    folder = store.folder / "avhubert-avsr-base-30h"
+    folder.mkdir(parents=True)
+    (folder / "model.json").write_text(record, encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(NotFoundError, match="run `gorggle model get avhubert-avsr-base-30h`"):
+        resolve(store, default_model="avhubert-avsr-base-30h")
+
+
 def test_moonshine_can_have_another_name(store: ModelStore) -> None:
     assert resolve(store, models={"speech": "moonshine-tiny-en"})["speech"] == "moonshine-tiny-en"
 
