@@ -6,10 +6,13 @@ installed in this environment.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
 import os
 import shutil
+import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
@@ -86,11 +89,10 @@ def _copy_distributions(names: Sequence[str], cache: Path, kind: str, below: Pat
     files = list(_list_distribution_files(names))
     folder = cache / f"{kind}-{_digest(files)}"
     if not folder.exists():
-        draft = folder.with_name(f"{folder.name}.{os.getpid()}")
-        for path, name in files:
-            (draft / below / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, draft / below / name)
-        _move_into_place(draft, folder)
+        with _create_folder(folder) as draft:
+            for path, name in files:
+                (draft / below / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, draft / below / name)
     return folder
 
 
@@ -98,14 +100,8 @@ def unzip(content: bytes, cache: Path) -> Path:
     """Unzip a package and return its folder; cached by its content."""
     folder = cache / f"zip-{hashlib.sha256(content).hexdigest()[:32]}"
     if not folder.exists():
-        draft = folder.with_name(f"{folder.name}.{os.getpid()}")
-        archive = draft.with_suffix(".zip")
-        archive.parent.mkdir(parents=True, exist_ok=True)
-        archive.write_bytes(content)
-        with zipfile.ZipFile(archive) as opened:
-            opened.extractall(draft)
-        archive.unlink()
-        _move_into_place(draft, folder)
+        with _create_folder(folder) as draft, zipfile.ZipFile(io.BytesIO(content)) as archive:
+            archive.extractall(draft)
     if (folder / REFERENCE_FILE).is_file():
         listed = json.loads((folder / REFERENCE_FILE).read_text())
         if isinstance(listed, str):
@@ -114,12 +110,17 @@ def unzip(content: bytes, cache: Path) -> Path:
     return folder
 
 
-def _move_into_place(draft: Path, folder: Path) -> None:
+@contextlib.contextmanager
+def _create_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill, which becomes ``folder`` at the end, unless another process or thread was first."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
     try:
-        draft.rename(folder)
-    except OSError:
-        # Another process has created the same folder.
-        shutil.rmtree(draft)
+        yield draft
+        with contextlib.suppress(OSError):  # the folder exists by now
+            draft.rename(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _list_files(folder: Path, below: str) -> Iterator[tuple[Path, str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from gorggle_local.aws import lambda_packages
@@ -47,3 +49,17 @@ def test_a_built_runtime_is_used_unchanged(tmp_path: Path) -> None:
     folder = lambda_packages.prepare_runtime(tmp_path / "cache", built)
     assert (folder / "aws_lambda_powertools" / "__init__.py").is_file()
     assert not (folder / "boto3").exists(), "packages of this environment must not be included"
+
+
+def test_concurrent_calls_unzip_the_same_package(tmp_path: Path) -> None:
+    built = build_layer_zip("base", tmp_path / "built.zip").read_bytes()
+    barrier = threading.Barrier(4)
+
+    def unzip(_: int) -> Path:
+        barrier.wait()
+        return lambda_packages.unzip(built, tmp_path / "cache")
+
+    with ThreadPoolExecutor(4) as executor:
+        (folder,) = set(executor.map(unzip, range(4)))
+    assert "python/aws_lambda_powertools/__init__.py" in read_files(folder)
+    assert list((tmp_path / "cache").iterdir()) == [folder]

@@ -141,6 +141,7 @@ def bootstrapped(
     return root, variables, log.read_text().splitlines()
 
 
+@pytest.mark.drill
 def test_the_services_start_last(bootstrapped: Any) -> None:
     _, _, commands = bootstrapped
     assert commands[-2:] == [
@@ -149,6 +150,7 @@ def test_the_services_start_last(bootstrapped: Any) -> None:
     ]
 
 
+@pytest.mark.drill
 def test_the_locked_packages_are_installed_and_torch_is_the_ami_s(bootstrapped: Any) -> None:
     root, _, _ = bootstrapped
     paths = subprocess.run(
@@ -160,6 +162,7 @@ def test_the_locked_packages_are_installed_and_torch_is_the_ami_s(bootstrapped: 
     assert str(root) not in paths[2]
 
 
+@pytest.mark.drill
 def test_systemd_accepts_the_units(bootstrapped: Any) -> None:
     root, variables, _ = bootstrapped
     for unit in UNITS:
@@ -187,6 +190,7 @@ def read_environment(root: Path, unit: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines)
 
 
+@pytest.mark.drill
 def test_the_server_transcribes_over_mutual_tls(bootstrapped: Any, identities: Any) -> None:
     from gorggle import Client
 

@@ -6,6 +6,7 @@ import contextlib
 import re
 from collections.abc import Iterator
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
@@ -24,19 +25,20 @@ from gorggle_server.grpc_server.pcm_resampler import PcmResampler
 from gorggle_server.grpc_server.request_decoding import decode_pcm
 from gorggle_server.vision.mouth_cropper import STABLE_POINTS, load_mean_face
 from tests import speech_model
+from tests.clips import cut_demo
 from tests.integration.conftest import DEMO, ROOT, RunningServer, running_server
 
 Request = lip_reading_pb2.StreamingRecognizeRequest
 JPEG = cv2.imencode(".jpg", np.full((120, 160, 3), 127, np.uint8))[1].tobytes()
 
 
-def decode_demo(format_name: str = "rgb24") -> tuple[list[np.ndarray], np.ndarray, int]:
-    """Return the frames of the demo clip, its audio as int16 (S, C), and the sample rate."""
+def decode_demo(format_name: str = "rgb24", clip: Path = DEMO) -> tuple[list[np.ndarray], np.ndarray, int]:
+    """Return the frames of the demo clip or a cut of it, its audio as int16 (S, C), and the sample rate."""
     audio = []
-    with av.open(str(DEMO)) as container:
+    with av.open(str(clip)) as container:
         rate = container.streams.audio[0].rate
         frames = [image.to_ndarray(format=format_name) for image in container.decode(video=0)]
-    with av.open(str(DEMO)) as container:
+    with av.open(str(clip)) as container:
         resampler = av.AudioResampler("s16", "stereo", rate)
         for frame in container.decode(audio=0):
             audio += [part.to_ndarray().reshape(-1, 2) for part in resampler.resample(frame)]
@@ -94,10 +96,13 @@ def test_jpeg_frames_with_stereo_audio_give_the_same_words_as_the_file(
     assert (info.container, info.video_codec, info.width_px, info.height_px) == ("", "mjpeg", 640, 480)
 
 
-def test_frames_without_audio_are_transcribed_from_the_lips(sandboxed_server: RunningServer) -> None:
-    frames, _, _ = decode_demo()
+def test_frames_without_audio_are_transcribed_from_the_lips(
+    sandboxed_server: RunningServer, tmp_path: Path
+) -> None:
+    clip = cut_demo(tmp_path, sentence_count=2)
+    frames, _, _ = decode_demo(clip=clip)
     with Client(sandboxed_server.address) as client:
-        expected = get_words(client.transcribe(DEMO, modality="video"))
+        expected = get_words(client.transcribe(clip, modality="video"))
         arrays = get_words(client.transcribe(iter(frames), frame_rate_hz=25, modality="video"))
         # One sentence.
         timed = (VideoFrame(frame, 5 + index / 25) for index, frame in enumerate(frames[:100]))

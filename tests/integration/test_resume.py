@@ -97,17 +97,50 @@ def assert_same_transcript(transcript: Transcript, expected: Transcript) -> None
     assert transcript.warnings == expected.warnings
 
 
-def one_shot_source(items: Iterable[Any], pause_s: float = 0.0) -> Iterator[Any]:
+def one_shot_source(items: Iterable[Any]) -> Iterator[Any]:
     """Yield the items; unlike a file, the source cannot be read again."""
+    yield from items
+
+
+async def one_shot_source_async(items: Iterable[Any]) -> AsyncIterator[Any]:
     for item in items:
-        time.sleep(pause_s)
         yield item
 
 
-async def one_shot_source_async(items: Iterable[Any], pause_s: float = 0.0) -> AsyncIterator[Any]:
-    for item in items:
-        await asyncio.sleep(pause_s)
-        yield item
+class PacedSource:
+    """One-shot source of media that is at most `ahead_s` ahead of the server's final results.
+
+    The amount of unacknowledged data then does not depend on the speed of the machine. `report` is a callback of the
+    transcription. Servers report their progress when they receive media, so final segments count as well.
+    """
+
+    def __init__(self, items: Sequence[Any], duration_s: float, ahead_s: float) -> None:
+        self._items, self._item_s, self._ahead_s = items, duration_s / len(items), ahead_s
+        self._processed_s = 0.0
+        self._changed = threading.Condition()
+
+    def report(self, item: Any) -> None:
+        processed_s = (
+            item.processed_s if isinstance(item, Progress) else item.end_s if is_final_segment(item) else 0.0
+        )
+        with self._changed:
+            self._processed_s = max(self._processed_s, processed_s)
+            self._changed.notify_all()
+
+    def _wait_for_progress(self, number: int) -> None:
+        limit_s = number * self._item_s - self._ahead_s
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._processed_s >= limit_s, timeout=120)
+
+    def __iter__(self) -> Iterator[Any]:
+        for number, item in enumerate(self._items):
+            self._wait_for_progress(number)
+            yield item
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        for number, item in enumerate(self._items):
+            await asyncio.to_thread(self._wait_for_progress, number)
+            yield item
 
 
 def demo_chunks(size: int = CHUNK) -> list[bytes]:
@@ -226,9 +259,14 @@ def test_a_server_with_a_failed_device_migrates_its_streams_and_exits(
     trigger = FaultTrigger(
         lambda: fault.write_text("lost: CUDA error: unspecified launch failure"), is_final_segment
     )
-    # Sent slowly, so that the device fails before all media is processed.
-    source = one_shot_source(demo_chunks(16_384), pause_s=0.2)
-    transcript = transcribe([address, server.address], source, is_async=False, after_each=trigger)
+    # The device fails before all media is sent.
+    source = PacedSource(demo_chunks(16_384), expected.duration_s, ahead_s=8)
+
+    def after_each(item: Any) -> None:
+        trigger(item)
+        source.report(item)
+
+    transcript = transcribe([address, server.address], iter(source), is_async=False, after_each=after_each)
     assert trigger.has_fired
     assert any(isinstance(item, gorggle.ServerDraining | Interrupted) for item in trigger.items)
     assert_same_transcript(transcript, expected)
@@ -274,14 +312,21 @@ def test_crops_and_audio_continue_from_the_last_acknowledged_request(
 
     with proxy_to(server.address) as proxy:
         trigger = FaultTrigger(proxy.cut, is_past_22_s)
-        # Pacing keeps the amount of unacknowledged data small.
-        source = (
-            one_shot_source_async(create_chunks(DEMO, 3), 0.01)
-            if is_async
-            else one_shot_source(create_chunks(DEMO, 3), 0.01)
-        )
+        # A replay buffer of 4 MiB holds 16 s of crops and audio.
+        source = PacedSource(create_chunks(DEMO, 3), expected_crop_transcript.duration_s, ahead_s=10)
+
+        def after_each(item: Any) -> None:
+            trigger(item)
+            source.report(item)
+
         options = {"replay_buffer_bytes": 4 * 2**20}
-        transcript = transcribe([proxy.address], source, is_async=is_async, after_each=trigger, **options)
+        transcript = transcribe(
+            [proxy.address],
+            aiter(source) if is_async else iter(source),
+            is_async=is_async,
+            after_each=after_each,
+            **options,
+        )
     assert trigger.interruptions
     assert_same_transcript(transcript, expected_crop_transcript)
 
@@ -293,13 +338,14 @@ def test_repeated_disconnections_do_not_change_the_transcript(
         cuts: list[float] = []
 
         def after_each(item: Any) -> None:
-            received_s = item.received_s if isinstance(item, Progress) else 0.0
-            if received_s > (cuts[-1] if cuts else 0.0) + 5.3:
-                cuts.append(received_s)
+            source.report(item)
+            processed_s = item.processed_s if isinstance(item, Progress) else 0.0
+            if processed_s > (cuts[-1] if cuts else 0.0) + 5.3:
+                cuts.append(processed_s)
                 proxy.cut()
 
-        source = one_shot_source(create_chunks(DEMO, 3), 0.005)
-        transcript = transcribe([proxy.address], source, is_async=False, after_each=after_each)
+        source = PacedSource(create_chunks(DEMO, 3), expected_crop_transcript.duration_s, ahead_s=10)
+        transcript = transcribe([proxy.address], iter(source), is_async=False, after_each=after_each)
     assert len(cuts) >= 4
     assert_same_transcript(transcript, expected_crop_transcript)
 
