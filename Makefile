@@ -27,8 +27,8 @@ demo: setup  ## transcribe a video with a real server and compare the result wit
 
 # The tests of a file share servers, so they run in one process. Tracebacks without column positions: up to Python 3.11.7,
 # two threads that format tracebacks at the same time can abort the run with "AST constructor recursion depth mismatch"
-# (https://github.com/python/cpython/issues/106905).
-PYTEST = PYTHONNODEBUGRANGES=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+# (https://github.com/python/cpython/issues/106905). With bytecode: the tests start a hundred processes.
+PYTEST = PYTHONNODEBUGRANGES=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test: setup  ## run the tests in parallel (WORKERS=0: in one process)
 	$(PYTEST) -m "not drill"
