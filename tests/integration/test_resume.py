@@ -339,9 +339,8 @@ def test_repeated_disconnections_do_not_change_the_transcript(
 
         def after_each(item: Any) -> None:
             source.report(item)
-            processed_s = item.processed_s if isinstance(item, Progress) else 0.0
-            if processed_s > (cuts[-1] if cuts else 0.0) + 5.3:
-                cuts.append(processed_s)
+            if is_final_segment(item) and item.end_s > (cuts[-1] if cuts else 0.0) + 5.3:
+                cuts.append(item.end_s)
                 proxy.cut()
 
         source = PacedSource(create_chunks(DEMO, 3), expected_crop_transcript.duration_s, ahead_s=10)
