@@ -47,7 +47,8 @@ class FaceBox:
 class Segment:
     """What one person said in one span of the media. ``alternatives`` follow ``best``, in order of likelihood.
 
-    Later results of the same segment keep its first ``stable_words`` words.
+    Later results of the same segment keep its first ``stable_words`` words. ``is_doubtful``: the words were read from the lips
+    alone by a model without an open vocabulary.
     """
 
     segment_id: str
@@ -61,6 +62,7 @@ class Segment:
     modality: Modality
     alternatives: tuple[Hypothesis, ...] = ()
     face_boxes: tuple[FaceBox, ...] = ()
+    is_doubtful: bool = False
 
     @property
     def stability(self) -> float:
@@ -122,6 +124,7 @@ class WarningKind(enum.Enum):
     INPUT_TOO_FAST = "input too fast"
     SILENCE_TIMEOUT = "silence timeout"
     LIPS_NOT_USED = "lips not used"
+    CLOSED_VOCABULARY = "closed vocabulary"
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,8 @@ class RecognitionOptions:
     Attributes:
         model: name of the model.
         model_input: what the model reads. Without lips, faces only tell who speaks.
+        has_open_vocabulary: the model recognizes any words of its languages.
+        open_vocabulary_models: other models of the server that do, for this modality.
         max_alternatives: further hypotheses per segment, besides the best.
         max_speakers: faces tracked at once.
         beam_size: width of the beam search, at least 1.
@@ -81,6 +83,8 @@ class RecognitionOptions:
 
     model: str
     model_input: ModelInput = field(default_factory=ModelInput)
+    has_open_vocabulary: bool = True
+    open_vocabulary_models: tuple[str, ...] = ()
     modality: Modality = Modality.AUDIO_VISUAL
     word_timestamps: bool = True
     max_alternatives: int = 0
@@ -94,3 +98,7 @@ class RecognitionOptions:
     silence_timeout_s: float = 0.0
     live: bool = False
     endpointing: EndpointingConfig = field(default_factory=EndpointingConfig)
+
+    def is_doubtful(self, modality: Modality) -> bool:
+        """Return whether words recognized from this input may be invented: lips alone, by a model with few words."""
+        return modality is Modality.VIDEO_ONLY and not self.has_open_vocabulary

@@ -160,6 +160,7 @@ def encode_segment(segment: Segment, start_offset_s: float) -> transcript_pb2.Sp
         face_boxes=[_encode_face_box(box, start_offset_s) for box in segment.face_boxes],
         modality=_MODALITIES[segment.modality],
         stable_word_count=segment.stable_words,
+        is_doubtful=segment.is_doubtful,
     )
 
 

@@ -34,7 +34,7 @@ from gorggle_server.input_format import frames_to_seconds
 from gorggle_server.logging_setup import request_id
 from gorggle_server.memory import trim_memory
 from gorggle_server.observability.metrics import ServerMetrics
-from gorggle_server.recognition_options import RecognitionOptions
+from gorggle_server.recognition_options import Modality, RecognitionOptions
 from gorggle_server.settings import ServerSettings
 from gorggle_server.streaming.resume_token import ResumeToken
 
@@ -221,7 +221,18 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
         """Check that the requested model exists and supports what is requested; add what it reads to the options."""
         description = self._models[options.model].description
         request_decoding.check_model_support(config, options, description)
-        return dataclasses.replace(options, model_input=description.model_input)
+        open_models = (
+            model.name
+            for model in self._models
+            if model.description.has_open_vocabulary
+            and (model.description.model_input.uses_lips or options.modality is not Modality.VIDEO_ONLY)
+        )
+        return dataclasses.replace(
+            options,
+            model_input=description.model_input,
+            has_open_vocabulary=description.has_open_vocabulary,
+            open_vocabulary_models=tuple(open_models),
+        )
 
     def _decode_stream_settings(self, config: config_pb2.StreamingConfig) -> _StreamSettings:
         options = request_decoding.decode_streaming_config(config, self._models.default, self._settings)

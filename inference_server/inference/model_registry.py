@@ -140,6 +140,8 @@ def _describe_avhubert(model: Model) -> ModelDescription:
         decoder_width=config.decoder_dim,
         vocabulary_size=len(model.tokens),
         modalities=tuple(_CARD_MODALITIES[name] for name in names if name in _CARD_MODALITIES),
+        # A card describes the vocabulary of a model that recognizes only those words.
+        has_open_vocabulary=not card.get("vocabulary"),
         languages=tuple(str(code) for code in card.get("languages", [])),
         card=card,
     )

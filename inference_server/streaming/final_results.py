@@ -164,6 +164,7 @@ class FinalDecoder:
             speaker_id=self._emitter.get_speaker_id(utterance.turn.track),
             face_boxes=pending.face_boxes,
             modality=pending.modality,
+            is_doubtful=self._options.is_doubtful(pending.modality),
         )
 
     def _shift_boxes(self, boxes: tuple[FaceBox, ...]) -> tuple[FaceBox, ...]:

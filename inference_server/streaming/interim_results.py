@@ -163,6 +163,7 @@ class InterimDecoder:
             speaker_id=self._emitter.get_speaker_id(track),
             face_boxes=face_boxes,
             modality=modality,
+            is_doubtful=self._options.is_doubtful(modality),
         )
         self._emitter.emit(segment)
 

@@ -197,6 +197,16 @@ class RecognitionSession:
             )
         )
 
+    def _warn_of_closed_vocabulary(self) -> None:
+        others = ", ".join(self._options.open_vocabulary_models)
+        self._emitter.emit(
+            StreamWarning(
+                WarningKind.CLOSED_VOCABULARY,
+                f"the model {self._options.model} recognizes only the words that it was trained on: other speech gives wrong "
+                f"words; models for any words: {others or 'none on this server'}",
+            )
+        )
+
     def _get_received_end(self) -> int:
         return max(self._buffer.video_end, self._buffer.audio_end)
 
@@ -226,6 +236,8 @@ class RecognitionSession:
         return True
 
     def _submit(self, channel: ActivityChannel, ended: EndedSpan, turn: SpeakerTurn) -> None:
+        if not self._has_found_speech and not self._options.has_open_vocabulary:
+            self._warn_of_closed_vocabulary()
         self._has_found_speech = True
         open_span = self._interim_decoder.close_utterance(channel, turn.span.start)
         speculative = self._interim_decoder.take_speculative_result(channel, turn)

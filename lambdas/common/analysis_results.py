@@ -9,7 +9,15 @@ from gorggle_lambdas import fusion
 from gorggle_lambdas.common import s3_objects
 from gorggle_lambdas.common.errors import WindowMissingError
 from gorggle_lambdas.common.task_events import JobEvent
-from gorggle_lambdas.fusion.types import FaceBox, FaceTrack, Inputs, SourceFailure, SourceName, Window
+from gorggle_lambdas.fusion.types import (
+    FaceBox,
+    FaceTrack,
+    Inputs,
+    Model,
+    SourceFailure,
+    SourceName,
+    Window,
+)
 
 TRANSCRIBE, REKOGNITION = "Amazon Transcribe", "Amazon Rekognition"
 NO_FACE_REASON = "no face was detected; only the audio was transcribed"
@@ -37,7 +45,7 @@ class _SourceWindows:
 
     windows: tuple[Window, ...] | None
     failures: tuple[SourceFailure, ...]
-    model: dict[str, str] | None = None
+    model: Model | None = None
     server_time_s: float = 0.0
 
 
@@ -52,7 +60,7 @@ def load_analysis_results(bucket: str, job: JobEvent) -> AnalysisResults:
     plan = folder.read("plan.json")
     media = fusion.parse_media(plan["media"])
     lips = _load_windows(folder, plan, "lips") if plan["reads_lips"] else _SourceWindows(None, ())
-    audio, language, engine = _load_audio(folder, plan, job, lips)
+    audio, language, engine = _load_audio(folder, plan, job)
     faces, face_failures, face_engine = _load_faces(folder, plan, job, lips)
     inputs = Inputs(
         media=media,
@@ -61,10 +69,11 @@ def load_analysis_results(bucket: str, job: JobEvent) -> AnalysisResults:
         faces=faces,
         noise=fusion.parse_noise(folder.read("noise.json")),
         failures=(*lips.failures, *audio.failures, *face_failures),
-        model=fusion.parse_model(lips.model) if lips.model else None,
+        model=lips.model,
         language=language or job.options.language,
         audio_engine=engine,
         face_engine=face_engine,
+        audio_has_open_vocabulary=audio.model is None or audio.model.has_open_vocabulary,
     )
     return AnalysisResults(
         inputs,
@@ -118,7 +127,7 @@ def _load_windows(folder: _WorkFolder, plan: dict[str, Any], source: SourceName)
             document = folder.read(name)
             windows.append(parse(document["window"]))
             processing_s += float(document["processing_s"])
-            model = document["model"] if isinstance(document["model"], dict) else model
+            model = fusion.parse_model(document["model"])
             if any(warning["kind"] == "no_face" for warning in document["warnings"]):
                 failures.append(SourceFailure(source, NO_FACE_REASON, planned["start_s"], planned["end_s"]))
         elif f"failures/{name}" in folder.names:
@@ -135,15 +144,13 @@ def _load_windows(folder: _WorkFolder, plan: dict[str, Any], source: SourceName)
     return _SourceWindows(None, tuple(by_reason.values()))
 
 
-def _load_audio(
-    folder: _WorkFolder, plan: dict[str, Any], job: JobEvent, lips: _SourceWindows
-) -> tuple[_SourceWindows, str, str]:
+def _load_audio(folder: _WorkFolder, plan: dict[str, Any], job: JobEvent) -> tuple[_SourceWindows, str, str]:
     """Return the audio windows, the language, and the name of the engine."""
     if not plan["reads_audio"]:
         return _SourceWindows(None, ()), "", ""
     if job.options.audio == "server":
         windows = _load_windows(folder, plan, "audio")
-        return windows, "", (lips.model or {}).get("name", "gorggle")
+        return windows, "", windows.model.name if windows.model else "gorggle"
     failure = folder.read_failure("audio")
     if failure is not None:
         return _SourceWindows(None, (failure,)), "", TRANSCRIBE
@@ -165,7 +172,7 @@ def _load_faces(
                 (SourceFailure("faces", "the server's face tracks require lip reading, which failed"),),
                 "",
             )
-        return build_server_tracks(lips.windows), (), (lips.model or {}).get("name", "gorggle")
+        return build_server_tracks(lips.windows), (), lips.model.name if lips.model else "gorggle"
     failure = folder.read_failure("faces")
     if failure is not None:
         return None, (failure,), REKOGNITION

@@ -78,8 +78,7 @@ def transcribe_and_store(
         document = transcribe_window(
             client, request, settings.server_stall_timeout_s, timeout_s, record_progress
         )
-        if source == "lips":
-            document["model"] = get_model_document(client, document["model"])
+        document["model"] = get_model_document(client, document["model"])
     key = job.work_key(s3_objects.window_name(source, window.index))
     s3_objects.write_json(settings.results_bucket, key, document)
     record_progress(lead_s + duration_s)
@@ -148,8 +147,8 @@ def transcribe_window(
     }
 
 
-def get_model_document(client: Client, name: str) -> dict[str, str]:
-    """Return the model's name and licence for fusion."""
+def get_model_document(client: Client, name: str) -> dict[str, Any]:
+    """Return the model's name, licence and kind of vocabulary for fusion."""
     model = client.model(name)
     model_license = model.license
     return {
@@ -157,6 +156,7 @@ def get_model_document(client: Client, name: str) -> dict[str, str]:
         "licence": model_license.name or "unknown",
         "licence_summary": model_license.summary,
         "licence_url": model_license.url,
+        "has_open_vocabulary": model.has_open_vocabulary,
     }
 
 

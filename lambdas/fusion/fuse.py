@@ -51,6 +51,7 @@ def fuse(inputs: Inputs, rules: FusionRules | None = None) -> Result:
         _build_coverage(inputs, "lips", inputs.lips),
         _build_coverage(inputs, "audio", inputs.audio),
         rules or FusionRules(),
+        audio_overrides_lips=_has_open_audio_only(inputs),
     )
     by_person = _align_by_person(speakers, lips.hypotheses, audio)
     segments: list[FusedSegment] = []
@@ -83,6 +84,12 @@ def _check_inputs(inputs: Inputs) -> None:
         raise FusionInputError(
             f"neither lips nor audio were transcribed ({reasons or 'no reason given'}): nothing to fuse"
         )
+
+
+def _has_open_audio_only(inputs: Inputs) -> bool:
+    """Return whether the audio was transcribed with an open vocabulary, and the lips were read without one."""
+    has_closed_lips = inputs.model is not None and not inputs.model.has_open_vocabulary
+    return has_closed_lips and inputs.audio is not None and inputs.audio_has_open_vocabulary
 
 
 def _merge_sources(inputs: Inputs) -> tuple[MergedTranscript, list[WordHypothesis]]:

@@ -52,6 +52,13 @@ class JsonReader:
             raise self.make_error(name, "a string")
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
+    def get_bool(self, name: str, *, default: bool) -> bool:
+        """Return true or false."""
+        value = self._value(name, default)
+        if not isinstance(value, bool):
+            raise self.make_error(name, "true or false")
+        return value
+
     def get_choice(self, name: str, *choices: str, default: str | None = None) -> str:
         """Return one of the given strings."""
         value = self.get_text(name, default)

@@ -1,8 +1,8 @@
 """Parsers of Gorggle's own JSON documents: transcribed windows, noise, media, model.
 
 Segments have the fields of the SDK's ``Transcript.to_json`` (``start``, ``end``, ``text``, ``speaker``, ``confidence``,
-``words``) plus ``modality`` and ``face_boxes``; a window adds its ``start`` and ``end``. Unknown fields are rejected,
-because only this project writes these documents. Every function raises ``FusionInputError`` for an invalid document.
+``doubtful``, ``words``) plus ``modality`` and ``face_boxes``; a window adds its ``start`` and ``end``. Unknown fields are
+rejected, because only this project writes these documents. Every function raises ``FusionInputError`` for an invalid document.
 """
 
 from __future__ import annotations
@@ -76,11 +76,16 @@ def parse_media(document: object) -> Media:
 
 
 def parse_model(document: object) -> Model:
-    """Parse the model's name and licence: ``{"name", "licence", "licence_summary", "licence_url"}``."""
+    """Parse a model: ``{"name", "licence", "licence_summary", "licence_url", "has_open_vocabulary"}``."""
     fields = JsonReader.parse(document, "the model")
-    fields.reject_unknown("name", "licence", "licence_summary", "licence_url")
-    summary, url = fields.get_text("licence_summary", ""), fields.get_text("licence_url", "")
-    return Model(fields.get_text("name"), fields.get_text("licence"), summary, url)
+    fields.reject_unknown("name", "licence", "licence_summary", "licence_url", "has_open_vocabulary")
+    return Model(
+        fields.get_text("name"),
+        fields.get_text("licence"),
+        fields.get_text("licence_summary", ""),
+        fields.get_text("licence_url", ""),
+        fields.get_bool("has_open_vocabulary", default=True),
+    )
 
 
 def _parse_window(fields: JsonReader, default_modality: str) -> Window:
@@ -92,7 +97,8 @@ def _parse_window(fields: JsonReader, default_modality: str) -> Window:
 
 def _parse_segment(fields: JsonReader, default_modality: str) -> Segment:
     fields.reject_unknown(
-        "start", "end", "text", "speaker", "confidence", "words", "modality", "face_boxes", "segment_id"
+        *("start", "end", "text", "speaker", "confidence", "doubtful", "words"),
+        *("modality", "face_boxes", "segment_id"),
     )
     start_s, end_s = _parse_times(fields)
     words = tuple(_parse_word(item) for item in fields.get_objects("words"))

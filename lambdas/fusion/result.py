@@ -15,7 +15,7 @@ from gorggle_lambdas.fusion.text_normalization import join_words
 from gorggle_lambdas.fusion.types import FaceBox, Media, Model, NoiseSpan, SourceFailure, SourceName
 from gorggle_lambdas.fusion.word_voting import AlternativeWord, FusedWord, RejectedWord
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 
 Status = Literal["used", "partial", "failed", "absent"]
 """``partial``: used, but parts failed. ``absent``: not requested, or the media has no such stream."""
@@ -133,7 +133,7 @@ def _to_model(model: Model | None) -> dict[str, Any] | None:
     if model is None:
         return None
     licence = {"name": model.licence, "summary": model.licence_summary, "url": model.licence_url}
-    return {"name": model.name, "licence": licence}
+    return {"name": model.name, "licence": licence, "has_open_vocabulary": model.has_open_vocabulary}
 
 
 def _to_source(report: SourceReport) -> dict[str, Any]:

@@ -116,12 +116,16 @@ class Media:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """The lip reading model and its licence."""
+    """The lip reading model and its licence.
+
+    ``has_open_vocabulary`` is false if it recognizes only the words that it was trained on.
+    """
 
     name: str
     licence: str
     licence_summary: str = ""
     licence_url: str = ""
+    has_open_vocabulary: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +140,7 @@ class Inputs:
         failures: why a source is None, or lacks windows.
         language: BCP 47, or empty if unknown.
         audio_engine, face_engine: names of the services, for the report.
+        audio_has_open_vocabulary: the audio was transcribed by an engine that recognizes any words.
     """
 
     media: Media
@@ -148,3 +153,4 @@ class Inputs:
     language: str = ""
     audio_engine: str = ""
     face_engine: str = ""
+    audio_has_open_vocabulary: bool = True

@@ -44,6 +44,8 @@ class FusionRules:
         min_lips_only_probability: minimum probability of a word that only lip reading has while audio was transcribed;
             multiplied by the weight of the audio.
         min_audio_only_probability: minimum probability of a word that only audio has while lips were read.
+        min_overriding_audio_weight: minimum weight of audio with an open vocabulary that omits the words of a lip reading
+            model without one where the audio has none.
     """
 
     lips: Calibration = field(default_factory=Calibration)
@@ -51,6 +53,7 @@ class FusionRules:
     noise_weighting: NoiseWeighting = field(default_factory=NoiseWeighting)
     min_lips_only_probability: float = 0.3
     min_audio_only_probability: float = 0.05
+    min_overriding_audio_weight: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +94,17 @@ CoverageTest = Callable[[float], bool]
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Context of the selection: noise, the times that each source covers, and the rules."""
+    """Context of the selection: noise, the times that each source covers, and the rules.
+
+    ``audio_overrides_lips``: the audio was transcribed with an open vocabulary and the lips were not, so that the lip reading is
+    wrong wherever the speaker used other words than the model's, whatever its confidence.
+    """
 
     noise: NoiseCurve
     lips_cover: CoverageTest
     audio_covers: CoverageTest
     rules: FusionRules = field(default_factory=FusionRules)
+    audio_overrides_lips: bool = False
 
     def compute_probability(self, hypothesis: WordHypothesis) -> float:
         """Return the probability that a hypothesis is correct."""
@@ -268,9 +276,8 @@ def _resolve_conflict(slot: AlignmentSlot, evidence: Evidence) -> list[FusedWord
         side: fmean([evidence.compute_probability(c) for c in getattr(slot, side)])
         for side in ("lips", "audio")
     }
-    winners, rejected = (
-        (slot.lips, slot.audio) if chances["lips"] > chances["audio"] else (slot.audio, slot.lips)
-    )
+    lips_win = chances["lips"] > chances["audio"] and not evidence.audio_overrides_lips
+    winners, rejected = (slot.lips, slot.audio) if lips_win else (slot.audio, slot.lips)
     assigned: list[list[WordHypothesis]] = [[] for _ in winners]
     for rejected_word in rejected:
         nearest = max(
@@ -309,8 +316,12 @@ def _explain_rejection(hypothesis: WordHypothesis, evidence: Evidence) -> str:
     """Return why a word of one source only is omitted; empty if it is kept."""
     chance, rules = evidence.compute_probability(hypothesis), evidence.rules
     middle_s = (hypothesis.start_s + hypothesis.end_s) / 2
+    weight = evidence.compute_audio_weight(hypothesis)
+    is_overridden = evidence.audio_overrides_lips and weight >= rules.min_overriding_audio_weight
+    if hypothesis.origin != "audio" and is_overridden and evidence.audio_covers(middle_s):
+        return "not in the audio, and the lip reading model has a closed vocabulary"
     if hypothesis.origin == "lips" and evidence.audio_covers(middle_s):
-        threshold = rules.min_lips_only_probability * evidence.compute_audio_weight(hypothesis)
+        threshold = rules.min_lips_only_probability * weight
         reason = "not in the audio, and the lip reading"
     elif hypothesis.origin == "audio" and evidence.lips_cover(middle_s):
         threshold = rules.min_audio_only_probability

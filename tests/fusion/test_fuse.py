@@ -188,6 +188,38 @@ def test_server_words_without_a_face_count_as_audio() -> None:
     assert sorted(normalize(t) for t, _ in texts_and_sources(with_transcript)) == ["hello", "there"]
 
 
+CLOSED_MODEL = Model("gorggle-mini-1", "Apache-2.0", has_open_vocabulary=False)
+
+
+@pytest.mark.parametrize("origin", ["lips", "both"])
+def test_a_closed_vocabulary_never_overwrites_open_speech(origin: str) -> None:
+    """However confident it is: it has no other words."""
+    lips = [word("bin", 1, 1.5, 0.99), word("blue", 3, 3.5, 0.99)]
+    result = validate(fuse_words(lips, [word("Good", 1, 1.5, 0.3)], origin=origin, model=CLOSED_MODEL))
+    assert texts_and_sources(result) == [("Good", "audio")]
+    assert [other.text for other in list_words(result)[0].alternatives] == ["bin"]
+    [omission] = result.omissions
+    assert (omission.word.text, "closed vocabulary" in omission.reason) == ("blue", True)
+    assert result.to_document()["model"]["has_open_vocabulary"] is False
+
+
+def test_a_closed_vocabulary_is_used_where_noise_defeats_the_audio() -> None:
+    lips = [word("bin", 1, 1.5, 0.9)]
+    loud = (NoiseSpan(0.0, 10.0, -20.0),)
+    result = fuse_words(lips, [word("now", 50, 51)], noise=loud, model=CLOSED_MODEL)
+    assert texts_and_sources(result) == [("bin", "lips"), ("now", "audio")]
+
+
+def test_two_closed_vocabularies_are_decided_by_confidence() -> None:
+    result = fuse_words(
+        [word("bin", 1, 1.5, 0.9)],
+        [word("pin", 1, 1.5, 0.4)],
+        model=CLOSED_MODEL,
+        audio_has_open_vocabulary=False,
+    )
+    assert texts_and_sources(result) == [("bin", "lips")]
+
+
 def test_other_hypotheses_of_a_source_are_alternatives() -> None:
     audio_word = replace(word("two", 1, 1.5), alternatives=(Alternative("to", 0.3),))
     [fused_word] = list_words(fuse_words(None, [audio_word]))

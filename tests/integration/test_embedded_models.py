@@ -35,6 +35,15 @@ def test_the_card_names_the_corpus(client: Client) -> None:
     assert model.license.commercial_use == "permitted"
 
 
+def test_words_from_the_lips_alone_are_doubtful(client: Client) -> None:
+    assert not client.model(MODEL).has_open_vocabulary
+    transcript = client.recognize(DEMO, modality="video")
+    assert all(segment.is_doubtful for segment in transcript.segments)
+    (message,) = [warning.message for warning in transcript.warnings if warning.kind == "closed_vocabulary"]
+    assert message.endswith("none on this server"), "moonshine-tiny-en does not read lips"
+    assert "(?)" in transcript.to_text()
+
+
 @pytest.mark.skipif(
     "GORGGLE_REAL_DATA" not in os.environ, reason="GORGGLE_REAL_DATA does not name a folder of real clips"
 )

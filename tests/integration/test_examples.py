@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,11 @@ def test_the_demo_reports_word_errors_and_word_times() -> None:
     assert output.count("word error rate") == output.count("word timestamps") == 2
     assert "of 18 words" in output
     assert "real-time factor" in output
+    assert re.search(
+        r"^Real people: .* not in the training, .* [\d.]+ % \(lips and audio\), [\d.]+ % \(lips alone\)",
+        output,
+        re.MULTILINE,
+    )
 
 
 def test_the_image_of_the_readme_is_rendered(tmp_path: Path) -> None:

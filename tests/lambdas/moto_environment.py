@@ -94,8 +94,12 @@ class Cloud:
 
     def document(self, key: str) -> Any:
         """Return a JSON object in the results bucket."""
+        return json.loads(self.text(key))
+
+    def text(self, key: str) -> str:
+        """Return a text object in the results bucket."""
         response = self.client("s3").get_object(Bucket=self.stack["bucket:results"], Key=key)
-        return json.loads(response["Body"].read())
+        return str(response["Body"].read(), "utf-8")
 
     def result_keys(self) -> list[str]:
         response = self.client("s3").list_objects_v2(Bucket=self.stack["bucket:results"])

@@ -51,7 +51,7 @@ def build_result(*texts: str) -> dict[str, Any]:
         )
     absent = {"status": "absent", "engine": "", "failures": []}
     return {
-        "schema_version": "1.1",
+        "schema_version": "1.2",
         "media": {
             "name": "x",
             "duration_s": 100.0,

@@ -528,6 +528,25 @@ def test_all_sources_are_fused_and_published_in_every_format(
     assert extensions == {"json", "vtt", "srt", "ttml", "txt"}
 
 
+def test_words_of_a_closed_vocabulary_are_marked_in_the_captions(
+    cloud: Cloud, probed_job: dict[str, Any]
+) -> None:
+    model = {
+        "name": "m",
+        "licence": "free",
+        "licence_summary": "",
+        "licence_url": "",
+        "has_open_vocabulary": False,
+    }
+    store_document(cloud, "lips/0000.json", lips_window(model=model))
+    store_document(cloud, "failures/audio.json", {"source": "audio", "reason": "audio error", "error": "X"})
+    store_document(cloud, "failures/faces.json", {"source": "faces", "reason": "face error", "error": "X"})
+    cloud.call("fuse_results", probed_job)
+    assert fused_result(cloud)["model"]["has_open_vocabulary"] is False
+    for extension in ("vtt", "srt", "ttml", "txt"):
+        assert "(?) bin blue" in cloud.text(f"jobs/{JOB_ID}/results/1-1/result.{extension}")
+
+
 def test_a_failed_source_is_reported_in_the_result(cloud: Cloud, probed_job: dict[str, Any]) -> None:
     store_document(cloud, "lips/0000.json", lips_window())
     store_document(cloud, "failures/audio.json", {"source": "audio", "reason": "audio error", "error": "X"})

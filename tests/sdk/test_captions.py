@@ -441,3 +441,19 @@ def test_a_caption_can_exceed_the_reading_speed_if_the_next_one_follows() -> Non
 def test_inconsistent_rules_are_refused(values: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="expected"):
         CaptionRules(**values)
+
+
+def test_every_caption_of_doubtful_words_is_marked() -> None:
+    """And passes the linter; names precede the mark."""
+    long = make_segment(make_words("place red in h seven please " * 8))
+    doubtful = replace(long, is_doubtful=True)
+    cues = build_cues([doubtful])
+    assert len(cues) > 2
+    assert all(cue.lines[0].startswith("(?) place" if cue is cues[0] else "(?) ") for cue in cues)
+    assert not check_captions(cues)
+    other = make_segment(make_words("bin blue", 60), "person-2")
+    labelled = build_cues([doubtful, other], label_speakers=True)
+    assert labelled[0].lines[0].replace("\u00a0", " ").startswith("Person 1: (?) place")
+    assert labelled[1].lines[0].startswith("(?) ")
+    assert labelled[-1].lines[0].replace("\u00a0", " ") == "Person 2: bin blue"
+    assert to_plain_text([doubtful, other]).splitlines()[0].startswith("Person 1: (?) place")

@@ -30,6 +30,7 @@ from gorggle.cli.main import main
 sys.exit(main())
 """
 LINE = "[00:00.52 - 00:02.10] Person 1: bin blue at f two now\n"
+MODEL_LINE = "gorggle: model: grid\n"
 
 
 @pytest.fixture
@@ -78,17 +79,17 @@ def return_file_names(service: FakeLipReading) -> None:
 
 def test_text_is_written_to_standard_output(folder: Path, target: str) -> None:
     completed = transcribe(target, "a.mp4")
-    assert (completed.returncode, completed.stdout, completed.stderr) == (0, LINE, "")
+    assert (completed.returncode, completed.stdout, completed.stderr) == (0, LINE, MODEL_LINE)
 
 
 def test_json_has_the_documented_fields(folder: Path, target: str) -> None:
     completed = transcribe(target, "a.mp4", "--format", "json")
-    assert (completed.returncode, completed.stderr) == (0, "")
+    assert (completed.returncode, completed.stderr) == (0, MODEL_LINE)
     document = json.loads(completed.stdout)
     assert list(document) == ["file", "duration", "model", "segments"]
     assert (document["file"], document["duration"], document["model"]) == ("a.mp4", 3.0, "grid")
     [segment] = document["segments"]
-    assert list(segment) == ["start", "end", "text", "speaker", "confidence", "words"]
+    assert list(segment) == ["start", "end", "text", "speaker", "confidence", "doubtful", "words"]
     assert list(segment["words"][0]) == ["start", "end", "text", "confidence"]
     assert (segment["start"], segment["end"]) == (0.52, 2.1)
 
@@ -102,7 +103,7 @@ def test_json_has_the_documented_fields(folder: Path, target: str) -> None:
 )
 def test_captions_are_written_to_standard_output(folder: Path, target: str, form: str, expected: str) -> None:
     completed = transcribe(target, "a.mp4", "--format", form)
-    assert (completed.returncode, completed.stdout, completed.stderr) == (0, expected, "")
+    assert (completed.returncode, completed.stdout, completed.stderr) == (0, expected, MODEL_LINE)
 
 
 def test_options_reach_the_server(folder: Path, service: FakeLipReading, target: str) -> None:
@@ -151,7 +152,7 @@ def test_segments_are_printed_as_they_arrive(folder: Path, service: FakeLipReadi
 
 def test_standard_input_is_read(folder: Path, service: FakeLipReading, target: str) -> None:
     completed = transcribe(target, "-", "--format", "json", input="media from a pipe")
-    assert (completed.returncode, completed.stderr) == (0, "")
+    assert (completed.returncode, completed.stderr) == (0, MODEL_LINE)
     assert json.loads(completed.stdout)["file"] == "-"
     assert service.media == b"media from a pipe"
 
@@ -172,6 +173,7 @@ def test_interim_results_and_warnings_are_written_to_standard_error(
     completed = transcribe(target, "a.mp4", "--interim-results")
     assert (completed.returncode, completed.stdout) == (0, LINE)
     assert completed.stderr.splitlines() == [
+        "gorggle: model: grid",
         "gorggle: a.mp4: warning: there is no audio: using the video alone",
         "[00:00.52 - 00:02.10] Person 1: bin …",
     ]
@@ -226,6 +228,7 @@ def test_a_failed_file_does_not_stop_the_others(
     assert "text of a.mp4" in completed.stdout
     assert completed.stderr.splitlines() == [
         "gorggle: nowhere.mp4: does not exist",
+        "gorggle: model: grid",
         "gorggle: bad.mp4: invalid video: send MP4, WebM or Matroska",
         "gorggle: .: is a directory: give the path of a media file",
         "gorggle: empty.mp4: is empty: give a media file",
@@ -237,7 +240,7 @@ def test_a_failed_file_does_not_stop_the_others(
 
 def test_output_is_written_to_a_file(folder: Path, target: str) -> None:
     completed = transcribe(target, "a.mp4", "--format", "srt", "--output", "captions.srt")
-    assert (completed.returncode, completed.stdout, completed.stderr) == (0, "", "")
+    assert (completed.returncode, completed.stdout, completed.stderr) == (0, "", MODEL_LINE)
     assert Path("captions.srt").read_text().startswith("1\n00:00:00,520 --> ")
     assert sorted(path.name for path in folder.iterdir()) == ["a.mp4", "b.webm", "bad.mp4", "captions.srt"]
 
@@ -285,7 +288,7 @@ def test_an_output_is_not_changed_by_a_failure(folder: Path, service: FakeLipRea
 
 def test_the_output_can_be_a_device(folder: Path, target: str) -> None:
     completed = transcribe(target, "a.mp4", "--output", "/dev/stderr")
-    assert (completed.returncode, completed.stdout, completed.stderr) == (0, "", LINE)
+    assert (completed.returncode, completed.stdout, completed.stderr) == (0, "", MODEL_LINE + LINE)
 
 
 @pytest.mark.parametrize(
@@ -342,7 +345,7 @@ def test_a_closed_output_pipe_ends_the_command_without_a_message(
         process.stdout.readline()
         process.stdout.close()
         assert process.wait(20) == 141
-        assert process.stderr.read() == b""
+        assert process.stderr.read() == MODEL_LINE.encode()
     assert service.ended.wait(5)
 
 
@@ -360,7 +363,7 @@ def test_ctrl_c_ends_the_command_without_a_traceback(
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
-        assert process.stderr.read() == b""
+        assert process.stderr.read() == MODEL_LINE.encode()
     assert service.ended.wait(5)
 
 
@@ -375,7 +378,7 @@ def test_the_next_server_is_used_if_one_is_unreachable(
 ) -> None:
     return_file_names(service)
     completed = run_gorggle("transcribe", "a.mp4", "--server", f"127.0.0.1:1,{target}")
-    assert (completed.returncode, completed.stderr.count("\n")) == (0, 1), completed.stderr
+    assert (completed.returncode, completed.stderr.count("\n")) == (0, 2), completed.stderr
     assert "text of a.mp4" in completed.stdout
     assert "127.0.0.1:1" in completed.stderr
     assert "resuming from 0.0 s" in completed.stderr
@@ -520,7 +523,7 @@ def test_tls_options_reach_the_connection(folder: Path, make_server: MakeServer)
         "gorggle.internal",
     ]
     completed = transcribe(f"127.0.0.1:{port}", "a.mp4", *options)
-    assert (completed.returncode, completed.stdout, completed.stderr) == (0, LINE, "")
+    assert (completed.returncode, completed.stdout, completed.stderr) == (0, LINE, MODEL_LINE)
 
 
 def test_grpc_logs_errors_only_unless_configured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ import pytest
 import gorggle
 from gorggle import local_server
 from gorggle.local_server import LocalServer
-from tests.sdk.test_cli import LINE, WITH_SIGINT, run_gorggle
+from tests.sdk.test_cli import LINE, MODEL_LINE, WITH_SIGINT, run_gorggle
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -101,21 +101,23 @@ def test_the_command_starts_a_local_server_without_the_server_option(
     monkeypatch.setenv("GORGGLE_TOKEN", "for another server")
     monkeypatch.setenv("GORGGLE_TLS_KEY", "for another server")
     completed = run_gorggle("transcribe", "a.mp4")
-    assert (completed.returncode, completed.stdout, completed.stderr) == (0, LINE, "")
+    assert (completed.returncode, completed.stdout, completed.stderr) == (0, LINE, MODEL_LINE)
     assert wait_for_exit(fake_server)
 
 
 def test_a_local_server_serves_the_selected_model(fake_server: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_ARGUMENTS", "--default-model grid")
     completed = run_gorggle("transcribe", "a.mp4", "--model", "grid")
-    assert (completed.returncode, completed.stdout, completed.stderr) == (0, LINE, "")
+    assert (completed.returncode, completed.stdout, completed.stderr) == (0, LINE, MODEL_LINE)
 
 
 def test_several_files_share_one_local_server(fake_server: Path) -> None:
     completed = run_gorggle("transcribe", "nowhere.mp4", "a.mp4", "a.mp4", "--format", "json")
     assert completed.returncode == 1
     assert len(completed.stdout.splitlines()) == 2
-    assert completed.stderr == "gorggle: nowhere.mp4: does not exist\n"
+    assert completed.stderr == "gorggle: nowhere.mp4: does not exist\n" + MODEL_LINE, (
+        "the model is named once"
+    )
 
 
 def test_no_server_is_started_for_unreadable_files(fake_server: Path) -> None:
@@ -185,7 +187,7 @@ def _run_until_signalled(
 
 def test_ctrl_c_stops_the_local_server(fake_server: Path) -> None:
     code, stderr = _run_until_signalled(fake_server, ["transcribe", "-"], fake_server.exists, signal.SIGINT)
-    assert (code, stderr) == (130, b"")
+    assert (code, stderr) == (130, MODEL_LINE.encode())
     assert wait_for_exit(fake_server)
 
 

@@ -38,6 +38,7 @@ def test_json_has_exactly_the_documented_fields() -> None:
                 "text": "bin blüe",
                 "speaker": "face-1",
                 "confidence": 0.8765,
+                "doubtful": False,
                 "words": [
                     {"start": 0.52, "end": 1.0, "text": "bin", "confidence": 0.9},
                     {"start": 1.0, "end": 2.1, "text": "blüe", "confidence": 0.3333},
@@ -63,6 +64,17 @@ def test_text_is_one_line_per_segment() -> None:
         to_text_line(Segment(3599.996, 3600.5, "over\nan hour")) == "[1:00:00.00 - 1:00:00.50] over an hour"
     )
     assert TRANSCRIPT.text == "bin blüe"
+
+
+def test_doubtful_words_are_marked_in_every_format() -> None:
+    transcript = dataclasses.replace(
+        TRANSCRIPT, segments=(dataclasses.replace(SEGMENT, is_doubtful=True, modality="video"),)
+    )
+    assert transcript.to_text() == "[00:00.52 - 00:02.10] Person 1: (?) bin blüe\n"
+    assert transcript.to_srt() == "1\n00:00:00,520 --> 00:00:02,100\n(?) bin blüe\n"
+    assert transcript.to_vtt() == "WEBVTT\n\n1\n00:00:00.520 --> 00:00:02.100\n<v Person 1>(?) bin blüe\n"
+    assert json.loads(transcript.to_json())["segments"][0]["doubtful"] is True
+    assert transcript.text == "bin blüe"
 
 
 def test_a_transcript_writes_captions() -> None:

@@ -239,6 +239,26 @@ def test_a_model_that_reads_audio_recognizes_speech_in_noise_that_lips_segment()
     assert all(window.waveform is not None for window in backend.windows)
 
 
+@pytest.mark.parametrize("has_open_vocabulary", [True, False])
+def test_words_of_a_closed_vocabulary_from_lips_alone_are_doubtful(has_open_vocabulary: bool) -> None:
+    silent = ScriptedPipeline(200, None, {1: TWO_UTTERANCES})
+    events, _ = run_session(silent, has_open_vocabulary=has_open_vocabulary, interim_results=True)
+    assert {s.is_doubtful for s in filter_events(events, Segment)} == {not has_open_vocabulary}
+    audible = ScriptedPipeline(200, TWO_UTTERANCES, {1: TWO_UTTERANCES})
+    events, _ = run_session(audible, has_open_vocabulary=has_open_vocabulary)
+    assert not any(s.is_doubtful for s in filter_events(events, Segment))
+
+
+def test_a_closed_vocabulary_is_reported_once_and_only_with_speech() -> None:
+    pipeline = ScriptedPipeline(200, TWO_UTTERANCES, {1: TWO_UTTERANCES})
+    events, _ = run_session(pipeline, has_open_vocabulary=False, open_vocabulary_models=("large", "tiny"))
+    [warning] = filter_events(events, StreamWarning)
+    assert warning.kind is WarningKind.CLOSED_VOCABULARY
+    assert warning.message.endswith("models for any words: large, tiny")
+    events, _ = run_session(ScriptedPipeline(200, [0.0] * 200, {1: [0.0] * 200}), has_open_vocabulary=False)
+    assert [warning.kind for warning in filter_events(events, StreamWarning)] == [WarningKind.NO_SPEECH]
+
+
 def test_an_audio_visual_stream_without_audio_is_recognized_from_video() -> None:
     events, _ = run_session(ScriptedPipeline(200, None, {1: TWO_UTTERANCES}))
     assert [s.modality for s in filter_events(events, Segment)] == [Modality.VIDEO_ONLY] * 2

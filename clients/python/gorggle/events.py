@@ -15,6 +15,7 @@ WarningKind = Literal[
     "input_too_fast",
     "silence_timeout",
     "lips_not_used",
+    "closed_vocabulary",
     "other",
 ]
 

@@ -63,6 +63,8 @@ class Segment:
         face_boxes: the speaker's face over time; empty if not requested.
         modality: input that the words were recognized from.
         stable_words: number of words at the start of ``text`` that later results of the segment keep.
+        is_doubtful: the words were read from the lips alone by a model that knows only the words of its vocabulary; they are
+            probably wrong unless the speaker used only those.
     """
 
     start_s: float
@@ -79,6 +81,7 @@ class Segment:
     face_boxes: tuple[FaceBox, ...] = ()
     modality: Modality = "av"
     stable_words: int = 0
+    is_doubtful: bool = False
 
     @property
     def stable_text(self) -> str:
@@ -144,9 +147,11 @@ def to_text(segments: Iterable[Segment]) -> str:
 
 
 def to_text_line(segment: Segment) -> str:
-    """Return a segment as ``[00:00.52 - 00:02.10] Person 1: bin blue at f two now``."""
+    """Return a segment as ``[00:00.52 - 00:02.10] Person 1: bin blue at f two now``; doubtful words follow a ``(?)``."""
     speaker = f"{captions.display_name(segment.speaker)}: " if segment.speaker else ""
-    return f"[{format_time(segment.start_s)} - {format_time(segment.end_s)}] {speaker}{' '.join(segment.text.split())}"
+    mark = f"{captions.DOUBTFUL_MARK} " if segment.is_doubtful else ""
+    times = f"[{format_time(segment.start_s)} - {format_time(segment.end_s)}]"
+    return f"{times} {speaker}{mark}{' '.join(segment.text.split())}"
 
 
 def format_time(time_s: float) -> str:
@@ -198,6 +203,7 @@ def _segment_to_dict(segment: Segment) -> dict[str, Any]:
         "text": segment.text,
         "speaker": segment.speaker,
         "confidence": round(segment.confidence, 4),
+        "doubtful": segment.is_doubtful,
         "words": [
             {
                 "start": round(word.start_s, 3),

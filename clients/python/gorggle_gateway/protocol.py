@@ -136,6 +136,7 @@ def segment_to_message(segment: Segment, generation: int, speaker: str) -> dict[
         "end_s": _round_ms(segment.end_s),
         "text": segment.text,
         "confidence": round(segment.confidence, 4),
+        "doubtful": segment.is_doubtful,
         "words": [_round_fields(word, confidence=4) for word in segment.words],
         "face_boxes": [_round_fields(box, left=4, top=4, width=4, height=4) for box in segment.face_boxes],
     }

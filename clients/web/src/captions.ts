@@ -8,8 +8,11 @@
 
 import { sanitize } from "./editing";
 import type { Segment, Transcript } from "./result";
+import { isDoubtful } from "./result";
 
 export const MAX_LINE_CHARS = 42;
+/** Precedes words that are probably wrong. */
+export const DOUBTFUL_MARK = "(?)";
 const MAX_CUE_S = 7;
 const MIN_CUE_S = 0.5;
 
@@ -55,7 +58,8 @@ function buildSegmentCues(segment: Segment, label: string): Cue[] {
     }
     group = [];
   };
-  const labels = label.split(" ").filter(Boolean).map((text) => ({ text, start_s: segment.start_s, end_s: segment.start_s }));
+  const mark = isDoubtful(segment) ? DOUBTFUL_MARK : "";
+  const labels = `${label} ${mark}`.split(" ").filter(Boolean).map((text) => ({ text, start_s: segment.start_s, end_s: segment.start_s }));
   for (const token of [...labels, ...tokenize(segment)]) {
     const candidate = [...group, token];
     const fits = wrapGreedily(candidate.map((each) => each.text)).length <= 2 && token.end_s - candidate[0]!.start_s <= MAX_CUE_S;
@@ -134,7 +138,8 @@ export function toTtml(transcript: Transcript, language: string): string {
 
 export function toText(transcript: Transcript): string {
   const hasSeveralSpeakers = new Set(transcript.segments.map((segment) => segment.person)).size > 1;
-  return transcript.segments.map((segment) => `${hasSeveralSpeakers ? `${speakerName(transcript, segment.person)}: ` : ""}${sanitize(segment.text)}\n`).join("");
+  const mark = (segment: Segment) => (isDoubtful(segment) ? `${DOUBTFUL_MARK} ` : "");
+  return transcript.segments.map((segment) => `${hasSeveralSpeakers ? `${speakerName(transcript, segment.person)}: ` : ""}${mark(segment)}${sanitize(segment.text)}\n`).join("");
 }
 
 /** Return the name of a speaker, by default "Person 1" for "person-1". */

@@ -13,6 +13,8 @@ export interface Hypothesis {
 
 export interface Word extends Hypothesis {
   alternatives: Hypothesis[];
+  /** Only in live sessions: see `LiveSegment.doubtful`. */
+  doubtful?: boolean;
 }
 
 export interface Segment {
@@ -43,7 +45,7 @@ export interface Result {
   schema_version: string;
   media: { name: string; duration_s: number; width_px: number; height_px: number; frame_rate_hz: number; video_codec: string; audio_codec: string };
   language: string;
-  model: { name: string; licence: { name: string; summary: string; url: string } } | null;
+  model: { name: string; licence: { name: string; summary: string; url: string }; has_open_vocabulary?: boolean } | null;
   is_degraded: boolean;
   sources: Record<"lips" | "audio" | "faces", SourceReport>;
   noise: { start_s: number; end_s: number; snr_db: number }[];
@@ -66,6 +68,11 @@ export const SPEAKER_COLORS = 8;
 export function speakerColor(person: string): number {
   const number = Number(/(\d+)$/.exec(person)?.[1] ?? 1);
   return (number - 1) % SPEAKER_COLORS;
+}
+
+/** Return whether a segment has words that are probably wrong: read from the lips alone by a model with a closed vocabulary. */
+export function isDoubtful(segment: Segment, model: Result["model"] = null): boolean {
+  return segment.words.some((word) => word.source !== "correction" && (word.doubtful || (word.source === "lips" && model?.has_open_vocabulary === false)));
 }
 
 /** Return the segments spoken at a time. */

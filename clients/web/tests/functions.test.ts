@@ -1,11 +1,11 @@
 import { describe, expect, it } from "vitest";
 import { diffTranscripts, mediaType } from "../src/api";
-import { buildCues, toSrt, toTtml, toWebVtt } from "../src/captions";
+import { buildCues, toSrt, toText, toTtml, toWebVtt } from "../src/captions";
 import { push, createHistory, findMatches, redo, undo, renameSpeaker, replaceWord } from "../src/editing";
 import { EMPTY_TRANSCRIPT, speakerNames, speakerId, toResult, addSegment } from "../src/live/transcript";
 import type { LiveSegment } from "../src/live/messages";
 import type { Segment, Transcript } from "../src/result";
-import { boxAt, wordIndexAt } from "../src/result";
+import { boxAt, isDoubtful, wordIndexAt } from "../src/result";
 import { EtaEstimator, formatTime, formatSize, formatTimeLeft } from "../src/format";
 
 function segment(id: number, text: string, startS = 0, person = "person-1"): Segment {
@@ -97,7 +97,7 @@ describe("the player", () => {
 });
 
 describe("live transcripts", () => {
-  const live = (id: string, text: string, isFinal: boolean, speaker = "face-1"): LiveSegment => ({ segment_id: id, revision: 1, is_final: isFinal, speaker, modality: "av", start_s: 0, end_s: 1, text, confidence: 1, words: [], face_boxes: [] });
+  const live = (id: string, text: string, isFinal: boolean, speaker = "face-1"): LiveSegment => ({ segment_id: id, revision: 1, is_final: isFinal, speaker, modality: "av", start_s: 0, end_s: 1, text, confidence: 1, doubtful: false, words: [], face_boxes: [] });
   it("replace interim segments until they are final", () => {
     let transcript = addSegment(EMPTY_TRANSCRIPT, live("1", "bin", false));
     transcript = addSegment(transcript, live("1", "bin blue", false));
@@ -116,6 +116,25 @@ describe("live transcripts", () => {
     expect(speakerNames(transcript, "Voice")).toEqual({ "person-2": "Voice" });
     const result = toResult(transcript, { name: "x", durationS: 2, widthPx: 0, heightPx: 0, model: "m", modality: "av" });
     expect(result.segments.map((each) => [each.id, each.person, each.words[0]!.source])).toEqual([["segment-1", "person-1", "both"], ["segment-2", "person-2", "both"]]);
+  });
+});
+
+describe("doubtful words", () => {
+  const live: LiveSegment = { segment_id: "1", revision: 1, is_final: true, speaker: "face-1", modality: "video", start_s: 0, end_s: 1, text: "bin blue", confidence: 1, doubtful: true, words: [], face_boxes: [] };
+  const result = toResult(addSegment(EMPTY_TRANSCRIPT, live), { name: "x", durationS: 1, widthPx: 0, heightPx: 0, model: "m", modality: "video" });
+  const transcript = { segments: result.segments, names: {} };
+  it("are marked in captions and text until they are corrected", () => {
+    expect(toWebVtt(transcript)).toContain("<v Person 1>(?) bin blue");
+    expect(toSrt(transcript)).toContain("\n(?) bin blue\n");
+    expect(toText(transcript)).toBe("(?) bin blue\n");
+    expect(toText(replaceWord(transcript, { segmentId: "segment-1", index: 0 }, "pin blue"))).toBe("pin blue\n");
+  });
+  it("of jobs are those from the lips of a model with a closed vocabulary", () => {
+    const lips = segment(1, "bin blue");
+    lips.words[0]!.source = "lips" as "both";
+    const model = { name: "m", licence: { name: "l", summary: "", url: "" } };
+    expect([true, false].map((has_open_vocabulary) => isDoubtful(lips, { ...model, has_open_vocabulary }))).toEqual([false, true]);
+    expect(isDoubtful(segment(2, "bin blue"), { ...model, has_open_vocabulary: false })).toBe(false);
   });
 });
 

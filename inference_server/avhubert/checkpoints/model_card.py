@@ -27,7 +27,8 @@ REFERENCE_LICENSE = {
 def validate_card(card: Mapping[str, Any]) -> dict[str, Any]:
     """Validate the types of a model card and return it as a dict; unknown keys are kept.
 
-    Known keys: ``name``, ``description``, ``vocabulary``, ``trained_on`` (strings); ``languages`` (BCP 47),
+    Known keys: ``name``, ``description``, ``trained_on`` (strings); ``vocabulary`` (string: the words that the model
+    recognizes, if it recognizes no others); ``languages`` (BCP 47),
     ``modalities`` ("audio-visual", "video", "audio") (lists of strings); ``license`` (``name``, ``url``, ``summary``,
     ``commercial_use``); ``error_rates`` (list of ``dataset``, ``modality``, ``condition``, ``source``,
     ``word_error_rate_percent``).

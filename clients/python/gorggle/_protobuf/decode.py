@@ -126,6 +126,7 @@ def decode_segment(message: transcript_pb2.SpeechSegment) -> Segment:
         ),
         modality=_MODALITIES.get(message.modality, "av"),
         stable_words=message.stable_word_count,
+        is_doubtful=message.is_doubtful,
     )
 
 

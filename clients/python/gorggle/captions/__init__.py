@@ -4,12 +4,13 @@ The standard library is enough for this package. Segments are any objects with t
 as ``gorggle.Segment``.
 """
 
-from gorggle.captions.cues import VOICE_LABEL, build_cues, display_name
+from gorggle.captions.cues import DOUBTFUL_MARK, VOICE_LABEL, build_cues, display_name
 from gorggle.captions.formats import to_plain_text, to_srt, to_ttml, to_vtt
 from gorggle.captions.linter import Problem, check_captions
 from gorggle.captions.rules import CaptionRules, Cue, SpokenSegment, SpokenWord
 
 __all__ = [
+    "DOUBTFUL_MARK",
     "VOICE_LABEL",
     "CaptionRules",
     "Cue",

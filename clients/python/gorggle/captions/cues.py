@@ -16,6 +16,8 @@ from gorggle.captions.text import clean_text, display_width, find_separator, spl
 
 # The server's label of speakers without a face.
 VOICE_LABEL = "voice"
+# Precedes words that are probably wrong.
+DOUBTFUL_MARK = "(?)"
 # Cost of each caption: fewer, fuller captions read better.
 CAPTION_COST = 6.0
 # The end of a caption weighs more than the end of a line.
@@ -100,7 +102,8 @@ def _has_overlap(segments: Sequence[SpokenSegment], index: int) -> bool:
 def _draft_captions(segment: SpokenSegment, name: str, labels: str, rules: CaptionRules) -> Iterator[Cue]:
     """Yield captions with the times of the speech."""
     tokens = _tokenize(segment, rules)
-    label = _format_label(name, rules) if labels != "none" else ""
+    mark = DOUBTFUL_MARK if segment.is_doubtful else ""
+    label = "\u00a0".join(filter(None, (_format_label(name, rules) if labels != "none" else "", mark)))
     start = 0
     while start < len(tokens):
         rest = tokens[start:]
@@ -115,8 +118,8 @@ def _draft_captions(segment: SpokenSegment, name: str, labels: str, rules: Capti
             yield Cue(spoken[0].start_ms, spoken[-1].end_ms, name, lines.format_lines(first, last))
             start += len(spoken)
             if label:
-                # The rest is split again, with the label once more or without it.
-                label = label if labels == "all" else ""
+                # The rest is split again, with the label once more or without the name.
+                label = label if labels == "all" else mark
                 break
 
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape as html_escape
 
-from gorggle.captions.cues import build_cues, display_name
+from gorggle.captions.cues import DOUBTFUL_MARK, build_cues, display_name
 from gorggle.captions.rules import CaptionRules, Cue, SpokenSegment
 from gorggle.captions.text import clean_text, is_right_to_left
 
@@ -76,6 +76,7 @@ def to_plain_text(segments: Segments, names: Names = None) -> str:
     for segment in segments:
         text, name = clean_text(segment.text), display_name(segment.speaker, names)
         if text:
+            text = f"{DOUBTFUL_MARK} {text}" if segment.is_doubtful else text
             lines.append(f"{name}: {text}\n" if has_several and name else f"{text}\n")
     return "".join(lines)
 

@@ -26,12 +26,14 @@ class SpokenWord(Protocol):
 
 
 class SpokenSegment(SpokenWord, Protocol):
-    """A segment of one speaker; without ``words``, its text is spread over its time."""
+    """A segment of one speaker; without ``words``, its text is spread over its time; doubtful words are marked."""
 
     @property
     def speaker(self) -> str: ...  # noqa: D102
     @property
     def words(self) -> Sequence[SpokenWord]: ...  # noqa: D102
+    @property
+    def is_doubtful(self) -> bool: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)

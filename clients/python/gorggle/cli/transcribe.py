@@ -19,7 +19,7 @@ from gorggle.cli.rendering import RenderOptions, parse_render_options
 from gorggle.cli.server_args import ServerHandle, UsageError, check_server_options
 from gorggle.client import Client
 from gorggle.errors import GorggleError
-from gorggle.events import Activity, Event, Interrupted, StreamWarning
+from gorggle.events import Activity, Event, Interrupted, Started, StreamWarning
 from gorggle.results import Segment, Transcript, sort_segments, to_text_line
 from gorggle.server_info import Model
 from gorggle.sources import create_read_error, validate_path
@@ -45,10 +45,12 @@ def transcribe_files(options: argparse.Namespace) -> bool:
     options.rendering = parse_render_options(options.files, options.overlay, options.plot)
     check_server_options(options)
     failures = 0
+    reported_models: set[str] = set()
     with ServerHandle(options) as server:
         for number, file in enumerate(options.files):
+            output = None if paths is None else paths[number]
             try:
-                transcribe_file(file, server.client, options, None if paths is None else paths[number])
+                transcribe_file(file, server.client, options, output, reported_models)
             except (GorggleError, _OutputError) as error:
                 subject = "standard input" if file == "-" else file
                 print_error(str(error).removeprefix(f"{file} "), subject)
@@ -57,15 +59,22 @@ def transcribe_files(options: argparse.Namespace) -> bool:
 
 
 def transcribe_file(
-    file: str, client: Callable[[], Client], options: argparse.Namespace, output: Path | None
+    file: str,
+    client: Callable[[], Client],
+    options: argparse.Namespace,
+    output: Path | None,
+    reported_models: set[str],
 ) -> None:
-    """Transcribe one file and write the result to ``output``, or to standard output if it is None."""
+    """Transcribe one file and write the result to ``output``, or to standard output if it is None.
+
+    Its model is named on standard error unless it is one of ``reported_models``.
+    """
     with contextlib.ExitStack() as stack:
         media = stack.enter_context(_open_input(file))
         line = ProgressLine(sys.stderr, file, os.fstat(media.fileno()).st_size or None)
         stack.callback(line.close)
         line.set_message("starting a server …" if options.server is None else "connecting …")
-        printer = _ResultPrinter(file, options, output, line)
+        printer = _ResultPrinter(file, options, output, line, reported_models)
         stream = client().transcribe(
             _ProgressFile(media, file, line),
             modality=options.modality,
@@ -103,7 +112,12 @@ class _ResultPrinter:
     """Prints the results of one file as they arrive, and writes the transcript at the end."""
 
     def __init__(
-        self, file: str, options: argparse.Namespace, output: Path | None, line: ProgressLine
+        self,
+        file: str,
+        options: argparse.Namespace,
+        output: Path | None,
+        line: ProgressLine,
+        reported_models: set[str],
     ) -> None:
         self.segments: list[Segment] = []
         self.activities: list[Activity] = []
@@ -112,13 +126,18 @@ class _ResultPrinter:
         self._has_several_files = len(options.files) > 1
         self._output = output
         self._line = line
+        self._reported_models = reported_models
         self._streams_text = output is None and self._output_format == "text"
         self._header_printed = False
 
     def handle_event(self, event: Event) -> None:
-        """Show progress and warnings."""
+        """Show the model, progress and warnings."""
         self._line.set_message("")
         self._line.handle_event(event)
+        if isinstance(event, Started) and event.model not in self._reported_models:
+            self._reported_models.add(event.model)
+            self._line.clear()
+            print_error(f"model: {event.model}")
         if isinstance(event, Activity):
             self.activities.append(event)
         if isinstance(event, StreamWarning):

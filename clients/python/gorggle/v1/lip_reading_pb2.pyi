@@ -393,6 +393,10 @@ class Warning(_message.Message):
         """No speech for `StreamingConfig.silence_timeout`: the stream ends."""
         KIND_LIPS_NOT_USED: Warning._Kind.ValueType  # 9
         """Audio-visual recognition was requested from a model that recognizes audio only: faces only tell who speaks."""
+        KIND_CLOSED_VOCABULARY: Warning._Kind.ValueType  # 10
+        """The model recognizes only the words of its vocabulary (`Model.has_open_vocabulary` is false): other speech gives
+        wrong words, often fluent ones.
+        """
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """Kind of warning."""
@@ -417,6 +421,10 @@ class Warning(_message.Message):
     """No speech for `StreamingConfig.silence_timeout`: the stream ends."""
     KIND_LIPS_NOT_USED: Warning.Kind.ValueType  # 9
     """Audio-visual recognition was requested from a model that recognizes audio only: faces only tell who speaks."""
+    KIND_CLOSED_VOCABULARY: Warning.Kind.ValueType  # 10
+    """The model recognizes only the words of its vocabulary (`Model.has_open_vocabulary` is false): other speech gives
+    wrong words, often fluent ones.
+    """
 
     KIND_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int

@@ -150,6 +150,7 @@ class SpeechSegment(_message.Message):
     FACE_BOXES_FIELD_NUMBER: _builtins.int
     MODALITY_FIELD_NUMBER: _builtins.int
     STABLE_WORD_COUNT_FIELD_NUMBER: _builtins.int
+    IS_DOUBTFUL_FIELD_NUMBER: _builtins.int
     segment_id: _builtins.str
     """Identifies the segment within the session. Interim and final results of one utterance share it, also after the
     session was resumed.
@@ -171,6 +172,10 @@ class SpeechSegment(_message.Message):
     stable_word_count: _builtins.int
     """Number of words from the start of `text` that will not change in later results of this segment. Never decreases; all
     words when final.
+    """
+    is_doubtful: _builtins.bool
+    """Whether the words are probably wrong unless the speaker used only words of the model's vocabulary: they were read from
+    the lips alone by a model without an open vocabulary.
     """
     @_builtins.property
     def start_offset(self) -> _duration_pb2.Duration:
@@ -211,10 +216,11 @@ class SpeechSegment(_message.Message):
         face_boxes: _abc.Iterable[Global___FaceBox] | None = ...,
         modality: _config_pb2.Modality.ValueType = ...,
         stable_word_count: _builtins.int = ...,
+        is_doubtful: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_offset", b"end_offset", "start_offset", b"start_offset"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alternatives", b"alternatives", "confidence", b"confidence", "end_offset", b"end_offset", "face_boxes", b"face_boxes", "is_final", b"is_final", "modality", b"modality", "revision", b"revision", "segment_id", b"segment_id", "speaker_id", b"speaker_id", "stability", b"stability", "stable_word_count", b"stable_word_count", "start_offset", b"start_offset", "text", b"text", "words", b"words"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alternatives", b"alternatives", "confidence", b"confidence", "end_offset", b"end_offset", "face_boxes", b"face_boxes", "is_doubtful", b"is_doubtful", "is_final", b"is_final", "modality", b"modality", "revision", b"revision", "segment_id", b"segment_id", "speaker_id", b"speaker_id", "stability", b"stability", "stable_word_count", b"stable_word_count", "start_offset", b"start_offset", "text", b"text", "words", b"words"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -124,6 +124,7 @@ export const strings = {
     rename: (name: string) => `Rename ${name}`,
     nameOf: (name: string) => `Name of ${name}`,
     speakerAt: (time: string) => `Speaker at ${time}`,
+    doubtful: "Read from the lips alone by a model that knows few words: probably wrong",
     playFrom: (time: string) => `Play from ${time}`,
     search: "Search the transcript",
     matches: (current: number, total: number) => (total ? `${current} of ${total}` : "No matches"),

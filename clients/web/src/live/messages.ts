@@ -32,6 +32,8 @@ export interface LiveSegment {
   end_s: number;
   text: string;
   confidence: number;
+  /** Read from the lips alone by a model with a closed vocabulary: probably wrong. */
+  doubtful: boolean;
   words: LiveWord[];
   face_boxes: Box[];
 }

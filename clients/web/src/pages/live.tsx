@@ -1,6 +1,7 @@
 /** Live captions from camera and microphone. */
 
 import { useEffect, useRef, useState } from "preact/hooks";
+import { DoubtfulMark } from "../components/doubtful-mark";
 import { Icon } from "../icons";
 import type { Capture, Devices } from "../live/capture";
 import { canCapture, listDevices, openDevices, release, startCapture, monitorLevel } from "../live/capture";
@@ -289,14 +290,16 @@ function Captions({ transcript, speaking, size, resize }: { transcript: LiveTran
         <div role="log" aria-live="polite">
           {transcript.final.map((segment) => (
             <p key={segment.segment_id} class={`final person-${speakerColor(speakerId(transcript, segment.speaker))}`} dir="auto">
-              {hasSeveralSpeakers && <strong>{name(segment.speaker)}</strong>} {segment.text}
+              {hasSeveralSpeakers && <strong>{name(segment.speaker)}</strong>} {segment.doubtful && <DoubtfulMark />}
+              {segment.text}
             </p>
           ))}
         </div>
         <div aria-hidden="true">
           {transcript.interim.map((segment) => (
             <p key={segment.segment_id} class={`interim person-${speakerColor(speakerId(transcript, segment.speaker))}`} dir="auto">
-              {hasSeveralSpeakers && <strong>{name(segment.speaker)}</strong>} {segment.text}
+              {hasSeveralSpeakers && <strong>{name(segment.speaker)}</strong>} {segment.doubtful && <DoubtfulMark />}
+              {segment.text}
             </p>
           ))}
         </div>

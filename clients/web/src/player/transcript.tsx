@@ -5,12 +5,13 @@ import { effect } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { speakerName } from "../captions";
+import { DoubtfulMark } from "../components/doubtful-mark";
 import type { Match, WordPosition } from "../editing";
 import { findMatches, setSpeaker, replaceWord } from "../editing";
 import { Icon } from "../icons";
 import { memo } from "../memo";
 import type { Result, Segment, Transcript } from "../result";
-import { segmentsAt, speakerColor, wordIndexAt } from "../result";
+import { isDoubtful, segmentsAt, speakerColor, wordIndexAt } from "../result";
 import { strings } from "../i18n/en";
 import { formatTime } from "../format";
 
@@ -159,6 +160,7 @@ export function TranscriptPanel(props: PanelProps) {
           <Line
             key={segment.id}
             segment={segment}
+            doubtful={isDoubtful(segment, result.model)}
             name={speakerName(transcript, segment.person)}
             names={transcript.names}
             speakers={speakers}
@@ -191,6 +193,7 @@ interface WordActions {
 
 interface LineProps {
   segment: Segment;
+  doubtful: boolean;
   name: string;
   names: Record<string, string>;
   speakers: string[];
@@ -203,7 +206,7 @@ interface LineProps {
   actions: { current: WordActions };
 }
 
-const Line = memo(function Line({ segment, name, names, speakers, matched, current, reachable, selected, editing, actions }: LineProps) {
+const Line = memo(function Line({ segment, doubtful, name, names, speakers, matched, current, reachable, selected, editing, actions }: LineProps) {
   const time = formatTime(segment.start_s);
   const marked = useMemo(() => decodeMatches(matched), [matched]);
   return (
@@ -227,6 +230,7 @@ const Line = memo(function Line({ segment, name, names, speakers, matched, curre
         </button>
       </div>
       <p dir="auto">
+        {doubtful && <DoubtfulMark />}
         {segment.words.map((word, index) => {
           const position = { segmentId: segment.id, index };
           if (index === editing) return <WordInput key={index} text={word.text} finish={(text) => actions.current.finish(position, text)} />;
