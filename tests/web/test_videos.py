@@ -47,6 +47,22 @@ def wait_until_saved(page: Any, pipeline: Pipeline, versions: int) -> None:
     )
 
 
+def test_words_that_a_closed_vocabulary_may_invent_are_marked(site: Site, visit: Visitor) -> None:
+    result = load_result("demo")
+    licence = {"name": "Apache-2.0", "summary": "", "url": ""}
+    result["model"] = {"name": "m", "licence": licence, "has_open_vocabulary": False}
+    for number, segment in enumerate(result["segments"]):
+        for word in segment["words"]:
+            word["source"] = "both" if number else "lips"
+    job = site.pipeline.add("demo.mp4", EXAMPLES / "demo.mp4", result)
+    page = visit(f"{site.url}/#/jobs/{job.job_id}").page
+    page.wait_for_selector(".word")
+    mark = page.locator(".lines .doubtful")
+    assert mark.all_inner_texts() == ["(?)"]
+    assert page.locator("[data-segment='segment-1'] .doubtful").count() == 1
+    assert "probably wrong" in str(mark.get_attribute("title"))
+
+
 def test_a_dropped_video_is_uploaded_and_transcribed(visit: Visitor) -> None:
     with running_site(Pipeline(seconds=4)) as site:
         page = visit(site.url).page
