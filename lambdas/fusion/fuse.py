@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from gorggle_lambdas.fusion.confidence import NoiseCurve
 from gorggle_lambdas.fusion.errors import FusionInputError
@@ -102,6 +103,8 @@ def _merge_sources(inputs: Inputs) -> tuple[MergedTranscript, list[WordHypothesi
     audio_only = [hypothesis for hypothesis in lips.hypotheses if hypothesis.origin == "audio"]
     visual = tuple(hypothesis for hypothesis in lips.hypotheses if hypothesis.origin != "audio")
     audio = list(merge_audio_windows(inputs.audio or ()).hypotheses)
+    if _has_open_audio_only(inputs):
+        audio_only = [replace(hypothesis, yields_to_audio=True) for hypothesis in audio_only]
     if audio_only:
         audio = merge_hypotheses(audio, audio_only)
     return MergedTranscript(visual, lips.faces), audio

@@ -309,6 +309,8 @@ def _select_hypothesis(one: WordHypothesis, other: WordHypothesis) -> WordHypoth
         other, one
     ):
         prefers_other = _is_fragment_of(one, other)
+    if one.yields_to_audio != other.yields_to_audio:
+        prefers_other = one.yields_to_audio
     keep, leave = (other, one) if prefers_other else (one, other)
     speaker = one.speaker if one.speaker != UNKNOWN_SPEAKER else other.speaker
     rivals = [*keep.alternatives, *leave.alternatives, replace(leave, alternatives=())]

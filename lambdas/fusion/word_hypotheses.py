@@ -17,6 +17,8 @@ class WordHypothesis:
         speaker: a voice's label or a face's key; ``UNKNOWN_SPEAKER`` where the source does not distinguish speakers.
         window: start and end of the window it comes from; words near these may be cut.
         alternatives: rejected hypotheses of the same source.
+        yields_to_audio: transcribed from the audio by a lip reading model with a closed vocabulary, while an engine with an
+            open one transcribed the audio too.
     """
 
     text: str
@@ -27,6 +29,7 @@ class WordHypothesis:
     speaker: str
     window: tuple[float, float]
     alternatives: tuple[WordHypothesis, ...] = ()
+    yields_to_audio: bool = False
 
     @property
     def duration_s(self) -> float:

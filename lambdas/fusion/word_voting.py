@@ -318,7 +318,8 @@ def _explain_rejection(hypothesis: WordHypothesis, evidence: Evidence) -> str:
     middle_s = (hypothesis.start_s + hypothesis.end_s) / 2
     weight = evidence.compute_audio_weight(hypothesis)
     is_overridden = evidence.audio_overrides_lips and weight >= rules.min_overriding_audio_weight
-    if hypothesis.origin != "audio" and is_overridden and evidence.audio_covers(middle_s):
+    is_closed = hypothesis.origin != "audio" or hypothesis.yields_to_audio
+    if is_closed and is_overridden and evidence.audio_covers(middle_s):
         return "not in the audio, and the lip reading model has a closed vocabulary"
     if hypothesis.origin == "lips" and evidence.audio_covers(middle_s):
         threshold = rules.min_lips_only_probability * weight

@@ -203,6 +203,22 @@ def test_a_closed_vocabulary_never_overwrites_open_speech(origin: str) -> None:
     assert result.to_document()["model"]["has_open_vocabulary"] is False
 
 
+def test_a_closed_vocabulary_without_a_face_never_overwrites_open_speech() -> None:
+    """Where the server saw no face, the lip reading model transcribed the audio."""
+    lips = [word("bin", 10, 10.5, 0.99), word("blue", 30, 30.5, 0.99)]
+    audio = [word("Good", 10, 10.5, 0.3), word("morning", 50, 50.5, 0.3)]
+    heard = Window(8, 32, (segment(lips, "", "audio"),))
+    # Its words are further from the edges of their window than the audio's, which decides between windows.
+    windows = (
+        Window(9.6, 10.6, (segment(audio[:1], "spk_0", "audio"),)),
+        window(audio[1:], "spk_0", "audio", 600.0),
+    )
+    result = validate(fuse(Inputs(Media(600.0), lips=(heard,), audio=windows, model=CLOSED_MODEL)))
+    assert texts_and_sources(result) == [("Good", "audio"), ("morning", "audio")]
+    assert [omission.word.text for omission in result.omissions] == ["blue"]
+    assert "closed vocabulary" in result.omissions[0].reason
+
+
 def test_a_closed_vocabulary_is_used_where_noise_defeats_the_audio() -> None:
     lips = [word("bin", 1, 1.5, 0.9)]
     loud = (NoiseSpan(0.0, 10.0, -20.0),)
