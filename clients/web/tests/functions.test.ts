@@ -134,6 +134,7 @@ describe("doubtful words", () => {
     lips.words[0]!.source = "lips" as "both";
     const model = { name: "m", licence: { name: "l", summary: "", url: "" } };
     expect([true, false].map((has_open_vocabulary) => isDoubtful(lips, { ...model, has_open_vocabulary }))).toEqual([false, true]);
+    expect(buildCues([lips], undefined, { ...model, has_open_vocabulary: false })[0]!.lines).toEqual(["(?) bin blue"]);
     expect(isDoubtful(segment(2, "bin blue"), { ...model, has_open_vocabulary: false })).toBe(false);
   });
 });
