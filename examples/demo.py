@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gorggle import Client, Segment, Word, to_text_line
+from gorggle import Client, Event, Segment, StreamWarning, Word, to_text_line
 from gorggle.local_server import LocalServer
 from gorggle.results import Modality
 from gorggle_evaluation.metrics import align_words, compute_time_error, compute_time_offsets_s
@@ -52,7 +52,7 @@ def transcribe_clip(client: Client, clip: Path, reference: dict[str, Any], modal
     print(f"── {clip.name}, {heading[modality]} " + "─" * 30)
     segments: list[Segment] = []
     started = time.monotonic()
-    stream = client.transcribe(clip, modality=modality, chunk_bytes=CHUNK_BYTES)
+    stream = client.transcribe(clip, modality=modality, chunk_bytes=CHUNK_BYTES, on_event=print_warning)
     for segment in stream:
         if not segments:
             first_after_s, sent = time.monotonic() - started, stream.bytes_sent / clip.stat().st_size
@@ -66,6 +66,12 @@ def transcribe_clip(client: Client, clip: Path, reference: dict[str, Any], modal
     print(f"  first segment    after {first_after_s:.1f} s, when {sent:.0%} of the file had been sent")
     print(f"  whole clip       {reference['duration_s']:.1f} s of video in {took_s:.1f} s: ", end="")
     print(f"real-time factor {took_s / reference['duration_s']:.2f} (below 1 is faster than real time)\n")
+
+
+def print_warning(event: Event) -> None:
+    """Print a warning, such as why words are marked with (?)."""
+    if isinstance(event, StreamWarning):
+        print(f"  warning: {event.message}")
 
 
 def describe_accuracy_for_real_people(client: Client) -> str:

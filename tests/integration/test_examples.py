@@ -24,6 +24,7 @@ def test_the_demo_reports_word_errors_and_word_times() -> None:
     assert output.count("word error rate") == output.count("word timestamps") == 2
     assert "of 18 words" in output
     assert "real-time factor" in output
+    assert "warning: the model gorggle-mini-1 recognizes only the words that it was trained on" in output
     assert re.search(
         r"^Real people: .* not in the training, .* [\d.]+ % \(lips and audio\), [\d.]+ % \(lips alone\)",
         output,
