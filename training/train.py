@@ -31,6 +31,9 @@ WEIGHT_DECAY = 0.02
 MAX_GRADIENT_NORM = 2.0
 LOG_INTERVAL_STEPS = 20
 VALIDATION_INTERVAL_MINUTES = 4.0  # a checkpoint is written as often
+# With fewer, PyTorch's convolutions write past their buffers in training on processors with AVX2 alone:
+# https://github.com/uxlfoundation/oneDNN/issues/6035
+MIN_FRONTEND_CHANNELS = 8
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,9 @@ class TrainingRun:
         out: run folder; an existing checkpoint is loaded.
         validate: called with the averaged network at every checkpoint; returns named word error rates for the log.
         initial: model with the initial weights, instead of ``options.init_from``.
+
+    Raises:
+        ValueError: the network is too narrow to train, or the checkpoint is of a run with other tokens or another network.
     """
 
     def __init__(
@@ -97,6 +103,10 @@ class TrainingRun:
         validate: Callable[[AVHubertNetwork], dict[str, float]] | None = None,
         initial: Model | None = None,
     ) -> None:
+        if config.frontend_channels < MIN_FRONTEND_CHANNELS:
+            raise ValueError(
+                f"the model has {config.frontend_channels} frontend channels: training needs {MIN_FRONTEND_CHANNELS} or more"
+            )
         self.tokenizer, self.config, self.options = tokenizer, config, options
         self._out, self._store, self._validate = out, store, validate
         out.mkdir(parents=True, exist_ok=True)

@@ -11,8 +11,9 @@ from gorggle_server.avhubert.encoder import ConvolutionalPositions
 from gorggle_server.avhubert.network import AVHubertNetwork
 from tests.avhubert import golden
 
+# Eight channels: with fewer, convolutions corrupt memory in backward passes; see MIN_FRONTEND_CHANNELS in training.
 SMALL = ModelConfig(
-    1, 16, 32, 2, 2, 16, 32, 2, 20, frontend_channels=2, position_kernel_size=8, position_groups=4
+    1, 16, 32, 2, 2, 16, 32, 2, 20, frontend_channels=8, position_kernel_size=8, position_groups=4
 )
 
 

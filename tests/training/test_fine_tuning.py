@@ -24,6 +24,7 @@ from gorggle_training.loss import TrainingLoss
 from gorggle_training.sentences import Split
 from gorggle_training.shards import MixedStore, ShardFolder, UtteranceStore, write_shard
 from gorggle_training.tokenizer import train_tokenizer
+from gorggle_training.train import MIN_FRONTEND_CHANNELS
 from tests.clips import cut_demo, transcode
 
 SENTENCE = "bin blue at f two now"
@@ -87,7 +88,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         decoder_ffn_dim=64,
         decoder_heads=2,
         vocabulary_size=len(tokenizer),
-        frontend_channels=2,
+        frontend_channels=MIN_FRONTEND_CHANNELS,
         position_kernel_size=8,
         position_groups=4,
         max_target_size=64,

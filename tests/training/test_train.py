@@ -17,7 +17,13 @@ from gorggle_training.loss import OTHER_LIPS_SHARE, TrainingLoss, compute_frame_
 from gorggle_training.sentences import Split
 from gorggle_training.shards import UtteranceStore, write_shard
 from gorggle_training.tokenizer import train_tokenizer
-from gorggle_training.train import TrainingOptions, TrainingRun, has_fast_bfloat16, small_config
+from gorggle_training.train import (
+    MIN_FRONTEND_CHANNELS,
+    TrainingOptions,
+    TrainingRun,
+    has_fast_bfloat16,
+    small_config,
+)
 
 OPTIONS = TrainingOptions(minutes=0.5, frames_per_batch=260, threads=1)
 
@@ -53,7 +59,7 @@ def tiny_config(vocabulary_size: int) -> ModelConfig:
         decoder_ffn_dim=64,
         decoder_heads=2,
         vocabulary_size=vocabulary_size,
-        frontend_channels=2,
+        frontend_channels=MIN_FRONTEND_CHANNELS,
         position_kernel_size=8,
         position_groups=4,
         max_target_size=64,
@@ -89,6 +95,14 @@ def test_a_stopped_run_can_be_resumed(tmp_path: Path, store: UtteranceStore, tok
     resumed.train(lambda _: None, max_steps=1)
     assert resumed.steps == 4
     assert (tmp_path / "learning.png").stat().st_size > 1000
+
+
+def test_a_network_too_narrow_for_the_convolutions_is_refused(
+    tmp_path: Path, store: UtteranceStore, tokenizer: Vocabulary
+) -> None:
+    config = replace(tiny_config(len(tokenizer.tokens)), frontend_channels=MIN_FRONTEND_CHANNELS - 1)
+    with pytest.raises(ValueError, match="7 frontend channels: training needs 8"):
+        TrainingRun(tmp_path, store, tokenizer, config, OPTIONS)
 
 
 def test_resuming_with_other_tokens_is_refused(
@@ -225,5 +239,5 @@ def test_a_step_computes_in_bfloat16_only_if_it_is_fast(
     run = make_tiny_run(tmp_path, store, tokenizer)
     dtypes = []
     run.criterion.token_head.register_forward_hook(lambda *call: dtypes.append(call[-1].dtype))
-    run.step(BatchStream(store, tokenizer, 10_000, 0).make_batch([0]))
+    run.step(BatchStream(store, tokenizer, 10_000, 0).make_batch([0, 1]))
     assert dtypes == [torch.bfloat16 if has_bfloat16 else torch.float32]
