@@ -27,7 +27,9 @@ from typing import Any
 _API = "/2018-06-01/runtime"
 # Importing runtime and handler. (Lambda allows 10 s; after that it counts as part of the invocation.)
 MAX_INIT_S = 60.0
-POLL_INTERVAL_S = 0.02
+INIT_POLL_INTERVAL_S = 0.02
+# The memory of a running function is measured this often.
+POLL_INTERVAL_S = 0.1
 MAX_LOG_LINES = 2000
 # Maximum size of a response: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 MAX_RESPONSE_BYTES = 6_291_556
@@ -155,7 +157,8 @@ class _Process:
     ) -> None:
         self._version, self._interpreter = version, interpreter
         self._invocations: queue.Queue[tuple[str, str, float]] = queue.Queue()
-        self._outcomes: queue.Queue[Outcome] = queue.Queue()
+        # None: the process has closed its output, which it does when it ends.
+        self._outcomes: queue.Queue[Outcome | None] = queue.Queue()
         self._is_ready = threading.Event()
         self._lines: deque[str] = deque(maxlen=MAX_LOG_LINES)
         self._tmp = tempfile.TemporaryDirectory(prefix="lambda-")
@@ -191,7 +194,7 @@ class _Process:
         self._lines.clear()
         timeout_s = self._version.timeout_s
         started = time.monotonic()
-        while not self._is_ready.wait(POLL_INTERVAL_S):
+        while not self._is_ready.wait(INIT_POLL_INTERVAL_S):
             if not self.is_alive:
                 return self._exit_outcome()
             if time.monotonic() - started > MAX_INIT_S:
@@ -202,7 +205,8 @@ class _Process:
         started = time.monotonic()
         self._invocations.put((str(uuid.uuid4()), payload, time.time() + timeout_s))
         while True:
-            outcome = self._poll_outcome(min(POLL_INTERVAL_S, timeout_s))
+            remaining_s = started + timeout_s - time.monotonic()
+            outcome = self._poll_outcome(min(POLL_INTERVAL_S, max(0.0, remaining_s)))
             # Checked first: a result that arrives too late does not count, however late this thread runs.
             if time.monotonic() - started > timeout_s:
                 self._process.kill()
@@ -250,6 +254,7 @@ class _Process:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             self._lines.append(line.decode(errors="replace").rstrip())
+        self._outcomes.put(None)
 
     def _build_environment(self, endpoint_url: str, region: str) -> dict[str, str]:
         version = self._version

@@ -1,19 +1,24 @@
-"""Patches for missing or wrong behaviour of moto 5.2.5. Each has a test that fails once moto has fixed it.
+"""Patches for missing, wrong or slow behaviour of moto 5.2.5. Each has a test that fails once moto has fixed it.
 
 ``apply_patches`` changes moto globally: call it once, in a dedicated process.
 """
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
+from moto import backends
 from moto.awslambda.models import LambdaFunction
 from moto.events.models import Rule, events_backends
 from moto.sqs.models import Queue
+from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser
+from moto.stepfunctions.parser.asl.utils import json_path
 from moto.stepfunctions.parser.backend.execution import BaseExecutionWorkerCommunication
 from moto.utilities.arns import parse_arn
 
@@ -30,6 +35,8 @@ def apply_patches(invoke: InvokeFunction) -> None:
     patch_event_rules()
     patch_execution_events()
     patch_queues()
+    cache_parsed_state_machines()
+    cache_module_names()
 
 
 def patch_lambda(invoke: InvokeFunction) -> None:
@@ -129,6 +136,29 @@ def patch_queues() -> None:
             self.lambda_event_source_mappings = mappings
 
     Queue.add_message = add_message  # type: ignore[method-assign]
+
+
+def cache_parsed_state_machines() -> None:
+    """Parse each state machine and each JSONPath once: moto parses the whole machine at every execution."""
+
+    @functools.lru_cache(maxsize=32)
+    def parse_once(definition: str) -> Any:
+        return parse(definition)
+
+    def parse_cached(definition: str) -> tuple[Any, Any]:
+        program, tree = parse_once(definition)
+        # The states of a program remember what they did in an execution.
+        return copy.deepcopy(program), tree
+
+    parse = AmazonStateLanguageParser.parse
+    AmazonStateLanguageParser.parse = staticmethod(parse_cached)  # type: ignore[method-assign]
+    json_path.parse = functools.lru_cache(maxsize=1024)(json_path.parse)  # type: ignore[attr-defined]
+
+
+def cache_module_names() -> None:
+    """List moto's modules once: moto lists its folder at every request."""
+    names = tuple(backends.list_of_moto_modules())
+    backends.list_of_moto_modules = lambda: names
 
 
 def _run_in_background(task: Callable[[], object]) -> None:

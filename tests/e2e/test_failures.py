@@ -115,6 +115,7 @@ def wait_for_full_result(pipeline: Pipeline, job_id: str) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------------- the functions
 
 
+@pytest.mark.drill
 def test_duplicate_invocations_give_one_result(pipeline: Pipeline) -> None:
     pipeline.inject_faults(*fault_all_functions("twice"))
     before = len(pipeline.executions())
@@ -124,6 +125,7 @@ def test_duplicate_invocations_give_one_result(pipeline: Pipeline) -> None:
     assert len(pipeline.executions()) == before + 1
 
 
+@pytest.mark.drill
 def test_every_function_is_retried_after_a_timeout(pipeline: Pipeline) -> None:
     pipeline.inject_faults(*fault_all_functions("timeout", after_s=0.01))
     wait_for_full_result(pipeline, pipeline.upload(**ALL_SOURCES))
@@ -134,6 +136,7 @@ def test_every_function_is_retried_after_a_crash(pipeline: Pipeline) -> None:
     wait_for_full_result(pipeline, pipeline.upload(**ALL_SOURCES))
 
 
+@pytest.mark.drill
 def test_service_errors_of_lambda_are_retried(pipeline: Pipeline) -> None:
     pipeline.inject_faults(*fault_all_functions("unreachable", times=2))
     wait_for_full_result(pipeline, pipeline.upload(**ALL_SOURCES))
@@ -398,6 +401,7 @@ def test_an_unavailable_server_fails_only_lip_reading(pipeline: Pipeline, own_se
     assert words(result) == reference_words(pipeline.clip)
 
 
+@pytest.mark.drill
 def test_a_job_waits_for_a_server_that_starts_late(pipeline: Pipeline, own_server: GpuServer) -> None:
     own_server.kill()
     delayed_start = threading.Timer(2.0, own_server.start)
@@ -423,6 +427,7 @@ def test_a_window_is_retried_after_the_server_dies_in_mid_stream(
     assert interceptor.connection_count > connections_at_death[0]
 
 
+@pytest.mark.drill
 def test_a_window_is_retried_after_the_server_stalls_in_mid_stream(
     pipeline: Pipeline, own_server: GpuServer, interceptor: Interceptor
 ) -> None:

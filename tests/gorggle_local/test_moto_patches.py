@@ -244,3 +244,68 @@ def test_every_patch_is_applied(name: str) -> None:
     from gorggle_local.aws import moto_patches
 
     assert f"{name}(" in inspect.getsource(moto_patches.apply_patches)
+
+
+PARSING = """
+from moto.stepfunctions.parser.asl.antlr.runtime.ASLParser import ASLParser
+from moto.stepfunctions.parser.asl.utils import json_path
+parsed = []
+state_machine, parse = ASLParser.state_machine, json_path.parse
+def count(self):
+    parsed.append("machine")
+    return state_machine(self)
+def count_path(path):
+    parsed.append(path)
+    return parse(path)
+ASLParser.state_machine, json_path.parse = count, count_path
+PATCH
+_, role = create_function()
+sfn = boto3.client("stepfunctions")
+choice = {"Type": "Choice", "Choices": [{"Variable": "$.n", "NumericGreaterThan": 1, "Next": "Large"}], "Default": "Small"}
+definition = {"StartAt": "Choose", "States": {
+    "Choose": choice,
+    "Large": {"Type": "Pass", "Parameters": {"size.$": "$.n"}, "End": True},
+    "Small": {"Type": "Fail", "Error": "E", "Cause": "too small"},
+}}
+machine = sfn.create_state_machine(name="m", definition=json.dumps(definition), roleArn=role)["stateMachineArn"]
+def run(n):
+    execution = sfn.start_execution(stateMachineArn=machine, name=f"n{n}", input=json.dumps({"n": n}))["executionArn"]
+    wait_until(lambda: sfn.describe_execution(executionArn=execution)["status"] != "RUNNING")
+    done = sfn.describe_execution(executionArn=execution)
+    return done["status"], json.loads(done.get("output", "null"))
+results = [run(n) for n in (2, 0, 3)]
+print(json.dumps([results, parsed.count("machine"), parsed.count("$.n")]))
+"""
+PARSING_RESULTS = [["SUCCEEDED", {"size": 2}], ["FAILED", None], ["SUCCEEDED", {"size": 3}]]
+
+
+def test_a_state_machine_is_parsed_once() -> None:
+    patched = PARSING.replace("PATCH", "moto_patches.cache_parsed_state_machines()")
+    assert json.loads(run_script(patched)) == [PARSING_RESULTS, 1, 1]
+
+
+def test_moto_without_the_patch_parses_a_state_machine_at_every_execution() -> None:
+    results, machines, paths = json.loads(run_script(PARSING.replace("PATCH", "")))
+    assert results == PARSING_RESULTS
+    assert machines == 4
+    assert paths >= 3
+
+
+MODULES = """
+from moto import backends
+before = list(backends.list_of_moto_modules())
+PATCH
+listed = []
+listdir = os.listdir
+os.listdir = lambda *folder: listed.append(1) or listdir(*folder)
+assert list(backends.list_of_moto_modules()) == list(backends.list_of_moto_modules()) == before
+print(len(listed))
+"""
+
+
+def test_the_modules_of_moto_are_listed_once() -> None:
+    assert run_script(MODULES.replace("PATCH", "moto_patches.cache_module_names()")) == "0"
+
+
+def test_moto_without_the_patch_lists_its_modules_at_every_request() -> None:
+    assert run_script(MODULES.replace("PATCH", "")) == "2"
