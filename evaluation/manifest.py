@@ -209,7 +209,9 @@ def _parse_reference(values: dict[str, Any], prefix: str, speaker: str | None) -
     if not isinstance(timed, list) or not all(isinstance(word, dict) for word in timed):
         raise ManifestError(f"{prefix}words must be a list of objects with text, start_s, end_s")
     reference = tuple(
-        _parse_timed_word(word, f"{prefix}words[{index}].", speaker) for index, word in enumerate(timed)
+        part
+        for index, word in enumerate(timed)
+        for part in _parse_timed_word(word, f"{prefix}words[{index}].", speaker)
     )
     if tuple(word.text for word in reference) != words:
         raise ManifestError(
@@ -219,16 +221,18 @@ def _parse_reference(values: dict[str, Any], prefix: str, speaker: str | None) -
     return reference
 
 
-def _parse_timed_word(values: dict[str, Any], prefix: str, speaker: str | None) -> ReferenceWord:
+def _parse_timed_word(values: dict[str, Any], prefix: str, speaker: str | None) -> tuple[ReferenceWord, ...]:
+    """Return a word; of one that normalization splits ("21"), the first part has the start and the last the end."""
     _reject_unknown(values, WORD_FIELDS, f"field of {prefix.rstrip('.')}")
     normalized = normalize_words(_get_text(values, f"{prefix}text", "a word"))
-    if len(normalized) != 1:
-        raise ManifestError(
-            f"{prefix}text is {_format_value(values['text'])}, compared as {len(normalized)} words: "
-            "expected one word, with its own timestamps"
-        )
+    if not normalized:
+        raise ManifestError(f"{prefix}text is {_format_value(values['text'])}, which is not a word")
     start_s, end_s = _get_span(values, prefix)
-    return ReferenceWord(normalized[0], start_s, end_s, speaker)
+    last = len(normalized) - 1
+    return tuple(
+        ReferenceWord(text, start_s if index == 0 else None, end_s if index == last else None, speaker)
+        for index, text in enumerate(normalized)
+    )
 
 
 def _parse_speaker(sentence: dict[str, Any], prefix: str) -> str | None:

@@ -40,6 +40,18 @@ def test_words_have_timestamps(write_manifest: WriteManifest) -> None:
     assert entry.words == (ReferenceWord("bin", 0.5, 0.8), ReferenceWord("blue", 0.8, 1.0))
 
 
+def test_a_word_of_several_parts_has_a_start_on_the_first_and_an_end_on_the_last(
+    write_manifest: WriteManifest,
+) -> None:
+    line = {"media": "a.mp4", "text": "Bin 21.", "words": [WORDS[0], {**WORDS[1], "text": "21"}]}
+    (entry,) = read_manifest(write_manifest(line)).entries
+    assert entry.words == (
+        ReferenceWord("bin", 0.5, 0.8),
+        ReferenceWord("twenty", 0.8, None),
+        ReferenceWord("one", None, 1.0),
+    )
+
+
 def test_sentences_are_sorted_by_time_with_their_speakers(write_manifest: WriteManifest) -> None:
     sentences = [
         {"text": "so?", "speaker": "ben", "start_s": 2, "end_s": 3},
@@ -90,7 +102,7 @@ def sentence(**fields: Any) -> dict[str, Any]:
         ({**A, "words": [{**WORDS[0], "start_s": -1}, WORDS[1]]}, "words[0].start_s is -1, expected seconds"),
         ({**A, "words": [{**WORDS[0], "start_s": True}, WORDS[1]]}, "start_s is true, expected seconds"),
         ({**A, "words": [WORDS[0], {"text": "blue", "end_s": 1}]}, "words[1].start_s is missing"),
-        ({**A, "words": [{**WORDS[0], "text": "bin-blue"}]}, "compared as 2 words"),
+        ({**A, "words": [{**WORDS[0], "text": "…"}]}, "words[0].text is '…', which is not a word"),
         ({**A, "words": [{**WORDS[0], "start": 1}]}, "found the field of words[0] 'start'"),
         ('{"media": "a.mp4", "text": "a", "words": [{"text": "a", "start_s": NaN, "end_s": 1}]}', "is NaN"),
         ({"media": "a.mp4", "sentences": []}, "sentences must be a list of objects"),
