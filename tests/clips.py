@@ -23,6 +23,7 @@ def cut_demo(folder: Path, sentence_count: int) -> Path:
     truth = json.loads(DEMO.with_suffix(".json").read_text())
     kept, following = truth["sentences"][:sentence_count], truth["sentences"][sentence_count]
     end_s = (kept[-1]["end_s"] + following["start_s"]) / 2
+    folder.mkdir(exist_ok=True)
     clip = folder / DEMO.name
     clip.with_suffix(".json").write_text(json.dumps({**truth, "duration_s": end_s, "sentences": kept}))
     with av.open(str(DEMO)) as source, av.open(str(clip), "w", options=FASTSTART) as target:

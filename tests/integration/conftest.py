@@ -25,8 +25,10 @@ from tests.clips import cut_demo
 ROOT = Path(__file__).resolve().parents[2]
 _folder = tempfile.TemporaryDirectory(prefix="gorggle-tests-")
 atexit.register(_folder.cleanup)
-# The first sentences of the demo clip: decoding the whole clip in every test would take twice as long.
-DEMO = cut_demo(Path(_folder.name), sentence_count=3)
+# The first sentences of the demo clip: decoding the whole clip in every test would take three times as long.
+DEMO = cut_demo(Path(_folder.name), sentence_count=2)
+# For tests that interrupt a stream between sentences.
+LONG_DEMO = cut_demo(Path(_folder.name) / "long", sentence_count=3)
 
 
 @dataclass

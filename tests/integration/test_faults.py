@@ -18,7 +18,7 @@ from benchmarks.server_process import ServerProcess
 from gorggle import Client, ServerError
 from gorggle.v1 import config_pb2, lip_reading_pb2, lip_reading_pb2_grpc, server_pb2
 from tests.clips import transcode
-from tests.integration.conftest import DEMO
+from tests.integration.conftest import LONG_DEMO
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
 
@@ -39,7 +39,7 @@ def fault(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def short_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a clip of the first three seconds of the demo clip."""
-    return transcode(DEMO, tmp_path_factory.mktemp("clips") / "short.mp4", max_s=3)
+    return transcode(LONG_DEMO, tmp_path_factory.mktemp("clips") / "short.mp4", max_s=3)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ class Sender:
 def start_half_sent_call(stub: Stub, timeout_s: float = 60) -> tuple[grpc.Call, Sender]:
     """Start a call and send half of the clip; return the call, once the media is being decoded, and its sender."""
     sender = Sender()
-    data = DEMO.read_bytes()
+    data = LONG_DEMO.read_bytes()
     sender.send_media(data[: len(data) // 2])
     call = stub.StreamingRecognize(iter(sender), timeout=timeout_s)
     for response in call:
@@ -125,7 +125,7 @@ def start_half_sent_call(stub: Stub, timeout_s: float = 60) -> tuple[grpc.Call, 
 
 
 def second_half() -> bytes:
-    data = DEMO.read_bytes()
+    data = LONG_DEMO.read_bytes()
     return data[len(data) // 2 :]
 
 
@@ -190,7 +190,7 @@ def test_a_client_that_does_not_read_is_disconnected_with_the_reason(process: Se
     # A flow-control window of 1 KiB fills at once; the default one would take megabytes of responses.
     with channel_to(process, **{"http2.lookahead_bytes": 1024, "http2.bdp_probe": 0}) as channel:
         call = Stub(channel).StreamingRecognize(iter(sender), timeout=60)
-        sender.send_media(DEMO.read_bytes())
+        sender.send_media(LONG_DEMO.read_bytes())
         sender.close()
         wait_until(lambda: process.metrics()["gorggle_active_streams"] == 1)
         wait_until(lambda: process.metrics()["gorggle_active_streams"] == 0)
@@ -204,7 +204,7 @@ def test_a_client_that_never_reads_leaks_no_task(process: ServerProcess) -> None
     sender = Sender(config_pb2.StreamingConfig(enable_speech_activity_events=True))
     with channel_to(process, **{"http2.lookahead_bytes": 1024, "http2.bdp_probe": 0}) as channel:
         call = Stub(channel).StreamingRecognize(iter(sender), timeout=120)
-        sender.send_media(DEMO.read_bytes())
+        sender.send_media(LONG_DEMO.read_bytes())
         sender.close()
         wait_until(lambda: process.metrics()["gorggle_active_streams"] == 1)
         wait_until(lambda: process.metrics()["gorggle_active_streams"] == 0)
@@ -221,7 +221,7 @@ def test_a_client_that_reads_slowly_gets_every_word(process: ServerProcess, stub
     def transcribe(call: Iterator[Response]) -> list[str]:
         return final_texts(list(call))
 
-    requests = [Request(config=config_pb2.StreamingConfig()), Request(media=DEMO.read_bytes())]
+    requests = [Request(config=config_pb2.StreamingConfig()), Request(media=LONG_DEMO.read_bytes())]
     with channel_to(process, **{"http2.lookahead_bytes": 1024, "http2.bdp_probe": 0}) as channel:
         slow = transcribe(read_slowly(Stub(channel).StreamingRecognize(iter(requests), timeout=120)))
     assert slow == transcribe(stub.StreamingRecognize(iter(requests), timeout=120))
@@ -229,7 +229,7 @@ def test_a_client_that_reads_slowly_gets_every_word(process: ServerProcess, stub
 
 
 def test_a_client_that_writes_slowly_gets_every_word(stub: Stub) -> None:
-    data = DEMO.read_bytes()
+    data = LONG_DEMO.read_bytes()
 
     def write_slowly() -> Iterator[Request]:
         yield Request(config=config_pb2.StreamingConfig())
@@ -244,7 +244,7 @@ def test_a_client_that_writes_slowly_gets_every_word(stub: Stub) -> None:
 
 
 def test_single_byte_messages_are_handled_like_one_chunk(process: ServerProcess, stub: Stub) -> None:
-    data = DEMO.read_bytes()[:3000]
+    data = LONG_DEMO.read_bytes()[:3000]
     requests = [Request(config=config_pb2.StreamingConfig())]
     requests += [Request(media=data[at : at + 1]) for at in range(len(data))]
     call = stub.StreamingRecognize(iter(requests), timeout=60)
@@ -258,7 +258,7 @@ def test_an_idle_client_is_disconnected_after_the_timeout(stub: Stub, sent: str)
     if sent == "nothing":
         sender._requests.get()
     elif sent == "some media":
-        sender.send_media(DEMO.read_bytes()[:30_000])
+        sender.send_media(LONG_DEMO.read_bytes()[:30_000])
     start_s = time.monotonic()
     call = stub.StreamingRecognize(iter(sender), timeout=60)
     code, text = wait_for_failure(call)
@@ -292,7 +292,7 @@ def test_a_full_server_refuses_new_calls_at_once_and_serves_admitted_ones(
         assert any(detail.Unpack(retry) for detail in details.details)
         assert retry.retry_delay.ToMilliseconds() > 0
     for sender in senders:
-        sender.send_media(DEMO.read_bytes())
+        sender.send_media(LONG_DEMO.read_bytes())
         sender.close()
     assert all(len(final_texts(list(call))) >= 3 for call in calls)
 
@@ -301,7 +301,7 @@ def test_a_storm_of_cancelled_calls_leaks_nothing(process: ServerProcess) -> Non
     with channel_to(process) as channel:
         for number in range(60):
             sender = Sender()
-            sender.send_media(DEMO.read_bytes()[:50_000])
+            sender.send_media(LONG_DEMO.read_bytes()[:50_000])
             call = Stub(channel).StreamingRecognize(iter(sender), timeout=60)
             if number % 3:
                 time.sleep(0.01 * (number % 7))
@@ -314,13 +314,13 @@ def test_expired_deadlines_free_the_slot_and_the_device(
 ) -> None:
     for deadline_s in (0.001, 0.05, 0.3, 1.0):
         sender = Sender()
-        sender.send_media(DEMO.read_bytes())
+        sender.send_media(LONG_DEMO.read_bytes())
         call = stub.StreamingRecognize(iter(sender), timeout=deadline_s)
         assert wait_for_failure(call)[0] is CODE.DEADLINE_EXCEEDED
         sender.close()
     fault.write_text("slow 1.5")  # the device call is still running when the deadline expires
     sender = Sender()
-    sender.send_media(DEMO.read_bytes())
+    sender.send_media(LONG_DEMO.read_bytes())
     sender.close()
     call = stub.StreamingRecognize(iter(sender), timeout=3)
     assert wait_for_failure(call)[0] is CODE.DEADLINE_EXCEEDED
@@ -334,7 +334,7 @@ def test_a_failed_device_call_is_an_internal_error_without_details(
 ) -> None:
     error = "CUDA error: an illegal memory access was encountered"
     fault.write_text(error)
-    requests = [Request(config=config_pb2.StreamingConfig()), Request(media=DEMO.read_bytes())]
+    requests = [Request(config=config_pb2.StreamingConfig()), Request(media=LONG_DEMO.read_bytes())]
     call = stub.StreamingRecognize(iter(requests), timeout=60)
     code, text = wait_for_failure(call)
     assert code is CODE.INTERNAL
@@ -342,7 +342,7 @@ def test_a_failed_device_call_is_an_internal_error_without_details(
     assert text.split()[-1] in process.log  # the request id in the error message
     assert error in process.log
     with Client(process.address) as client, pytest.raises(ServerError):
-        client.recognize(DEMO)
+        client.recognize(LONG_DEMO)
     # Calls that need no device are still served.
     assert stub.GetServerInfo(server_pb2.GetServerInfoRequest(), timeout=10).version
 

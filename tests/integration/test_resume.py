@@ -22,7 +22,7 @@ import pytest
 import gorggle
 from gorggle import AsyncClient, Client, Interrupted, Progress, Segment, Transcript
 from gorggle.v1 import config_pb2, lip_reading_pb2, lip_reading_pb2_grpc
-from tests.integration.conftest import DEMO, RunningServer, running_server
+from tests.integration.conftest import LONG_DEMO, RunningServer, running_server
 from tests.integration.crop_stream import create_chunks
 from tests.integration.proxy import proxy_to
 
@@ -144,14 +144,14 @@ class PacedSource:
 
 
 def demo_chunks(size: int = CHUNK) -> list[bytes]:
-    content = DEMO.read_bytes()
+    content = LONG_DEMO.read_bytes()
     return [content[start : start + size] for start in range(0, len(content), size)]
 
 
 @pytest.fixture(scope="module")
 def expected(server: RunningServer) -> Transcript:
     with Client(server.address) as client:
-        transcript = client.transcribe(DEMO).transcript()
+        transcript = client.transcribe(LONG_DEMO).transcript()
     assert len(transcript.segments) >= 3
     return dataclasses.replace(transcript, file="")
 
@@ -159,7 +159,7 @@ def expected(server: RunningServer) -> Transcript:
 @pytest.fixture(scope="module")
 def expected_crop_transcript(server: RunningServer) -> Transcript:
     with Client(server.address) as client:
-        transcript = client.transcribe(create_chunks(DEMO, 3)).transcript()
+        transcript = client.transcribe(create_chunks(LONG_DEMO, 3)).transcript()
     assert len(transcript.segments) >= 6
     return transcript
 
@@ -225,7 +225,7 @@ def test_a_stream_continues_on_another_server_after_a_kill(
     address = failing_server.address()
     trigger = FaultTrigger(failing_server.process.kill, is_final_segment)
     # The client reads a file again, and replays a one-shot source from its buffer.
-    source = DEMO if not is_async else one_shot_source_async(demo_chunks())
+    source = LONG_DEMO if not is_async else one_shot_source_async(demo_chunks())
     transcript = transcribe([address, server.address], source, is_async=is_async, after_each=trigger)
     assert trigger.has_fired
     assert trigger.interruptions
@@ -281,7 +281,7 @@ def test_sigterm_migrates_streams_to_another_server(
     draining_server = start_server(0, "--shutdown-grace-period-s", "30")
     address = draining_server.address()
     trigger = FaultTrigger(lambda: draining_server.process.send_signal(signal.SIGTERM), is_final_segment)
-    transcript = transcribe([address, server.address], DEMO, is_async=is_async, after_each=trigger)
+    transcript = transcribe([address, server.address], LONG_DEMO, is_async=is_async, after_each=trigger)
     assert any(isinstance(item, gorggle.ServerDraining) for item in trigger.items)
     assert not trigger.interruptions, "the client migrated before the connection closed"
     assert draining_server.process.wait(20) == 0, "the server exits once its streams have migrated"
@@ -297,7 +297,7 @@ def test_the_client_reconnects_after_a_connection_loss(
 ) -> None:
     with proxy_to(server.address) as proxy:
         trigger = FaultTrigger(proxy.cut, is_final_segment)
-        transcript = transcribe([proxy.address], DEMO, is_async=is_async, after_each=trigger)
+        transcript = transcribe([proxy.address], LONG_DEMO, is_async=is_async, after_each=trigger)
         assert proxy.connections >= 2
     assert trigger.interruptions
     assert_same_transcript(transcript, expected)
@@ -313,7 +313,7 @@ def test_crops_and_audio_continue_from_the_last_acknowledged_request(
     with proxy_to(server.address) as proxy:
         trigger = FaultTrigger(proxy.cut, is_past_22_s)
         # A replay buffer of 4 MiB holds 16 s of crops and audio.
-        source = PacedSource(create_chunks(DEMO, 3), expected_crop_transcript.duration_s, ahead_s=10)
+        source = PacedSource(create_chunks(LONG_DEMO, 3), expected_crop_transcript.duration_s, ahead_s=10)
 
         def after_each(item: Any) -> None:
             trigger(item)
@@ -343,7 +343,7 @@ def test_repeated_disconnections_do_not_change_the_transcript(
                 cuts.append(item.end_s)
                 proxy.cut()
 
-        source = PacedSource(create_chunks(DEMO, 3), expected_crop_transcript.duration_s, ahead_s=10)
+        source = PacedSource(create_chunks(LONG_DEMO, 3), expected_crop_transcript.duration_s, ahead_s=10)
         transcript = transcribe([proxy.address], iter(source), is_async=False, after_each=after_each)
     assert len(cuts) >= 4
     assert_same_transcript(transcript, expected_crop_transcript)
@@ -357,7 +357,7 @@ def test_a_silent_connection_is_replaced(server: RunningServer, expected: Transc
         start_s = time.monotonic()
         transcript = transcribe(
             [proxy.address, other.address],
-            DEMO,
+            LONG_DEMO,
             is_async=is_async,
             after_each=trigger,
             settings={"heartbeat_interval_s": 1.0},
@@ -386,11 +386,11 @@ def test_data_beyond_the_replay_buffer_is_reported_as_lost(server: RunningServer
 
 def test_a_changed_file_is_not_resumed(server: RunningServer, tmp_path: Any) -> None:
     clip = tmp_path / "clip.mp4"
-    clip.write_bytes(DEMO.read_bytes())
+    clip.write_bytes(LONG_DEMO.read_bytes())
     with proxy_to(server.address) as proxy:
 
         def replace_and_cut() -> None:
-            clip.write_bytes(DEMO.read_bytes()[:-1])
+            clip.write_bytes(LONG_DEMO.read_bytes()[:-1])
             proxy.cut()
 
         trigger = FaultTrigger(replace_and_cut, is_final_segment)
@@ -404,7 +404,7 @@ def test_resume_can_be_disabled(server: RunningServer) -> None:
         with pytest.raises(gorggle.UnavailableError):
             transcribe(
                 [proxy.address],
-                DEMO,
+                LONG_DEMO,
                 is_async=False,
                 after_each=trigger,
                 settings={"resume_timeout_s": 0},
@@ -417,7 +417,11 @@ def test_resume_attempts_end_after_the_resume_timeout(server: RunningServer) -> 
         start_s = time.monotonic()
         with pytest.raises(gorggle.UnavailableError, match=proxy.address):
             transcribe(
-                [proxy.address], DEMO, is_async=False, after_each=trigger, settings={"resume_timeout_s": 2}
+                [proxy.address],
+                LONG_DEMO,
+                is_async=False,
+                after_each=trigger,
+                settings={"resume_timeout_s": 2},
             )
         assert time.monotonic() - start_s < 60
     assert 2 <= len(trigger.interruptions) < 20

@@ -129,7 +129,7 @@ def test_a_call_continues_the_callers_trace_and_has_child_spans(
     children = [span for span in spans if span is not call]
     assert {span.parent_span_id for span in children} == {call.span_id}
     assert {span.name for span in children} == {"decode", "vision", "vad", "queue_wait", "inference"}
-    assert sum(span.name == "inference" for span in children) >= call_attributes["gorggle.segments"] >= 3
+    assert sum(span.name == "inference" for span in children) >= call_attributes["gorggle.segments"] >= 2
     for span in children:
         assert call.start_time_unix_nano <= span.start_time_unix_nano <= span.end_time_unix_nano
         assert span.end_time_unix_nano <= call.end_time_unix_nano
