@@ -25,11 +25,15 @@ class Word:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One possible transcript of an utterance, with confidence from 0 to 1."""
+    """One possible transcript of an utterance, with confidence from 0 to 1.
+
+    ``is_loop_removed``: the model repeated a phrase in a loop, which is kept once.
+    """
 
     text: str
     confidence: float
     words: tuple[Word, ...] = ()
+    is_loop_removed: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,7 @@ class WarningKind(enum.Enum):
     SILENCE_TIMEOUT = "silence timeout"
     LIPS_NOT_USED = "lips not used"
     CLOSED_VOCABULARY = "closed vocabulary"
+    REPETITION = "repetition"
 
 
 @dataclass(frozen=True)

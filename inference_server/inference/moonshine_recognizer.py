@@ -153,7 +153,7 @@ class MoonshineDecodingBatch:
         words = self._model.vocabulary.split_words(decoding.tokens)
         text, confidence = " ".join(word.text for word in words), _geometric_mean(decoding.scores)
         if not self._options.word_timestamps or not words:
-            return Hypothesis(text, confidence)
+            return Hypothesis(text, confidence, is_loop_removed=decoding.is_loop_removed)
         scores = self._letter_model.compute_scores(speech.hidden)
         times = align_words(scores, [word.text for word in words], speech.duration_s)
         return Hypothesis(
@@ -163,6 +163,7 @@ class MoonshineDecodingBatch:
                 Word(word.text, start_s, end_s, _geometric_mean(decoding.scores[word.first : word.end]))
                 for word, (start_s, end_s) in zip(words, times, strict=True)
             ),
+            decoding.is_loop_removed,
         )
 
 

@@ -21,6 +21,7 @@ from gorggle_server.input_format import (
     frames_to_seconds,
 )
 from gorggle_server.recognition_options import RecognitionOptions
+from gorggle_server.repetition import remove_loops
 
 if TYPE_CHECKING:
     from gorggle_server.avhubert import Hypothesis as TokenHypothesis
@@ -145,7 +146,7 @@ class DecodingBatch:
     def _to_hypothesis(self, encoder_out: torch.Tensor, hypothesis: TokenHypothesis) -> Hypothesis:
         has_words = self._options.word_timestamps
         words = tuple(self._model.align_words(encoder_out, hypothesis)) if has_words else ()
-        return Hypothesis(hypothesis.text, _geometric_mean(hypothesis.token_scores), words)
+        return _remove_loops(Hypothesis(hypothesis.text, _geometric_mean(hypothesis.token_scores), words))
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -197,11 +198,23 @@ def _stack_features(windows: Sequence[InferenceInput], frames: int) -> torch.Ten
 
 
 def _deduplicate(hypotheses: Sequence[TokenHypothesis], limit: int) -> list[TokenHypothesis]:
-    """Return the best hypotheses with distinct texts: different tokens can spell the same words."""
-    seen: dict[str, TokenHypothesis] = {}
+    """Return the best hypotheses with distinct words: different tokens can spell the same ones."""
+    seen: dict[tuple[str, ...], TokenHypothesis] = {}
     for hypothesis in hypotheses:
-        seen.setdefault(hypothesis.text, hypothesis)
+        texts = hypothesis.text.split()
+        seen.setdefault(tuple(texts[index] for index in remove_loops(texts)), hypothesis)
     return list(seen.values())[:limit]
+
+
+def _remove_loops(hypothesis: Hypothesis) -> Hypothesis:
+    texts = hypothesis.text.split()
+    kept = remove_loops(texts)
+    if len(kept) == len(texts):
+        return hypothesis
+    # Words are the parts of the text, in the same order, or they were not requested.
+    words = tuple(hypothesis.words[index] for index in kept if hypothesis.words)
+    text = " ".join(texts[index] for index in kept)
+    return Hypothesis(text, hypothesis.confidence, words, is_loop_removed=True)
 
 
 def _create_non_finite_error() -> ModelFormatError:

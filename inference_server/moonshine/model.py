@@ -14,6 +14,7 @@ from gorggle_server.errors import ModelFormatError, NotFoundError
 from gorggle_server.input_format import SAMPLE_RATE_HZ
 from gorggle_server.moonshine.tokenizer import Vocabulary
 from gorggle_server.onnx_session import open_session
+from gorggle_server.repetition import MAX_REPEATS, find_loop_length
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,11 +23,9 @@ PACKAGE = "moonshine_voice"
 MODEL_FILES = ("encoder_model.ort", "decoder_model_merged.ort", "tokenizer.bin")
 
 START_TOKEN, END_TOKEN = 1, 2
-# A limit of the authors: speech has fewer tokens, repetition loops have more.
+# A limit of the authors: speech has fewer tokens, loops have more.
 MAX_TOKENS_PER_SECOND = 6.5
 MIN_TOKEN_LIMIT = 8
-# A phrase of up to this many tokens that is repeated more often than people do is a loop of the search.
-MAX_LOOP_TOKENS, MAX_REPEATS = 8, 4
 
 # The three convolutions of the encoder: stride, and receptive field of one frame.
 SAMPLES_PER_FRAME = 64 * 3 * 2
@@ -135,14 +134,15 @@ class GreedyDecoding:
     Attributes:
         tokens: the tokens so far, without the start and the end.
         scores: their log-probabilities.
-        is_finished: the end of the text, or the limit of tokens, is reached.
+        is_finished: the end of the text, the limit of tokens, or a loop is reached.
+        is_loop_removed: the search repeated a phrase in a loop, which is kept once.
     """
 
     def __init__(self, model: Model, encoded: NDArray[np.float32]) -> None:
         self.encoded = encoded
         self.tokens: list[int] = []
         self.scores: list[float] = []
-        self.is_finished = False
+        self.is_finished = self.is_loop_removed = False
         self._model = model
         self._cache: dict[str, Any] = {}
         seconds = len(encoded) * SAMPLES_PER_FRAME / SAMPLE_RATE_HZ
@@ -164,16 +164,10 @@ class GreedyDecoding:
             return
         self.tokens.append(token)
         self.scores.append(float(scores[token]))
-        self.is_finished = self._cut_loop() or len(self.tokens) >= self._limit
-
-    def _cut_loop(self) -> bool:
-        """Return whether the latest tokens repeat one phrase in a loop; keep the phrase once."""
-        for length in range(1, MAX_LOOP_TOKENS + 1):
-            phrase = self.tokens[-length:]
-            if self.tokens[-length * (MAX_REPEATS + 1) :] == phrase * (MAX_REPEATS + 1):
-                del self.tokens[-length * MAX_REPEATS :], self.scores[-length * MAX_REPEATS :]
-                return True
-        return False
+        if length := find_loop_length(self.tokens):
+            del self.tokens[-length * MAX_REPEATS :], self.scores[-length * MAX_REPEATS :]
+            self.is_loop_removed = True
+        self.is_finished = self.is_loop_removed or len(self.tokens) >= self._limit
 
 
 def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

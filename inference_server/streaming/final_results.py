@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 
 from gorggle_server.errors import NotReadyError
-from gorggle_server.events import FaceBox, Hypothesis, Segment
+from gorggle_server.events import FaceBox, Hypothesis, Segment, StreamWarning, WarningKind
 from gorggle_server.inference.interface import DecodingOptions, InferenceInput
 from gorggle_server.inference.scheduler import SubmitFunction
 from gorggle_server.input_format import FRAME_RATE_HZ, frames_to_seconds
 from gorggle_server.recognition_options import Modality, RecognitionOptions
 from gorggle_server.streaming.active_speaker import SpeakerTurn
 from gorggle_server.streaming.activity_channel import ActivityChannel, EndedSpan, OpenUtterance
+from gorggle_server.streaming.endpointing import FrameSpan
 from gorggle_server.streaming.event_emitter import EventEmitter
 from gorggle_server.streaming.segment_builder import (
     create_segment,
@@ -142,9 +143,11 @@ class FinalDecoder:
                     self.segment_count += bool(segment.best.text)
                     self._emitter.emit(segment)
 
-    def _create_segment(self, pending: _PendingUtterance, hypotheses: Iterable[Hypothesis]) -> Segment | None:
+    def _create_segment(self, pending: _PendingUtterance, hypotheses: Sequence[Hypothesis]) -> Segment | None:
         utterance = pending.utterance
         span = shift_span(utterance.turn.span, self._first_frame)
+        if hypotheses and hypotheses[0].is_loop_removed:
+            self._warn_of_repetition(span)
         ranked = [to_media_time(hypothesis, span) for hypothesis in hypotheses if hypothesis.text]
         revision = 0
         if utterance.interim is not None:
@@ -165,6 +168,16 @@ class FinalDecoder:
             face_boxes=pending.face_boxes,
             modality=pending.modality,
             is_doubtful=self._options.is_doubtful(pending.modality),
+        )
+
+    def _warn_of_repetition(self, span: FrameSpan) -> None:
+        start_s, end_s = frames_to_seconds(span.start), frames_to_seconds(span.end)
+        self._emitter.emit(
+            StreamWarning(
+                WarningKind.REPETITION,
+                f"the model repeated a phrase in a loop between {start_s:.2f} s and {end_s:.2f} s: it is kept once, and words "
+                "may be missing",
+            )
         )
 
     def _shift_boxes(self, boxes: tuple[FaceBox, ...]) -> tuple[FaceBox, ...]:

@@ -53,6 +53,7 @@ def test_a_phrase_that_is_repeated_in_a_loop_is_kept_once(loop: list[int]) -> No
         decoding.step()
     assert decoding.tokens == [3, 4, 7, 5, *loop]
     assert len(decoding.scores) == len(decoding.tokens)
+    assert decoding.is_loop_removed
 
 
 def test_encoder_output_that_is_not_finite_is_a_model_format_error(model: Model) -> None:

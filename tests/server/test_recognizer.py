@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
+from gorggle_server.avhubert import Hypothesis as TokenHypothesis
 from gorggle_server.avhubert import load_model
 from gorggle_server.errors import ModelFormatError
+from gorggle_server.events import Word
 from gorggle_server.inference.interface import DecodingOptions, InferenceInput
-from gorggle_server.inference.recognizer import Recognizer
+from gorggle_server.inference.recognizer import DecodingBatch, Recognizer
 from gorggle_server.settings import EMBEDDED_MODEL
 
 OPTIONS = DecodingOptions(beam_size=3, length_penalty=1.0, max_alternatives=0, word_timestamps=True)
@@ -30,3 +36,38 @@ def test_non_finite_weights_raise_a_model_format_error(name: str, value: float) 
         dict(recognizer.model.network.named_parameters())[name].fill_(value)
     with pytest.raises(ModelFormatError, match="not finite"):
         recognizer.transcribe([make_window()], OPTIONS)
+
+
+class ScriptedModel:
+    """Model whose search finishes at once with given texts; each word takes a second."""
+
+    config = SimpleNamespace(max_target_size=64)
+
+    def __init__(self, *texts: str) -> None:
+        self._texts = texts
+        self._keys: Sequence[Hashable] = ()
+
+    def start_beam_search(self, **_: object) -> ScriptedModel:
+        return self
+
+    def add(self, keys: Sequence[Hashable], *_: object) -> None:
+        self._keys = keys
+
+    def step(self) -> dict[Hashable, list[TokenHypothesis]]:
+        hypotheses = [TokenHypothesis([2], -1.0, [-0.1], text) for text in self._texts]
+        return dict.fromkeys(self._keys, hypotheses)
+
+    def align_words(self, _: torch.Tensor, hypothesis: TokenHypothesis) -> list[Word]:
+        return [Word(word, at, at + 1, 0.9) for at, word in enumerate(hypothesis.text.split())]
+
+
+@pytest.mark.parametrize("word_timestamps", [True, False])
+def test_a_phrase_in_a_loop_is_kept_once_with_its_times(word_timestamps: bool) -> None:
+    loop = "so i said " * 6
+    model: Any = ScriptedModel(f"{loop}goodbye", f"{loop}so i said goodbye", "so i said goodbye now")
+    batch = DecodingBatch(model, DecodingOptions(3, 1.0, 5, word_timestamps))
+    batch.add(["window"], [torch.zeros(100, 8)])
+    best, other = batch.step()["window"]
+    assert (best.text, best.is_loop_removed) == ("so i said goodbye", True)
+    assert [word.start_s for word in best.words] == ([0, 1, 2, 18] if word_timestamps else [])
+    assert (other.text, other.is_loop_removed) == ("so i said goodbye now", False)

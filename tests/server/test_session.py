@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
+from typing import Any
 
 import numpy as np
 import pytest
@@ -257,6 +259,25 @@ def test_a_closed_vocabulary_is_reported_once_and_only_with_speech() -> None:
     assert warning.message.endswith("models for any words: large, tiny")
     events, _ = run_session(ScriptedPipeline(200, [0.0] * 200, {1: [0.0] * 200}), has_open_vocabulary=False)
     assert [warning.kind for warning in filter_events(events, StreamWarning)] == [WarningKind.NO_SPEECH]
+
+
+def test_a_removed_loop_is_reported_with_its_time() -> None:
+    class LoopingBackend(EchoBackend):
+        def submit(self, *args: Any, **kwargs: Any) -> Future[list[Hypothesis]]:
+            (hypothesis,) = super().submit(*args, **kwargs).result()
+            future: Future[list[Hypothesis]] = Future()
+            future.set_result([dataclasses.replace(hypothesis, is_loop_removed=len(self.windows) == 2)])
+            return future
+
+    events: list[Event] = []
+    pipeline = ScriptedPipeline(200, TWO_UTTERANCES, {1: TWO_UTTERANCES})
+    RecognitionSession(pipeline, RecognitionOptions("m"), LoopingBackend().submit, events.append).run()
+    (warning,) = filter_events(events, StreamWarning)
+    assert warning.kind is WarningKind.REPETITION
+    second = filter_events(events, Segment)[1]
+    assert events.index(warning) == events.index(second) - 1
+    start_s, end_s = map(float, re.findall(r"([0-9.]+) s", warning.message))
+    assert start_s <= second.start_s < second.end_s <= end_s
 
 
 def test_an_audio_visual_stream_without_audio_is_recognized_from_video() -> None:

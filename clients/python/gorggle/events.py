@@ -16,6 +16,7 @@ WarningKind = Literal[
     "silence_timeout",
     "lips_not_used",
     "closed_vocabulary",
+    "repetition",
     "other",
 ]
 

@@ -397,6 +397,8 @@ class Warning(_message.Message):
         """The model recognizes only the words of its vocabulary (`Model.has_open_vocabulary` is false): other speech gives
         wrong words, often fluent ones.
         """
+        KIND_REPETITION: Warning._Kind.ValueType  # 11
+        """The model repeated a phrase in a loop, which is kept once: words of that segment may be missing."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """Kind of warning."""
@@ -425,6 +427,8 @@ class Warning(_message.Message):
     """The model recognizes only the words of its vocabulary (`Model.has_open_vocabulary` is false): other speech gives
     wrong words, often fluent ones.
     """
+    KIND_REPETITION: Warning.Kind.ValueType  # 11
+    """The model repeated a phrase in a loop, which is kept once: words of that segment may be missing."""
 
     KIND_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
