@@ -33,7 +33,7 @@ PYTEST = PYTHONNODEBUGRANGES=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest 
 test: setup  ## run the tests in parallel (WORKERS=0: in one process)
 	$(PYTEST) -m "not drill"
 
-drills: setup  ## run the tests that take long: a two-hour video, a short fuzzing run, other instruction sets
+drills: setup  ## run the tests that take long: a two-hour video, a short fuzzing run, other instruction sets, fault sweeps
 	$(PYTEST) -m drill
 
 lint: setup  ## check formatting, style, types and import rules
