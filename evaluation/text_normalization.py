@@ -20,8 +20,8 @@ _EDGE_APOSTROPHES = re.compile(r"(?<!\w)'+|'+(?!\w)")
 _NUMBER = re.compile(
     r"(?<!\w)(?<![0-9][.,])(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+|st|nd|rd|th)?(?!\w|[.,][0-9])"
 )
-# Longer numbers, such as telephone numbers, are read digit by digit.
-_MAX_NUMBER_DIGITS = 9
+# Longer numbers, such as telephone numbers, are read digit by digit; thousands separators mark a quantity.
+_MAX_DIGITS, _MAX_SEPARATED_DIGITS = 9, 15
 _SEPARATOR_CATEGORIES = ("P", "S", "C", "Z")  # punctuation, symbols, control characters, separators
 
 
@@ -56,7 +56,9 @@ def _blank_separators(character: str) -> str:
 @functools.cache
 def _spell_number(number: str) -> str:
     """Spell a number as it is most often read: ``"1984"`` becomes ``"nineteen, eighty-four"``."""
-    if len(number) > _MAX_NUMBER_DIGITS or re.match("0[0-9]", number):
+    digits = len(re.match("[0-9,]+", number)[0].replace(",", ""))  # type: ignore[index]
+    limit = _MAX_SEPARATED_DIGITS if "," in number else _MAX_DIGITS
+    if digits > limit or re.match("0[0-9]", number):
         return " ".join(_spell_number(digit) for digit in re.findall("[0-9]", number))
     is_year = len(number) == 4 and number.isdecimal() and "1100" < number < "2100" and number[2] != "0"
     return str(_engine().number_to_words(number, group=2 if is_year else 0))

@@ -28,7 +28,9 @@ def remove_loops(items: Sequence[Hashable]) -> list[int]:
             continue
         phrase, skipped = [], 0
         kept.append(index)
-        if length := find_loop_length([items[other] for other in kept]):
+        if length := find_loop_length(
+            [items[other] for other in kept[-MAX_LOOP_LENGTH * (MAX_REPEATS + 1) :]]
+        ):
             del kept[-length * MAX_REPEATS :]
             phrase = [items[other] for other in kept[-length:]]
     return kept

@@ -57,6 +57,22 @@ def test_words_are_normalized(text: str, words: list[str]) -> None:
     assert list(normalize_words(text)) == words
 
 
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        ("1,000,000,000", "one billion"),
+        (
+            "3.14159265358979",
+            "three point one four one five nine two six five three five eight nine seven nine",
+        ),
+        ("1" * 400 + "th", " ".join(["one"] * 400)),
+        (",".join(["1"] + ["000"] * 30), " ".join(["one"] + ["zero"] * 90)),
+    ],
+)
+def test_long_numbers_are_spelled(number: str, words: str) -> None:
+    assert " ".join(normalize_words(number)) == words
+
+
 @given(st.text())
 def test_normalization_is_idempotent(text: str) -> None:
     words = normalize_words(text)
