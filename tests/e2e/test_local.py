@@ -82,6 +82,19 @@ class LocalProduct:
         jobs = requests.get(f"{self.url}/api/jobs", timeout=60).json()["jobs"]
         return next((str(job["job_id"]) for job in jobs if job["state"] == "done"), "")
 
+    def wait_until_saved(self, job_id: str, state: str) -> None:
+        """Wait until the saved state has the job in a state; it is saved every second if it has changed."""
+        (path,) = self.folder.rglob("state.json")
+        end = time.monotonic() + TIMEOUT_S
+        while self._read_saved_states(path).get(job_id) != state:
+            assert time.monotonic() < end, f"{path} does not have job {job_id} as {state}"
+            time.sleep(0.1)
+
+    @staticmethod
+    def _read_saved_states(path: Path) -> dict[str, str]:
+        (jobs,) = json.loads(path.read_text())["tables"].values()
+        return {job["job_id"]["S"]: job["state"]["S"] for job in jobs if "state" in job}
+
     def wait_for(self, job_id: str, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """Wait until a condition holds for the job; return the job."""
         end = time.monotonic() + TIMEOUT_S
@@ -235,8 +248,8 @@ def test_jobs_and_corrections_survive_a_kill_of_all_processes(local: LocalProduc
         f"{local.url}/api/uploads", json={"name": "never.mp4", "content_type": "video/mp4"}, timeout=60
     ).json()
     local.wait_for(interrupted_job, is_analyzing)
-    # The saved state is at most one second old.
-    time.sleep(2)
+    local.wait_until_saved(interrupted_job, "running")
+    local.wait_until_saved(unsent_upload["job_id"], "awaiting_upload")
     local.kill()
     local.start()
     job = local.job(done_job)

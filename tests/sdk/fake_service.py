@@ -146,6 +146,7 @@ class FakeLipReading(lip_reading_pb2_grpc.LipReadingServicer):
     config: config_pb2.StreamingConfig | None = None
     requests: list[Request] = field(default_factory=list)
     metadata: dict[str, Any] = field(default_factory=dict)
+    began: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -221,6 +222,7 @@ class FakeLipReading(lip_reading_pb2_grpc.LipReadingServicer):
         self.ended.clear()
         if not context.add_callback(self.ended.set):
             self.ended.set()
+        self.began.set()
 
 
 def warning(

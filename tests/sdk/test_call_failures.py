@@ -431,7 +431,7 @@ def test_a_failing_source_raises_its_own_error_and_cancels_the_call(
 
     def failing_source() -> Iterator[bytes]:
         yield CHUNK
-        time.sleep(0.2)  # the call has started
+        assert service.began.wait(5)
         raise CameraError("unplugged")
 
     with pytest.raises(CameraError, match="unplugged"):
@@ -444,7 +444,7 @@ def test_a_failing_async_source_raises_its_own_error(service: FakeLipReading, ta
 
     async def failing_source() -> AsyncIterator[bytes]:
         yield CHUNK
-        await asyncio.sleep(0.2)
+        assert await asyncio.to_thread(service.began.wait, 5)
         raise asyncio.InvalidStateError("not gRPC's")
 
     with pytest.raises(asyncio.InvalidStateError, match="not gRPC's"):

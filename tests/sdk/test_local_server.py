@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -169,31 +171,30 @@ def test_a_hanging_server_is_killed_after_the_timeout(
     assert not is_running(fake_server)
 
 
-def _run_until_signalled(
-    fake_server: Path, arguments: list[str], is_ready: Any, number: signal.Signals
-) -> tuple[int, bytes]:
-    command = [sys.executable, "-c", WITH_SIGINT, *arguments]
+@contextlib.contextmanager
+def _waiting_command() -> Iterator[subprocess.Popen[bytes]]:
+    """Run ``gorggle transcribe -`` until it waits for its standard input, after the line with the model."""
+    command = [sys.executable, "-c", WITH_SIGINT, "transcribe", "-"]
     pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, **pipes) as process:
-        end = time.monotonic() + 20
-        while not is_ready() and time.monotonic() < end:
-            time.sleep(0.02)
-        time.sleep(0.3)
-        process.send_signal(number)
-        code = process.wait(30)
         assert process.stderr
-        return code, process.stderr.read()
+        assert process.stderr.readline() == MODEL_LINE.encode()
+        yield process
 
 
 def test_ctrl_c_stops_the_local_server(fake_server: Path) -> None:
-    code, stderr = _run_until_signalled(fake_server, ["transcribe", "-"], fake_server.exists, signal.SIGINT)
-    assert (code, stderr) == (130, MODEL_LINE.encode())
+    with _waiting_command() as process:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        assert process.stderr
+        assert process.stderr.read() == b""
     assert wait_for_exit(fake_server)
 
 
 def test_a_killed_command_leaves_no_server_running(fake_server: Path) -> None:
-    code, _ = _run_until_signalled(fake_server, ["transcribe", "-"], fake_server.exists, signal.SIGKILL)
-    assert code == -signal.SIGKILL
+    with _waiting_command() as process:
+        process.kill()
+        assert process.wait(30) == -signal.SIGKILL
     assert wait_for_exit(fake_server)
 
 
