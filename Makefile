@@ -6,8 +6,8 @@ STAMP := $(VENV)/.installed
 PARITY := .build/parity
 BENCH_THREADS ?= 2
 RUN := runs/gorggle-mini-1
-# Test processes in parallel: one more than there are CPUs, because some tests wait for other processes.
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)) + 1)')
+# Test processes in parallel: two more than there are CPUs, because tests often wait for other processes.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)) + 2)')
 
 .PHONY: help setup demo bench test drills lint format protos web layers train parity fuzz soak load clean
 
@@ -79,7 +79,8 @@ train: setup  ## train and evaluate the embedded model (90 minutes of training o
 	$(BIN)/python -m training evaluate $(RUN)/model.safetensors --noise --plot $(RUN)/noise.png > $(RUN)/evaluation.json
 	$(BIN)/python -m training export --out $(RUN) --evaluation $(RUN)/evaluation.json inference_server/assets/gorggle-mini-1.safetensors
 
-fuzz: setup  ## send 20,000 malicious requests and media files to a real server
+fuzz: setup  ## run the property tests on random examples; send 20,000 malicious requests and media files to a real server
+	HYPOTHESIS_PROFILE=default $(PYTEST) -m hypothesis
 	$(BIN)/python benchmarks/fuzz.py --inputs 20000 --out .build/fuzz.json
 
 soak: setup  ## run valid, cancelled, broken and slow calls for 30 minutes and measure memory growth

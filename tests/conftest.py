@@ -14,6 +14,14 @@ from typing import Any
 
 import pytest
 
+# Absent in the environment of `make parity`.
+with contextlib.suppress(ImportError):
+    import hypothesis
+
+    # The same examples in every run, so that no change fails by chance. `make fuzz` draws new ones.
+    hypothesis.settings.register_profile("repeatable", derandomize=True)
+    hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
 # The executable's names on Debian, on Fedora, in snaps and in Google's packages.
 BROWSERS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 # Folders with the longest test files. They run first, so that parallel workers finish at the same time.

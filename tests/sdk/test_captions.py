@@ -152,6 +152,17 @@ def test_captions_satisfy_all_rules_and_contain_all_characters_of_each_speaker(
     assert displayed_characters_by_speaker(cues) == characters_by_speaker(segments, names)
 
 
+def test_neighbouring_lines_of_three_do_not_fit_on_one() -> None:
+    texts = ["0", "0", "0.", "0", "000", "0000000", "00000\r000000\u0e5c\u0e5c\u0e5c\u0e5c\u2648\U0001ee38"]
+    segments = [
+        make_segment([word(text, 0, 0) for text in texts], "person-1"),
+        *(make_segment([word("0", 0, 0)], speaker) for speaker in ("person-1", "person-1", "person-2")),
+    ]
+    rules = CaptionRules(max_line_chars=37, max_lines=3)
+    cues = build_cues(segments, rules, label_speakers=True)
+    assert check_captions(cues, rules) == []
+
+
 @no_deadline
 @given(hostile_segments(), caption_rules, display_names)
 def test_captions_with_labels_satisfy_all_rules(

@@ -152,7 +152,7 @@ class LineBreaker:
     ) -> tuple[float, tuple[int, ...]] | None:
         """Return the lowest cost and the index of each line's first token; None if the span does not fit.
 
-        A span that fits on one line is not broken.
+        A span that fits on one line is not broken, nor are two lines that do.
         """
         max_lines = self._rules.max_lines if max_lines is None else max_lines
         max_columns = self._rules.max_line_chars
@@ -169,6 +169,9 @@ class LineBreaker:
             rest = self.find_breaks(cut, last, max_lines - 1)
             if rest is None:
                 continue
+            next_cut = rest[1][1] if len(rest[1]) > 1 else last
+            if self.columns(first, next_cut) <= max_columns:
+                continue  # the first two lines fit on one
             imbalance = abs(self.columns(first, cut) - self.columns(cut, last) / len(rest[1]))
             cost = self.costs[cut] + rest[0] + IMBALANCE * imbalance / max_columns
             if best is None or cost < best[0]:
