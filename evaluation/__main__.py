@@ -102,6 +102,12 @@ def _build_parser() -> argparse.ArgumentParser:
         help=f"signal-to-noise ratios (default: {' '.join(f'{snr:g}' for snr in DEFAULT_SNRS_DB)})",
     )
     parser.add_argument("--model", metavar="NAME", help="model to measure (default: the server's)")
+    parser.add_argument(
+        "--audio-model",
+        metavar="NAME",
+        help="second model, which recognizes the audio of audio-visual clips as well; none: no second model (default: the "
+        "server's)",
+    )
     parser.add_argument("--beam-size", type=_parse_count, default=0, metavar="N", help="beam search width")
     parser.add_argument(
         "--jobs", type=_parse_count, default=1, metavar="N", help="clips transcribed in parallel (default: 1)"
@@ -151,7 +157,7 @@ def _evaluate(options: argparse.Namespace, command_line: list[str]) -> bool:
     with ServerHandle(options) as server:
         client = server.client()
         run = _describe_run(client, options, manifest, len(entries), command_line)
-        transcriber = Transcriber(client, options.model, options.beam_size)
+        transcriber = Transcriber(client, options.model, options.audio_model, options.beam_size)
         mixer = NoiseMixer(manifest.entries, options.seed)
         run["voices_in_babble"] = mixer.voices_in_babble if NoiseKind.BABBLE in kinds else None
         with show_progress(len(entries) * len(conditions)) as on_result:
@@ -212,6 +218,7 @@ def _describe_run(
             "clips_read": clips,
         },
         "options": {
+            "audio_model": options.audio_model,
             "beam": options.beam_size or "model default",
             "seed": options.seed,
             "jobs": options.jobs,
@@ -231,8 +238,9 @@ def _format_heading(run: dict[str, Any]) -> str:
     checksum = f" (sha256 {model['sha256'][:12]}…)" if model["sha256"] else ""
     voices = run["voices_in_babble"]
     babble = "" if voices is None else f"\nbabble consists of {voices} other clip{'s' if voices != 1 else ''}"
+    second = run["options"]["audio_model"]
     return (
-        f"model {model['name']}{checksum}, server {server['version']} on {server['device']}, "
+        f"model {model['name']}{checksum}{f' with {second}' if second else ''}, server {server['version']} on {server['device']}, "
         f"{manifest['clips_read']} of the {manifest['clips']} clips of {manifest['path']}\n"
         f"words are compared after: {run['normalisation']}{babble}"
     )

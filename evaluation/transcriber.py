@@ -61,11 +61,13 @@ class Transcriber:
 
     Attributes:
         model: name; None for the server's default.
+        audio_model: name of the second model for audio-visual clips; None for the server's default.
         beam_size: 0 for the model's default.
     """
 
     client: Client
     model: str | None = None
+    audio_model: str | None = None
     beam_size: int = 0
 
     def transcribe(self, entry: Entry, condition: Condition, clip: Callable[[], Clip]) -> ClipResult:
@@ -96,7 +98,11 @@ class Transcriber:
     def _transcribe(self, entry: Entry, condition: Condition, clip: Clip) -> ClipResult:
         start = time.monotonic()
         stream = self.client.transcribe(
-            clip.source, modality=condition.modality, model=self.model, beam_size=self.beam_size
+            clip.source,
+            modality=condition.modality,
+            model=self.model,
+            audio_model=self.audio_model if condition.modality == "av" else None,
+            beam_size=self.beam_size,
         )
         with stream:
             segments = tuple(_shift_segment(segment, clip.offset_s) for segment in sort_segments(stream))

@@ -13,27 +13,41 @@ from dataclasses import dataclass, field
 from gorggle_server.recognition_options import Modality
 
 
+class WordSource(enum.Enum):
+    """What a word was recognized from. ``BOTH``: one model used lips and audio, or two models agree."""
+
+    LIPS = "lips"
+    AUDIO = "audio"
+    BOTH = "both"
+
+
 @dataclass(frozen=True)
 class Word:
-    """One word: its text, time in seconds and confidence from 0 to 1."""
+    """One word: its text, time in seconds, confidence from 0 to 1, and source.
+
+    ``source`` is None until the segment is created, if one model recognized the utterance: its modality is the source.
+    """
 
     text: str
     start_s: float
     end_s: float
     confidence: float
+    source: WordSource | None = None
 
 
 @dataclass(frozen=True)
 class Hypothesis:
     """One possible transcript of an utterance, with confidence from 0 to 1.
 
-    ``is_loop_removed``: the model repeated a phrase in a loop, which is kept once.
+    ``is_loop_removed``: the model repeated a phrase in a loop, which is kept once. ``is_doubtful``: noise hid the audio from an
+    open vocabulary, and a closed one decided alone.
     """
 
     text: str
     confidence: float
     words: tuple[Word, ...] = ()
     is_loop_removed: bool = False
+    is_doubtful: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,8 +65,8 @@ class FaceBox:
 class Segment:
     """What one person said in one span of the media. ``alternatives`` follow ``best``, in order of likelihood.
 
-    Later results of the same segment keep its first ``stable_words`` words. ``is_doubtful``: the words were read from the lips
-    alone by a model without an open vocabulary.
+    Later results of the same segment keep its first ``stable_words`` words. ``is_doubtful``: the words were read by a model without
+    an open vocabulary from the lips alone, or from lips and noisy audio that an open vocabulary did not confirm.
     """
 
     segment_id: str

@@ -71,6 +71,8 @@ class RecognitionOptions:
         model_input: what the model reads. Without lips, faces only tell who speaks.
         has_open_vocabulary: the model recognizes any words of its languages.
         open_vocabulary_models: other models of the server that do, for this modality.
+        audio_model: name of the model that recognizes the audio as well, from its waveform; words are then decided one by
+            one between the two models. Empty: none.
         max_alternatives: further hypotheses per segment, besides the best.
         max_speakers: faces tracked at once.
         beam_size: width of the beam search, at least 1.
@@ -85,6 +87,7 @@ class RecognitionOptions:
     model_input: ModelInput = field(default_factory=ModelInput)
     has_open_vocabulary: bool = True
     open_vocabulary_models: tuple[str, ...] = ()
+    audio_model: str = ""
     modality: Modality = Modality.AUDIO_VISUAL
     word_timestamps: bool = True
     max_alternatives: int = 0

@@ -89,6 +89,11 @@ class ServerSettings(BaseSettings):
         description="model used if a request names none: one of `models`, or one installed with `gorggle model get`; empty "
         "selects the embedded model",
     )
+    audio_model: str = Field(
+        "",
+        description="model for open speech that recognizes the audio of audio-visual requests as well, such as "
+        "moonshine-tiny-en; words are then decided one by one; empty: none unless a request names one",
+    )
     model_dir: Path = Field(
         default_factory=get_default_model_dir,
         description="folder of the models that `gorggle model get` installs",

@@ -46,10 +46,9 @@ _EXCLUDED = (
 
 
 def build_code_zip(target: Path) -> Path:
-    """Write the functions' code: the handlers and the SDK."""
-    files = (
-        file for name in ("gorggle_lambdas", "gorggle") for file in _list_files(_find_package(name), name)
-    )
+    """Write the functions' code: the handlers, fusion and the SDK."""
+    packages = ("gorggle_lambdas", "gorggle_fusion", "gorggle")
+    files = (file for name in packages for file in _list_files(_find_package(name), name))
     return _write_zip(((name, path.read_bytes()) for path, name in files), target)
 
 

@@ -16,7 +16,13 @@ from gorggle_server.errors import InvalidRequestError
 from gorggle_server.grpc_server.frame_muxer import VideoFrame
 from gorggle_server.inference.interface import ModelDescription
 from gorggle_server.input_format import MOUTH_CROP_SIZE_PX, SAMPLE_RATE_HZ
-from gorggle_server.recognition_options import EndpointingConfig, Modality, RecognitionOptions
+from gorggle_server.recognition_options import (
+    AudioInput,
+    EndpointingConfig,
+    Modality,
+    ModelInput,
+    RecognitionOptions,
+)
 from gorggle_server.streaming.crop_input import MouthCropChunk
 from gorggle_server.streaming.interim_results import PartialTranscript
 from gorggle_server.streaming.resume_token import ResumeToken
@@ -35,6 +41,8 @@ HEARTBEAT_INTERVAL_RANGE_S = 0.1, 60.0
 MAX_OPEN_SEGMENTS = 64
 PCM_SAMPLE_RATE_RANGE_HZ = 8000, 192_000
 MAX_PCM_CHANNELS = 8
+# Value of audio_model for no second model.
+NO_AUDIO_MODEL = "none"
 JPEG_SIGNATURE = b"\xff\xd8\xff"
 MIN_IMAGE_SIDE_PX = 16
 
@@ -122,6 +130,33 @@ def check_model_support(
             raise InvalidRequestError(
                 f"the model {model} does not support {feature}: leave {field} out", field=field
             )
+
+
+def check_audio_model(
+    config: config_pb2.RecognitionConfig,
+    options: RecognitionOptions,
+    description: ModelDescription,
+    *,
+    can_combine: bool,
+) -> None:
+    """Check that the second model of a call, with this description, can recognize its audio.
+
+    ``can_combine``: the first model reads lips, and the call is audio-visual.
+
+    Raises:
+        InvalidRequestError: the call has no use for a second model, or it does not take a waveform.
+    """
+    if not can_combine:
+        raise InvalidRequestError(
+            f"audio_model is {config.audio_model!r}, but modality is {options.modality.value} and the model is "
+            f"{options.model}: a second model needs modality audio-visual and a first model that reads lips",
+            field="audio_model",
+        )
+    if description.model_input != ModelInput(uses_lips=False, audio=AudioInput.WAVEFORM):
+        raise InvalidRequestError(
+            f"audio_model is {config.audio_model!r}, which reads lips: name a model that takes audio only",
+            field="audio_model",
+        )
 
 
 def _matches_language(requested: str, language: str) -> bool:

@@ -24,6 +24,7 @@ from gorggle_server.events import (
     Transcript,
     WarningKind,
     Word,
+    WordSource,
 )
 from gorggle_server.recognition_options import Modality, RecognitionOptions
 
@@ -33,6 +34,10 @@ _MODALITIES = {
     Modality.AUDIO_ONLY: config_pb2.MODALITY_AUDIO_ONLY,
 }
 _WARNING_KINDS = {kind: lip_reading_pb2.Warning.Kind.Value(f"KIND_{kind.name}") for kind in WarningKind}
+_WORD_SOURCES: dict[WordSource | None, transcript_pb2.WordSource.ValueType] = {
+    source: transcript_pb2.WordSource.Value(f"WORD_SOURCE_{source.name if source else 'UNSPECIFIED'}")
+    for source in (None, *WordSource)
+}
 _SPEECH_ACTIVITIES = {
     ActivityKind.SPEECH_BEGIN: lip_reading_pb2.SpeechActivityEvent.SPEECH_ACTIVITY_BEGIN,
     ActivityKind.SPEECH_END: lip_reading_pb2.SpeechActivityEvent.SPEECH_ACTIVITY_END,
@@ -103,12 +108,13 @@ def encode_event(
 
 
 def encode_started(
-    request_id: str, model: str, session_id: str, heartbeat_interval_s: float
+    request_id: str, options: RecognitionOptions, session_id: str, heartbeat_interval_s: float
 ) -> lip_reading_pb2.StreamingRecognizeResponse:
     """Encode the first message of a stream."""
     started = lip_reading_pb2.StreamStarted(
         request_id=request_id,
-        model=model,
+        model=options.model,
+        audio_model=options.audio_model,
         session_id=session_id,
         heartbeat_interval=encode_duration(heartbeat_interval_s),
     )
@@ -122,6 +128,7 @@ def encode_recognize_response(
     return lip_reading_pb2.RecognizeResponse(
         request_id=request_id,
         model=options.model,
+        audio_model=options.audio_model,
         media_info=None if transcript.media_info is None else encode_media_info(transcript.media_info),
         segments=[encode_segment(segment, options.start_offset_s) for segment in transcript.segments],
         warnings=[encode_warning(warning) for warning in transcript.warnings],
@@ -184,6 +191,7 @@ def _encode_words(words: Iterable[Word], start_offset_s: float) -> list[transcri
             start_offset=encode_duration(word.start_s + start_offset_s),
             end_offset=encode_duration(word.end_s + start_offset_s),
             confidence=word.confidence,
+            source=_WORD_SOURCES[word.source],
         )
         for word in words
     ]

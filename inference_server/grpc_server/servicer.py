@@ -125,7 +125,7 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
                 self._sessions.attach(session_id, caller.get()) as call,
             ):
                 yield response_encoding.encode_started(
-                    request_id.get(), stream.options.model, session_id, stream.heartbeat_interval_s
+                    request_id.get(), stream.options, session_id, stream.heartbeat_interval_s
                 )
                 async with contextlib.aclosing(
                     self._recognize_stream(requests, stream, call, cpu_timer)
@@ -227,12 +227,26 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
             if model.description.has_open_vocabulary
             and (model.description.model_input.uses_lips or options.modality is not Modality.VIDEO_ONLY)
         )
+        audio_model = self._select_audio_model(config, options)
         return dataclasses.replace(
             options,
+            audio_model=audio_model,
             model_input=description.model_input,
             has_open_vocabulary=description.has_open_vocabulary,
             open_vocabulary_models=tuple(open_models),
         )
+
+    def _select_audio_model(self, config: config_pb2.RecognitionConfig, options: RecognitionOptions) -> str:
+        """Return the name of the second model of a call; empty for none."""
+        reads_lips = self._models[options.model].description.model_input.uses_lips
+        can_combine = reads_lips and options.modality is Modality.AUDIO_VISUAL
+        if not config.audio_model:
+            return self._settings.audio_model if can_combine else ""
+        if config.audio_model == request_decoding.NO_AUDIO_MODEL:
+            return ""
+        second = self._models[config.audio_model].description
+        request_decoding.check_audio_model(config, options, second, can_combine=can_combine)
+        return config.audio_model
 
     def _decode_stream_settings(self, config: config_pb2.StreamingConfig) -> _StreamSettings:
         options = request_decoding.decode_streaming_config(config, self._models.default, self._settings)

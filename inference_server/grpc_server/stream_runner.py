@@ -13,7 +13,8 @@ from gorggle_server.admission.cpu_accounting import CpuTimer
 from gorggle_server.events import Event, Heartbeat
 from gorggle_server.grpc_server.media_receiver import MediaQueue
 from gorggle_server.grpc_server.stream_observer import StreamObserver
-from gorggle_server.inference.scheduler import InferenceBackend
+from gorggle_server.inference.combined_recognition import CombinedSubmit
+from gorggle_server.inference.scheduler import InferenceBackend, SubmitFunction
 from gorggle_server.input_format import frames_to_seconds
 from gorggle_server.logging_setup import request_id
 from gorggle_server.media.byte_pipe import BytePipe
@@ -91,11 +92,10 @@ class StreamExecutor:
             )
         else:
             pipeline = PreprocessedPipeline(stream.media_queue, options, max_duration_s)
-        submit = functools.partial(backend.submit, options.model, stream=request_id.get())
         session = RecognitionSession(
             pipeline,
             options,
-            observer.wrap_submit(submit),
+            _bind_submit(backend, options, observer),
             stream.event_queue.put,
             stream.event_queue.wait_for_capacity,
             stream.resume_state,
@@ -120,6 +120,19 @@ class StreamExecutor:
                 await asyncio.wait([session_task, feed_task, heartbeat_task])
             finally:
                 observer.close()
+
+
+def _bind_submit(
+    backend: InferenceBackend, options: RecognitionOptions, observer: StreamObserver
+) -> SubmitFunction:
+    """Return the function that submits this stream's windows to its model, or to both of its models."""
+    submit, submit_audio = (
+        observer.wrap_submit(functools.partial(backend.submit, model, stream=request_id.get()))
+        for model in (options.model, options.audio_model)
+    )
+    if not options.audio_model:
+        return submit
+    return CombinedSubmit(submit, submit_audio, has_closed_lips=not options.has_open_vocabulary)
 
 
 async def _send_heartbeats(event_queue: EventQueue[Event], interval_s: float) -> None:

@@ -29,7 +29,8 @@ class InferenceInput:
     Attributes:
         crops: uint8 (T, 96, 96), mouth crops; None for audio only.
         features: float32 (T, 104), stacked log mel energies; None for video only and for models that take the waveform.
-        waveform: int16 (640 T,), 16 kHz; None for models that do not take it.
+        waveform: int16 (640 T,), 16 kHz; None if no model takes it. With features only for ``CombinedSubmit``, which gives each
+            model its part.
     """
 
     crops: NDArray[np.uint8] | None

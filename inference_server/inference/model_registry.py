@@ -13,7 +13,7 @@ import torch
 
 from gorggle_server import s3
 from gorggle_server.avhubert import Model, load_model
-from gorggle_server.errors import NotFoundError
+from gorggle_server.errors import InvalidRequestError, NotFoundError
 from gorggle_server.inference.interface import ModelDescription, SpeechRecognizer
 from gorggle_server.inference.moonshine_recognizer import DESCRIPTION as MOONSHINE
 from gorggle_server.inference.moonshine_recognizer import MoonshineRecognizer
@@ -99,7 +99,8 @@ def load_models(settings: ServerSettings) -> ModelRegistry:
     """Load every configured model; takes seconds to minutes.
 
     Raises:
-        NotFoundError: a model does not exist at its location, or the package of the default model is not installed.
+        NotFoundError: a model does not exist at its location, or the package of a selected model is not installed.
+        InvalidRequestError: ``settings.audio_model`` reads lips.
         ModelFormatError: a file is not a model.
     """
     models: dict[str, ServedModel] = {}
@@ -116,7 +117,13 @@ def load_models(settings: ServerSettings) -> ModelRegistry:
                 raise
             unavailable[name] = str(error)
             _log.info("model %s is not available: %s", name, error)
-    return ModelRegistry(models, unavailable)
+    registry = ModelRegistry(models, unavailable)
+    if settings.audio_model and registry[settings.audio_model].description.model_input.uses_lips:
+        raise InvalidRequestError(
+            f"audio_model is {settings.audio_model!r}, which reads lips: name a model that takes audio only",
+            field="audio_model",
+        )
+    return registry
 
 
 def _load_avhubert(name: str, source: str, settings: ServerSettings) -> ServedModel:

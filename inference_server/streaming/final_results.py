@@ -167,7 +167,7 @@ class FinalDecoder:
             speaker_id=self._emitter.get_speaker_id(utterance.turn.track),
             face_boxes=pending.face_boxes,
             modality=pending.modality,
-            is_doubtful=self._options.is_doubtful(pending.modality),
+            is_doubtful=self._options.is_doubtful(pending.modality) or ranked[0].is_doubtful,
         )
 
     def _warn_of_repetition(self, span: FrameSpan) -> None:

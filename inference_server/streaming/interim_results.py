@@ -163,7 +163,7 @@ class InterimDecoder:
             speaker_id=self._emitter.get_speaker_id(track),
             face_boxes=face_boxes,
             modality=modality,
-            is_doubtful=self._options.is_doubtful(modality),
+            is_doubtful=self._options.is_doubtful(modality) or hypothesis.is_doubtful,
         )
         self._emitter.emit(segment)
 

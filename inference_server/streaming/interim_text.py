@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from gorggle_server.events import Hypothesis, Word
 from gorggle_server.input_format import FRAME_RATE_HZ
@@ -69,7 +70,8 @@ class StableTextTracker:
         end_s = self._stable[-1].end_s
         following = [word for word in hypothesis.words if (word.start_s + word.end_s) / 2 > end_s]
         words = (*self._stable, *following)
-        return Hypothesis(" ".join(word.text for word in words), _combine_confidences(words), words)
+        text = " ".join(word.text for word in words)
+        return replace(hypothesis, text=text, confidence=_combine_confidences(words), words=words)
 
 
 class InterimRateLimiter:

@@ -6,33 +6,59 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from gorggle_server.events import Hypothesis, Segment, Word
+from gorggle_server.events import Hypothesis, Segment, Word, WordSource
 from gorggle_server.input_format import frames_to_seconds
+from gorggle_server.recognition_options import Modality
 from gorggle_server.streaming.endpointing import FrameSpan
+
+_SOURCES = {
+    Modality.AUDIO_VISUAL: WordSource.BOTH,
+    Modality.VIDEO_ONLY: WordSource.LIPS,
+    Modality.AUDIO_ONLY: WordSource.AUDIO,
+}
 
 
 def to_media_time(hypothesis: Hypothesis, span: FrameSpan) -> Hypothesis:
     """Shift word timestamps from the span to the media's clock."""
     shift_s = frames_to_seconds(span.start)
     words = tuple(
-        Word(word.text, word.start_s + shift_s, word.end_s + shift_s, word.confidence)
+        dataclasses.replace(word, start_s=word.start_s + shift_s, end_s=word.end_s + shift_s)
         for word in hypothesis.words
     )
-    return Hypothesis(hypothesis.text, hypothesis.confidence, words)
+    return dataclasses.replace(hypothesis, words=words)
 
 
 def create_segment(
-    hypotheses: Sequence[Hypothesis], span: FrameSpan, *, word_timestamps: bool, **fields: Any
+    hypotheses: Sequence[Hypothesis],
+    span: FrameSpan,
+    *,
+    word_timestamps: bool,
+    modality: Modality,
+    **fields: Any,
 ) -> Segment:
     """Return a segment of hypotheses on the media's clock, best first; ``fields`` are the segment's other fields."""
     start_s, end_s = frames_to_seconds(span.start), frames_to_seconds(span.end)
     if words := hypotheses[0].words:
         start_s, end_s = words[0].start_s, words[-1].end_s
     best, *alternatives = (
-        hypothesis if word_timestamps else dataclasses.replace(hypothesis, words=())
+        dataclasses.replace(
+            hypothesis, words=_add_source(hypothesis.words, modality) if word_timestamps else ()
+        )
         for hypothesis in hypotheses
     )
-    return Segment(start_s=start_s, end_s=end_s, best=best, alternatives=tuple(alternatives), **fields)
+    return Segment(
+        start_s=start_s,
+        end_s=end_s,
+        best=best,
+        alternatives=tuple(alternatives),
+        modality=modality,
+        **fields,
+    )
+
+
+def _add_source(words: Sequence[Word], modality: Modality) -> tuple[Word, ...]:
+    source = _SOURCES[modality]
+    return tuple(word if word.source else dataclasses.replace(word, source=source) for word in words)
 
 
 def interpolate_word_timestamps(text: str, start_s: float, end_s: float) -> tuple[Word, ...]:

@@ -98,11 +98,11 @@ class UtteranceSegmenter:
         audio is used, only visual-only speech is decoded.
         """
         if channel is self.audio:
-            is_speech = self._contains_voice(span) or (self._uses_lips and self._contains_lip_movement(span))
+            is_speech = self.contains_voice(span) or (self._uses_lips and self._contains_lip_movement(span))
         elif not self.uses_audio:
             is_speech = True
         else:
-            is_speech = self._is_visual_only(span) and (self._uses_lips or self._contains_voice(span))
+            is_speech = self._is_visual_only(span) and (self._uses_lips or self.contains_voice(span))
         if is_speech:
             return True
         # Stable words were promised to the client.
@@ -112,7 +112,8 @@ class UtteranceSegmenter:
             if span.start <= start < span.end
         )
 
-    def _contains_voice(self, span: FrameSpan) -> bool:
+    def contains_voice(self, span: FrameSpan) -> bool:
+        """Return whether the speech detector finds a voice in the audio of a span."""
         return bool(self._buffer.get_speech(span).max(initial=0.0) >= SPEECH_THRESHOLD)
 
     def _contains_lip_movement(self, span: FrameSpan) -> bool:

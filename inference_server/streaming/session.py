@@ -104,6 +104,7 @@ class RecognitionSession:
         self._snapshot: tuple[dict[ActivityChannel, ChannelCheckpoint], int] = ({}, 0)
         self._next_progress = PROGRESS_INTERVAL_FRAMES
         self._stopped = self._has_warned_of_lips = False
+        self._has_warned_of_vocabulary = before.has_utterances
         self._final_decoder = FinalDecoder(
             options, submit, self._decoding_options, self._emitter, self._first_frame, before.segment_count
         )
@@ -198,12 +199,18 @@ class RecognitionSession:
         )
 
     def _warn_of_closed_vocabulary(self) -> None:
+        """Report once that words may be wrong because only a model with a closed vocabulary recognizes them."""
+        if self._has_warned_of_vocabulary or self._options.has_open_vocabulary:
+            return
+        self._has_warned_of_vocabulary = True
         others = ", ".join(self._options.open_vocabulary_models)
+        reads_lips_only = self._options.modality is Modality.VIDEO_ONLY
+        kind = "models that read any words from lips" if reads_lips_only else "models for any words"
         self._emitter.emit(
             StreamWarning(
                 WarningKind.CLOSED_VOCABULARY,
                 f"the model {self._options.model} recognizes only the words that it was trained on: other speech gives wrong "
-                f"words; models for any words: {others or 'none on this server'}",
+                f"words; {kind}: {others or 'none on this server'}",
             )
         )
 
@@ -236,15 +243,16 @@ class RecognitionSession:
         return True
 
     def _submit(self, channel: ActivityChannel, ended: EndedSpan, turn: SpeakerTurn) -> None:
-        if not self._has_found_speech and not self._options.has_open_vocabulary:
-            self._warn_of_closed_vocabulary()
         self._has_found_speech = True
         open_span = self._interim_decoder.close_utterance(channel, turn.span.start)
         speculative = self._interim_decoder.take_speculative_result(channel, turn)
         if turn.span.start < self._resumed_end:
             return  # it was sent before this session was resumed
+        window = self._create_input(turn.span, turn.track)
+        if not self._options.audio_model or window.waveform is None:
+            self._warn_of_closed_vocabulary()
         utterance = FinishedUtterance(channel, ended, turn, open_span, speculative)
-        self._final_decoder.submit(utterance, self._create_input(turn.span, turn.track))
+        self._final_decoder.submit(utterance, window)
 
     def _decode_open_utterances(self) -> None:
         """Decode open utterances, for interim results and to have final results sooner."""
@@ -273,9 +281,11 @@ class RecognitionSession:
         audio = self._buffer.get_audio(span)
         if model_input.audio is AudioInput.WAVEFORM:
             return InferenceInput(crops, None, audio)
+        has_second_model = self._options.audio_model and self._segmenter.contains_voice(span)
         if crops is not None and float(np.sqrt(np.mean(np.square(audio, dtype=np.float64)))) < SILENCE_RMS:
             return InferenceInput(crops, None)
-        return InferenceInput(crops, audio_features(audio)[: span.frames])
+        features = audio_features(audio)[: span.frames]
+        return InferenceInput(crops, features, audio if has_second_model else None)
 
     def _cancel_pending(self) -> None:
         self._final_decoder.stop()

@@ -107,7 +107,7 @@ def compute_sizes(manifest: Manifest, code: dict[str, Package], layers: dict[str
 
 
 def build_code(root: Path, folder: Path) -> dict[str, Package]:
-    """Build the code packages by kind: ``thin`` (handlers, SDK without gRPC), ``full`` (with the whole SDK), ``operations``."""
+    """Build the code packages by kind: ``thin`` (handlers, fusion, SDK without gRPC), ``full`` (the whole SDK), ``operations``."""
     return {
         kind: zip_archive.write(folder / f"code-{kind}.zip", entries)
         for kind, entries in list_code_files(root).items()
@@ -117,6 +117,7 @@ def build_code(root: Path, folder: Path) -> dict[str, Package]:
 def list_code_files(root: Path) -> dict[str, list[Entry]]:
     """Return the files of each kind of code package."""
     handlers = list(zip_archive.list_files(root / "lambdas", "gorggle_lambdas"))
+    fusion = list(zip_archive.list_files(root / "fusion", "gorggle_fusion"))
     sdk = list(zip_archive.list_files(root / "clients/python/gorggle", "gorggle"))
     base = [
         each for each in sdk if each.name in SDK_WITHOUT_GRPC or each.name.startswith("gorggle/captions/")
@@ -124,8 +125,8 @@ def list_code_files(root: Path) -> dict[str, list[Entry]]:
     operations = zip_archive.list_files(root / "lambdas/operations", "gorggle_lambdas/operations")
     package = Entry("gorggle_lambdas/__init__.py", (root / "lambdas/__init__.py").read_bytes())
     return {
-        "thin": [*handlers, *base],
-        "full": [*handlers, *sdk],
+        "thin": [*handlers, *fusion, *base],
+        "full": [*handlers, *fusion, *sdk],
         "operations": [package, *operations],
     }
 

@@ -5,11 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gorggle_lambdas import fusion
-from gorggle_lambdas.common import s3_objects
-from gorggle_lambdas.common.errors import WindowMissingError
-from gorggle_lambdas.common.task_events import JobEvent
-from gorggle_lambdas.fusion.types import (
+import gorggle_fusion as fusion
+from gorggle_fusion.types import (
     FaceBox,
     FaceTrack,
     Inputs,
@@ -18,6 +15,9 @@ from gorggle_lambdas.fusion.types import (
     SourceName,
     Window,
 )
+from gorggle_lambdas.common import s3_objects
+from gorggle_lambdas.common.errors import WindowMissingError
+from gorggle_lambdas.common.task_events import JobEvent
 
 TRANSCRIBE, REKOGNITION = "Amazon Transcribe", "Amazon Rekognition"
 NO_FACE_REASON = "no face was detected; only the audio was transcribed"

@@ -12,12 +12,12 @@ from typing import Any, Self
 from gorggle import Client, Event, Progress, Segment
 from gorggle.errors import CallCancelledError
 from gorggle.results import Modality, to_json
+from gorggle_fusion.types import SourceName
 from gorggle_lambdas.common import s3_objects
 from gorggle_lambdas.common.errors import ServerStalledError
 from gorggle_lambdas.common.inference_client import ServerSettings, connect_to_server
 from gorggle_lambdas.common.job_table import JobTable
 from gorggle_lambdas.common.task_events import JobEvent
-from gorggle_lambdas.fusion.types import SourceName
 from gorggle_lambdas.media.window_planning import Window
 
 # Minimum time between progress reports.
@@ -120,6 +120,8 @@ def transcribe_window(
             _watch_chunks(request.chunks, timer) if request.chunks is not None else None,
             audio=request.audio,
             modality=request.modality,
+            # Fusion decides between the words of lips and audio.
+            audio_model="none",
             start_offset_s=request.start_s,
             face_boxes=request.modality != "audio",
             on_event=on_event,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from gorggle_fusion import FusionInputError, parse_transcribe_result
 from gorggle_lambdas.common import aws_clients, s3_objects
 from gorggle_lambdas.common.errors import AwsUnavailableError, SourceFailedError, SourceTimeoutError
 from gorggle_lambdas.common.observability import task
 from gorggle_lambdas.common.settings import ResultsSettings as Settings
 from gorggle_lambdas.common.settings import load_settings
 from gorggle_lambdas.common.task_events import JobEvent, has_expired
-from gorggle_lambdas.fusion import FusionInputError, parse_transcribe_result
 
 RAISES = (SourceFailedError, SourceTimeoutError, AwsUnavailableError)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gorggle_fusion import FusionInputError, Result, fuse
 from gorggle_lambdas.common import job_table
 from gorggle_lambdas.common.analysis_results import AnalysisResults, compute_usage, load_analysis_results
 from gorggle_lambdas.common.errors import (
@@ -18,7 +19,6 @@ from gorggle_lambdas.common.result_publisher import publish
 from gorggle_lambdas.common.settings import JobResultsSettings as Settings
 from gorggle_lambdas.common.settings import load_settings
 from gorggle_lambdas.common.task_events import JobEvent
-from gorggle_lambdas.fusion import FusionInputError, Result, fuse
 
 RAISES = (NoTranscriptError, WindowMissingError, JobNotFoundError, FusionInputError, AwsUnavailableError)
 

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 from numpy.typing import NDArray
 
-from gorggle_lambdas.fusion.types import NoiseSpan
+from gorggle_fusion.types import NoiseSpan
 from gorggle_lambdas.media.formats import SAMPLE_RATE_HZ
 from gorggle_lambdas.media.wav_writer import Samples
 

@@ -27,6 +27,7 @@ TOP_LEVEL_PACKAGES = {
     "gorggle_server",
     "gorggle_evaluation",
     "gorggle_training",
+    "gorggle_fusion",
     "gorggle_lambdas",
 }
 # Files that the wheel must contain.
@@ -35,7 +36,7 @@ REQUIRED_FILES = {
         "gorggle_lambdas/functions.toml",
         "gorggle_lambdas/api/openapi.yaml",
     ),
-    *("gorggle_lambdas/fusion/result.schema.json", "gorggle/py.typed", "gorggle_gateway/page/index.html"),
+    *("gorggle_fusion/result.schema.json", "gorggle/py.typed", "gorggle_gateway/page/index.html"),
     *(
         "gorggle_server/assets/gorggle-mini-1.safetensors",
         "gorggle_server/assets/gorggle-mini-2.safetensors",

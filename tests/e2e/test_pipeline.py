@@ -16,8 +16,8 @@ import jsonschema
 import pytest
 import requests
 
+from gorggle_fusion.result import load_result_schema
 from gorggle_lambdas.common.api_gateway import PRESIGNED_URL_TYPE
-from gorggle_lambdas.fusion.result import load_result_schema
 from infrastructure.packaging import lock
 from tests.clips import DEMO, EXAMPLES
 from tests.e2e.pipeline import ROOT, TOKEN, Pipeline, reference_words, words

@@ -9,10 +9,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from gorggle_lambdas.fusion.result import FusedSegment
-from gorggle_lambdas.fusion.types import Origin, Segment, Window, Word
-from gorggle_lambdas.fusion.word_hypotheses import WordHypothesis
-from gorggle_lambdas.fusion.word_voting import FusedWord
+from gorggle_fusion.result import FusedSegment
+from gorggle_fusion.types import Origin, Segment, Window, Word
+from gorggle_fusion.word_hypotheses import WordHypothesis
+from gorggle_fusion.word_voting import FusedWord
 
 VOCABULARY = [
     "the",

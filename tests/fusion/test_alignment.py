@@ -8,8 +8,8 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gorggle_lambdas.fusion.alignment import align
-from gorggle_lambdas.fusion.word_hypotheses import WordHypothesis
+from gorggle_fusion.alignment import align
+from gorggle_fusion.word_hypotheses import WordHypothesis
 from tests.fusion.factories import hypothesis
 
 property_test = settings(deadline=None, max_examples=60)

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gorggle_lambdas.fusion.assignment import max_weight_matching
+from gorggle_fusion.assignment import max_weight_matching
 
 property_test = settings(deadline=None, max_examples=150)
 

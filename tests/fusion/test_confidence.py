@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gorggle_lambdas.fusion.confidence import (
+from gorggle_fusion.confidence import (
     Calibration,
     NoiseCurve,
     NoiseWeighting,
@@ -17,8 +17,9 @@ from gorggle_lambdas.fusion.confidence import (
     noisy_or,
     winner_probability,
 )
-from gorggle_lambdas.fusion.text_normalization import edit_distance, join_words, normalize
-from gorggle_lambdas.fusion.types import NoiseSpan
+from gorggle_fusion.result import join_words
+from gorggle_fusion.text_normalization import edit_distance, normalize
+from gorggle_fusion.types import NoiseSpan
 
 probabilities = st.floats(0, 1)
 open_probabilities = st.floats(0.001, 0.999)

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gorggle_lambdas.fusion import FusionInputError, FusionRules, Inputs, Result, fuse, load_result_schema
-from gorggle_lambdas.fusion.text_normalization import normalize
-from gorggle_lambdas.fusion.types import (
+from gorggle_fusion import FusionInputError, FusionRules, Inputs, Result, fuse, load_result_schema
+from gorggle_fusion.text_normalization import normalize
+from gorggle_fusion.types import (
     Alternative,
     FaceBox,
     FaceTrack,
@@ -27,7 +27,7 @@ from gorggle_lambdas.fusion.types import (
     Window,
     Word,
 )
-from gorggle_lambdas.fusion.word_voting import FusedWord
+from gorggle_fusion.word_voting import FusedWord
 from tests.fusion.factories import VOCABULARY, add_jitter, make_words, segment, sentences, window, word
 
 property_test = settings(deadline=None, max_examples=80)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gorggle import Segment as SdkSegment
 from gorggle import Transcript
 from gorggle import Word as SdkWord
-from gorggle_lambdas.fusion import (
+from gorggle_fusion import (
     FusionInputError,
     parse_audio_window,
     parse_lip_window,
@@ -24,7 +24,7 @@ from gorggle_lambdas.fusion import (
     parse_transcribe_language,
     parse_transcribe_result,
 )
-from gorggle_lambdas.fusion.types import FaceBox, NoiseSpan, Word
+from gorggle_fusion.types import FaceBox, NoiseSpan, Word
 from tests.fusion.factories import build_transcribe_result, texts
 
 LIPS: dict[str, Any] = {

@@ -7,10 +7,10 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gorggle_lambdas.fusion import Inputs, fuse
-from gorggle_lambdas.fusion.intervals import compute_overlap_ms, find_exclusive_spans, merge_spans
-from gorggle_lambdas.fusion.result import Result
-from gorggle_lambdas.fusion.types import FaceBox, FaceTrack, Media, Segment, Window
+from gorggle_fusion import Inputs, fuse
+from gorggle_fusion.intervals import compute_overlap_ms, find_exclusive_spans, merge_spans
+from gorggle_fusion.result import Result
+from gorggle_fusion.types import FaceBox, FaceTrack, Media, Segment, Window
 from tests.fusion.factories import make_words, segment, word
 
 LEFT, RIGHT = (0.1, 0.2, 0.2, 0.3), (0.6, 0.2, 0.2, 0.3)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gorggle_lambdas.fusion.types import FaceBox, Segment, Window, Word
-from gorggle_lambdas.fusion.window_merging import merge_audio_windows, merge_hypotheses, merge_lip_windows
+from gorggle_fusion.types import FaceBox, Segment, Window, Word
+from gorggle_fusion.window_merging import merge_audio_windows, merge_hypotheses, merge_lip_windows
 from tests.fusion.factories import add_jitter, hypothesis, make_words, segment, sentences, texts, word
 
 property_test = settings(deadline=None, max_examples=80)

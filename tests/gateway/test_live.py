@@ -47,6 +47,7 @@ def test_interim_results_are_followed_by_final_ones(service: FakeLipReading, tar
             "start_s": 0.52,
             "end_s": 0.783,
             "confidence": 0.75,
+            "source": "",
         }
         assert received[-1]["type"] == "finished"
         assert live.close_code == 1000

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gorggle_fusion.result import load_result_schema
 from gorggle_lambdas.common.corrections import CorrectionError, apply_corrections, parse_corrections
 from gorggle_lambdas.common.result_publisher import render_formats
-from gorggle_lambdas.fusion.result import load_result_schema
 from gorggle_lambdas.handlers.authorize_request import find_owner
 from tests.lambdas.moto_environment import JOB_ID, Cloud, job_event
 

@@ -19,6 +19,7 @@ from moto import mock_aws
 
 from gorggle.errors import AuthenticationError, NoFaceError, OverloadedError, UnavailableError
 from gorggle.v1 import lip_reading_pb2_grpc
+from gorggle_fusion.result import load_result_schema
 from gorggle_lambdas.common import aws_clients
 from gorggle_lambdas.common.errors import (
     AwsUnavailableError,
@@ -33,7 +34,6 @@ from gorggle_lambdas.common.errors import (
     WindowMissingError,
 )
 from gorggle_lambdas.common.task_events import compute_deadline
-from gorggle_lambdas.fusion.result import load_result_schema
 from gorggle_local.aws.pipeline import Server
 from tests.e2e.emulator import fake_services
 from tests.lambdas.moto_environment import JOB_ID, SERVER_NAME, Cloud, LambdaContext, create_cloud, job_event

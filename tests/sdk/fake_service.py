@@ -48,8 +48,10 @@ def duration(time_s: float) -> Duration:
     return Duration(seconds=int(time_s), nanos=round(time_s % 1 * 1e9))
 
 
-def started(request_id: str = "call-1", model: str = "grid") -> Response:
-    return Response(started=lip_reading_pb2.StreamStarted(request_id=request_id, model=model))
+def started(request_id: str = "call-1", model: str = "grid", audio_model: str = "") -> Response:
+    return Response(
+        started=lip_reading_pb2.StreamStarted(request_id=request_id, model=model, audio_model=audio_model)
+    )
 
 
 def finished(duration_s: float = 3.0, segments: int = 1) -> Response:
@@ -159,7 +161,8 @@ class FakeLipReading(lip_reading_pb2_grpc.LipReadingServicer):
 
     def read_all(self, requests: Iterator[Request], context: grpc.ServicerContext) -> Iterator[Response]:
         """Read all requests, then send one segment."""
-        yield started()
+        assert self.config is not None
+        yield started(audio_model=self.config.recognition.audio_model)
         self.requests += requests
         yield segment()
         yield finished()

@@ -86,11 +86,11 @@ def test_json_has_the_documented_fields(folder: Path, target: str) -> None:
     completed = transcribe(target, "a.mp4", "--format", "json")
     assert (completed.returncode, completed.stderr) == (0, MODEL_LINE)
     document = json.loads(completed.stdout)
-    assert list(document) == ["file", "duration", "model", "segments"]
+    assert list(document) == ["file", "duration", "model", "audio_model", "segments"]
     assert (document["file"], document["duration"], document["model"]) == ("a.mp4", 3.0, "grid")
     [segment] = document["segments"]
     assert list(segment) == ["start", "end", "text", "speaker", "confidence", "doubtful", "words"]
-    assert list(segment["words"][0]) == ["start", "end", "text", "confidence"]
+    assert list(segment["words"][0]) == ["start", "end", "text", "confidence", "source"]
     assert (segment["start"], segment["end"]) == (0.52, 2.1)
 
 
@@ -104,6 +104,15 @@ def test_json_has_the_documented_fields(folder: Path, target: str) -> None:
 def test_captions_are_written_to_standard_output(folder: Path, target: str, form: str, expected: str) -> None:
     completed = transcribe(target, "a.mp4", "--format", form)
     assert (completed.returncode, completed.stdout, completed.stderr) == (0, expected, MODEL_LINE)
+
+
+def test_a_second_model_is_selected_and_named(folder: Path, service: FakeLipReading, target: str) -> None:
+    completed = transcribe(target, "a.mp4", "--audio-model", "speech", "--format", "json")
+    assert completed.returncode == 0
+    assert completed.stderr == "gorggle: model: grid, with speech\n"
+    assert service.config is not None
+    assert service.config.recognition.audio_model == "speech"
+    assert json.loads(completed.stdout)["audio_model"] == "speech"
 
 
 def test_options_reach_the_server(folder: Path, service: FakeLipReading, target: str) -> None:

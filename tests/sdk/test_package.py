@@ -52,7 +52,7 @@ def test_captions_and_results_only_require_the_standard_library(tmp_path: Path) 
     package = zip_archive.write(tmp_path / "code.zip", list(entries))
     code = (
         f"import sys; sys.path.insert(0, {str(package.path)!r}); import gorggle.captions, gorggle.results;"
-        "import gorggle_lambdas.fusion.fuse; print(gorggle.__file__)"
+        "import gorggle_fusion.fuse; print(gorggle.__file__)"
     )
     command = [sys.executable, "-I", "-S", "-c", code]
     completed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)

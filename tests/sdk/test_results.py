@@ -21,7 +21,7 @@ SEGMENT = Segment(
     "bin blüe",
     confidence=0.87654321,
     speaker="face-1",
-    words=(Word("bin", 0.5204, 1.0, 0.9), Word("blüe", 1.00049, 2.0999, 1 / 3)),
+    words=(Word("bin", 0.5204, 1.0, 0.9, "both"), Word("blüe", 1.00049, 2.0999, 1 / 3)),
 )
 TRANSCRIPT = Transcript("clip.mp4", 3.00049, "grid", (SEGMENT,))
 
@@ -31,6 +31,7 @@ def test_json_has_exactly_the_documented_fields() -> None:
         "file": "clip.mp4",
         "duration": 3.0,
         "model": "grid",
+        "audio_model": "",
         "segments": [
             {
                 "start": 0.52,
@@ -40,13 +41,13 @@ def test_json_has_exactly_the_documented_fields() -> None:
                 "confidence": 0.8765,
                 "doubtful": False,
                 "words": [
-                    {"start": 0.52, "end": 1.0, "text": "bin", "confidence": 0.9},
-                    {"start": 1.0, "end": 2.1, "text": "blüe", "confidence": 0.3333},
+                    {"start": 0.52, "end": 1.0, "text": "bin", "confidence": 0.9, "source": "both"},
+                    {"start": 1.0, "end": 2.1, "text": "blüe", "confidence": 0.3333, "source": ""},
                 ],
             }
         ],
     }
-    assert list(json.loads(TRANSCRIPT.to_json())) == ["file", "duration", "model", "segments"]
+    assert list(json.loads(TRANSCRIPT.to_json())) == ["file", "duration", "model", "audio_model", "segments"]
     assert "blüe" in TRANSCRIPT.to_json()
     assert "\n" not in TRANSCRIPT.to_json(indent=None)
 

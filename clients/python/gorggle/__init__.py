@@ -57,12 +57,19 @@ from gorggle.results import (
     to_text_line,
     to_vtt,
 )
-from gorggle.server_info import ErrorRate, Model, ModelLicense, ServerCapacity, ServerInfo, ServerLimits
 
 if TYPE_CHECKING:
     from gorggle.arrays import AudioChunk, MouthCrops, VideoFrame
     from gorggle.async_client import AsyncClient, AsyncTranscriptionStream
     from gorggle.client import Client, TranscriptionStream
+    from gorggle.server_info import (
+        ErrorRate,
+        Model,
+        ModelLicense,
+        ServerCapacity,
+        ServerInfo,
+        ServerLimits,
+    )
 
     __version__: str
 
@@ -124,11 +131,17 @@ _LAZY = {
     "TranscriptionStream": "gorggle.client",
     "AsyncClient": "gorggle.async_client",
     "AsyncTranscriptionStream": "gorggle.async_client",
+    "ErrorRate": "gorggle.server_info",
+    "Model": "gorggle.server_info",
+    "ModelLicense": "gorggle.server_info",
+    "ServerCapacity": "gorggle.server_info",
+    "ServerInfo": "gorggle.server_info",
+    "ServerLimits": "gorggle.server_info",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs gRPC or protobuf on first use: they take most of the import time."""
+    """Import what needs gRPC or protobuf, or is seldom used, on first use: it takes most of the import time."""
     if name in _LAZY:
         from importlib import import_module
 

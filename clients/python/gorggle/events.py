@@ -23,10 +23,17 @@ WarningKind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The server accepted the request; ``request_id`` identifies the call in its log."""
+    """The server accepted the request.
+
+    Attributes:
+        request_id: identifies the call in the server's log.
+        model: name of the model.
+        audio_model: name of the second model, which recognizes the audio; empty: none.
+    """
 
     request_id: str
     model: str
+    audio_model: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,14 +17,22 @@ Modality = Literal["av", "video", "audio"]
 """Input of recognition: video and audio together, video only, or audio only."""
 
 
+WordSource = Literal["lips", "audio", "both", ""]
+"""What a word was recognized from; empty: unknown."""
+
+
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One word, with the model's confidence from 0 to 1."""
+    """One word, with the model's confidence from 0 to 1.
+
+    ``source`` is "both" if one model used lips and audio together, or if two models agree on the word.
+    """
 
     text: str
     start_s: float
     end_s: float
     confidence: float = 0.0
+    source: WordSource = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +108,7 @@ class Transcript:
         segments: the final segments by time.
         warnings: such as missing audio or damaged media.
         request_id: identifies the call in the server's log.
+        audio_model: name of the second model, which recognized the audio; empty: none.
     """
 
     file: str
@@ -108,6 +117,7 @@ class Transcript:
     segments: tuple[Segment, ...] = ()
     warnings: tuple[StreamWarning, ...] = ()
     request_id: str = field(default="", compare=False)
+    audio_model: str = ""
 
     @property
     def text(self) -> str:
@@ -121,7 +131,12 @@ class Transcript:
     def to_json(self, indent: int | None = 2) -> str:
         """Return JSON; see ``to_json``."""
         return to_json(
-            self.segments, file=self.file, duration_s=self.duration_s, model=self.model, indent=indent
+            self.segments,
+            file=self.file,
+            duration_s=self.duration_s,
+            model=self.model,
+            audio_model=self.audio_model,
+            indent=indent,
         )
 
     def to_srt(self, names: Mapping[str, str] | None = None) -> str:
@@ -168,9 +183,10 @@ def to_json(
     file: str = "",
     duration_s: float = 0.0,
     model: str = "",
+    audio_model: str = "",
     indent: int | None = 2,
 ) -> str:
-    """Return the final segments as JSON, with the file, duration and model.
+    """Return the final segments as JSON, with the file, duration and models.
 
     Timestamps are seconds, rounded to milliseconds; confidences are rounded to four decimals.
     """
@@ -178,6 +194,7 @@ def to_json(
         "file": file,
         "duration": round(duration_s, 3),
         "model": model,
+        "audio_model": audio_model,
         "segments": [_segment_to_dict(segment) for segment in segments if segment.is_final and segment.text],
     }
     return json.dumps(document, ensure_ascii=False, indent=indent)
@@ -210,6 +227,7 @@ def _segment_to_dict(segment: Segment) -> dict[str, Any]:
                 "end": round(word.end_s, 3),
                 "text": word.text,
                 "confidence": round(word.confidence, 4),
+                "source": word.source,
             }
             for word in segment.words
         ],

@@ -1,4 +1,4 @@
-/** The result of a job, as defined by `lambdas/fusion/result.schema.json`. Times are in seconds, confidences from 0 to 1. */
+/** The result of a job, as defined by `fusion/result.schema.json`. Times are in seconds, confidences from 0 to 1. */
 
 /** "correction": entered by a user. */
 export type Source = "lips" | "audio" | "both" | "correction";

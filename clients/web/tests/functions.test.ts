@@ -119,6 +119,15 @@ describe("live transcripts", () => {
   });
 });
 
+describe("words of live results", () => {
+  it("have the source that the server states, else that of their segment", () => {
+    const words = [{ text: "bin", start_s: 0, end_s: 0.4, confidence: 1, source: "audio" as const }, { text: "blue", start_s: 0.4, end_s: 1, confidence: 1 }];
+    const live: LiveSegment = { segment_id: "1", revision: 1, is_final: true, speaker: "face-1", modality: "av", start_s: 0, end_s: 1, text: "bin blue", confidence: 1, doubtful: false, words, face_boxes: [] };
+    const result = toResult(addSegment(EMPTY_TRANSCRIPT, live), { name: "x", durationS: 1, widthPx: 0, heightPx: 0, model: "m", modality: "av" });
+    expect(result.segments[0]!.words.map((word) => word.source)).toEqual(["audio", "both"]);
+  });
+});
+
 describe("doubtful words", () => {
   const live: LiveSegment = { segment_id: "1", revision: 1, is_final: true, speaker: "face-1", modality: "video", start_s: 0, end_s: 1, text: "bin blue", confidence: 1, doubtful: true, words: [], face_boxes: [] };
   const result = toResult(addSegment(EMPTY_TRANSCRIPT, live), { name: "x", durationS: 1, widthPx: 0, heightPx: 0, model: "m", modality: "video" });

@@ -19,7 +19,16 @@ from gorggle.events import (
     StreamWarning,
     WarningKind,
 )
-from gorggle.results import Alternative, FaceBox, Modality, Segment, Transcript, Word, sort_segments
+from gorggle.results import (
+    Alternative,
+    FaceBox,
+    Modality,
+    Segment,
+    Transcript,
+    Word,
+    WordSource,
+    sort_segments,
+)
 from gorggle.server_info import (
     CommercialUse,
     ErrorRate,
@@ -29,13 +38,13 @@ from gorggle.server_info import (
     ServerInfo,
     ServerLimits,
 )
-from gorggle.v1 import config_pb2, lip_reading_pb2, model_pb2
+from gorggle.v1 import config_pb2, lip_reading_pb2, model_pb2, transcript_pb2
 
 if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
     from google.protobuf.message import Message
 
-    from gorggle.v1 import media_pb2, server_pb2, transcript_pb2
+    from gorggle.v1 import media_pb2, server_pb2
 
 T = TypeVar("T")
 
@@ -52,6 +61,11 @@ _ACTIVITIES: dict[int, Literal["speech_begin", "speech_end"]] = {
     lip_reading_pb2.SpeechActivityEvent.SPEECH_ACTIVITY_BEGIN: "speech_begin",
     lip_reading_pb2.SpeechActivityEvent.SPEECH_ACTIVITY_END: "speech_end",
 }
+_WORD_SOURCES: dict[int, WordSource] = {
+    transcript_pb2.WORD_SOURCE_LIPS: "lips",
+    transcript_pb2.WORD_SOURCE_AUDIO: "audio",
+    transcript_pb2.WORD_SOURCE_BOTH: "both",
+}
 # Kinds from newer servers, unknown here, become "other" and keep their text.
 _WARNINGS: dict[int, WarningKind] = {
     number: cast(WarningKind, name.removeprefix("KIND_").lower())
@@ -66,7 +80,7 @@ def decode_response(message: lip_reading_pb2.StreamingRecognizeResponse) -> Segm
         case "segment":
             return decode_segment(message.segment)
         case "started":
-            return Started(message.started.request_id, message.started.model)
+            return Started(message.started.request_id, message.started.model, message.started.audio_model)
         case "media_info":
             return decode_media_info(message.media_info)
         case "progress":
@@ -97,6 +111,7 @@ def decode_transcript(message: lip_reading_pb2.RecognizeResponse, file: str) -> 
         file=file,
         duration_s=to_seconds(message.media_duration),
         model=message.model,
+        audio_model=message.audio_model,
         segments=sort_segments(decode_segment(segment) for segment in message.segments),
         warnings=tuple(decode_warning(warning) for warning in message.warnings),
         request_id=message.request_id,
@@ -194,6 +209,7 @@ def _decode_words(messages: Iterable[transcript_pb2.Word]) -> tuple[Word, ...]:
             to_seconds(word.start_offset),
             to_seconds(word.end_offset),
             _clamp_probability(word.confidence),
+            _WORD_SOURCES.get(word.source, ""),
         )
         for word in messages
     )

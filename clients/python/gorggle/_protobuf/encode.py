@@ -34,6 +34,7 @@ class RecognitionOptions:
 
     modality: Modality
     model: str | None
+    audio_model: str | None
     word_timestamps: bool
     max_alternatives: int
     max_speakers: int
@@ -69,6 +70,7 @@ def encode_recognition_config(options: RecognitionOptions) -> config_pb2.Recogni
     return config_pb2.RecognitionConfig(
         endpointing=None if silence is None else config_pb2.EndpointingConfig(min_silence=silence),
         model=options.model or "",
+        audio_model=options.audio_model or "",
         modality=_MODALITIES[options.modality],
         enable_word_time_offsets=options.word_timestamps,
         max_alternatives=options.max_alternatives,

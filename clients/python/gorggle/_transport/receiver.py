@@ -25,6 +25,7 @@ class StreamReceiver:
     Attributes:
         request_id: identifies the call in the server's log; empty until it started.
         model: name of the model; empty until the call started.
+        audio_model: name of the second model, which recognizes the audio; empty: none.
         media_info: properties of the media; None until the server opened it.
         duration_s: duration of the media; 0 until the stream has finished.
         warnings: the server's warnings.
@@ -33,7 +34,7 @@ class StreamReceiver:
     def __init__(self, call: StreamCall, replay_buffer: ReplayBuffer) -> None:
         self.file = call.media.name
         self.request_id = ""
-        self.model = ""
+        self.model = self.audio_model = ""
         self.media_info: MediaInfo | None = None
         self.duration_s = 0.0
         self.warnings: list[StreamWarning] = []
@@ -62,6 +63,7 @@ class StreamReceiver:
         match item:
             case Started():
                 self.request_id, self.model = item.request_id, item.model
+                self.audio_model = item.audio_model
             case MediaInfo():
                 self.media_info = item
             case StreamWarning():
@@ -119,4 +121,5 @@ class StreamReceiver:
             segments=sort_segments(segments),
             warnings=tuple(self.warnings),
             request_id=self.request_id,
+            audio_model=self.audio_model,
         )

@@ -203,6 +203,12 @@ def _add_transcribe(commands: argparse._SubParsersAction[argparse.ArgumentParser
         help="name of the model: an installed one, see `gorggle model list`; with --server, one that it serves "
         "(default: the server's)",
     )
+    parser.add_argument(
+        "--audio-model",
+        metavar="NAME",
+        help="second model, which recognizes the audio of modality av as well, such as moonshine-tiny-en; words are decided "
+        "one by one; none: no second model (default: the server's)",
+    )
     parser.add_argument("--beam-size", type=_parse_count, default=0, metavar="N", help="beam search width")
     parser.add_argument(
         "--max-speakers", type=_parse_count, default=0, metavar="N", help="faces to track at once"

@@ -79,6 +79,7 @@ def transcribe_file(
             _ProgressFile(media, file, line),
             modality=options.modality,
             model=options.model,
+            audio_model=options.audio_model,
             interim_results=options.interim_results,
             live=options.live,
             beam_size=options.beam_size,
@@ -91,7 +92,13 @@ def transcribe_file(
         with stream:
             for segment in stream:
                 printer.add_segment(segment)
-        transcript = Transcript(file, stream.duration_s, stream.model, sort_segments(printer.segments))
+        transcript = Transcript(
+            file,
+            stream.duration_s,
+            stream.model,
+            sort_segments(printer.segments),
+            audio_model=stream.audio_model,
+        )
         line.close()
         printer.write_result(transcript)
         _render(options.rendering, Path(file), transcript, printer.activities)
@@ -137,7 +144,7 @@ class _ResultPrinter:
         if isinstance(event, Started) and event.model not in self._reported_models:
             self._reported_models.add(event.model)
             self._line.clear()
-            print_error(f"model: {event.model}")
+            print_error(f"model: {event.model}{f', with {event.audio_model}' if event.audio_model else ''}")
         if isinstance(event, Activity):
             self.activities.append(event)
         if isinstance(event, StreamWarning):

@@ -26,7 +26,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17gorggle/v1/config.proto\x12\ngorggle.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\"\x9d\x04\n\x11RecognitionConfig\x12\x13\n\x05model\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1c\n\x0elanguage_codes\x18\x02 \x03(\tB\x04\xe2\x41\x01\x01\x12,\n\x08modality\x18\x03 \x01(\x0e\x32\x14.gorggle.v1.ModalityB\x04\xe2\x41\x01\x01\x12&\n\x18\x65nable_word_time_offsets\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12*\n\x1c\x65nable_automatic_punctuation\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1f\n\x11\x65nable_face_boxes\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1e\n\x10max_alternatives\x18\x07 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x1a\n\x0cmax_speakers\x18\x08 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x17\n\tbeam_size\x18\t \x01(\x05\x42\x04\xe2\x41\x01\x01\x12!\n\x0elength_penalty\x18\n \x01(\x02\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x36\n\nadaptation\x18\x0b \x01(\x0b\x32\x1c.gorggle.v1.SpeechAdaptationB\x04\xe2\x41\x01\x01\x12\x38\n\x0b\x65ndpointing\x18\x0c \x01(\x0b\x32\x1d.gorggle.v1.EndpointingConfigB\x04\xe2\x41\x01\x01\x12\x35\n\x0cstart_offset\x18\r \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x42\x11\n\x0f_length_penalty\"\x82\x01\n\x10SpeechAdaptation\x12:\n\x07phrases\x18\x01 \x03(\x0b\x32#.gorggle.v1.SpeechAdaptation.PhraseB\x04\xe2\x41\x01\x01\x1a\x32\n\x06Phrase\x12\x13\n\x05value\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05\x62oost\x18\x02 \x01(\x02\x42\x04\xe2\x41\x01\x01\"\xf0\x01\n\x11\x45ndpointingConfig\x12\x34\n\x0bmin_silence\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12\x33\n\nmin_speech\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12\x36\n\rmax_utterance\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12#\n\x10speech_threshold\x18\x04 \x01(\x02\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x42\x13\n\x11_speech_threshold\"\xd2\x02\n\x0fStreamingConfig\x12\x38\n\x0brecognition\x18\x01 \x01(\x0b\x32\x1d.gorggle.v1.RecognitionConfigB\x04\xe2\x41\x01\x01\x12\x1d\n\x0finterim_results\x18\x02 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12+\n\x1d\x65nable_speech_activity_events\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x12\n\x04live\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x38\n\x0fsilence_timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12;\n\x12heartbeat_interval\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12.\n\x06resume\x18\x07 \x01(\x0b\x32\x18.gorggle.v1.ResumeConfigB\x04\xe2\x41\x01\x01\"z\n\x0cResumeConfig\x12\x18\n\nsession_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0cresume_token\x18\x02 \x01(\x0c\x42\x04\xe2\x41\x01\x01\x12\x34\n\ropen_segments\x18\x03 \x03(\x0b\x32\x17.gorggle.v1.OpenSegmentB\x04\xe2\x41\x01\x01\"\x96\x01\n\x0bOpenSegment\x12\x18\n\nsegment_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08revision\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x02\x12\x19\n\x0bstable_text\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12:\n\x11stable_end_offset\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01*q\n\x08Modality\x12\x18\n\x14MODALITY_UNSPECIFIED\x10\x00\x12\x19\n\x15MODALITY_AUDIO_VISUAL\x10\x01\x12\x17\n\x13MODALITY_VIDEO_ONLY\x10\x02\x12\x17\n\x13MODALITY_AUDIO_ONLY\x10\x03\x42j\n\x14io.github.gorggle.v1B\x0b\x43onfigProtoP\x01Z6github.com/gorggle/gorggle/gen/go/gorggle/v1;gorgglev1\xaa\x02\nGorggle.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17gorggle/v1/config.proto\x12\ngorggle.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\"\xb8\x04\n\x11RecognitionConfig\x12\x13\n\x05model\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1c\n\x0elanguage_codes\x18\x02 \x03(\tB\x04\xe2\x41\x01\x01\x12,\n\x08modality\x18\x03 \x01(\x0e\x32\x14.gorggle.v1.ModalityB\x04\xe2\x41\x01\x01\x12&\n\x18\x65nable_word_time_offsets\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12*\n\x1c\x65nable_automatic_punctuation\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1f\n\x11\x65nable_face_boxes\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1e\n\x10max_alternatives\x18\x07 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x1a\n\x0cmax_speakers\x18\x08 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x17\n\tbeam_size\x18\t \x01(\x05\x42\x04\xe2\x41\x01\x01\x12!\n\x0elength_penalty\x18\n \x01(\x02\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x36\n\nadaptation\x18\x0b \x01(\x0b\x32\x1c.gorggle.v1.SpeechAdaptationB\x04\xe2\x41\x01\x01\x12\x38\n\x0b\x65ndpointing\x18\x0c \x01(\x0b\x32\x1d.gorggle.v1.EndpointingConfigB\x04\xe2\x41\x01\x01\x12\x35\n\x0cstart_offset\x18\r \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12\x19\n\x0b\x61udio_model\x18\x0e \x01(\tB\x04\xe2\x41\x01\x01\x42\x11\n\x0f_length_penalty\"\x82\x01\n\x10SpeechAdaptation\x12:\n\x07phrases\x18\x01 \x03(\x0b\x32#.gorggle.v1.SpeechAdaptation.PhraseB\x04\xe2\x41\x01\x01\x1a\x32\n\x06Phrase\x12\x13\n\x05value\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05\x62oost\x18\x02 \x01(\x02\x42\x04\xe2\x41\x01\x01\"\xf0\x01\n\x11\x45ndpointingConfig\x12\x34\n\x0bmin_silence\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12\x33\n\nmin_speech\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12\x36\n\rmax_utterance\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12#\n\x10speech_threshold\x18\x04 \x01(\x02\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x42\x13\n\x11_speech_threshold\"\xd2\x02\n\x0fStreamingConfig\x12\x38\n\x0brecognition\x18\x01 \x01(\x0b\x32\x1d.gorggle.v1.RecognitionConfigB\x04\xe2\x41\x01\x01\x12\x1d\n\x0finterim_results\x18\x02 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12+\n\x1d\x65nable_speech_activity_events\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x12\n\x04live\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x38\n\x0fsilence_timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12;\n\x12heartbeat_interval\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12.\n\x06resume\x18\x07 \x01(\x0b\x32\x18.gorggle.v1.ResumeConfigB\x04\xe2\x41\x01\x01\"z\n\x0cResumeConfig\x12\x18\n\nsession_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0cresume_token\x18\x02 \x01(\x0c\x42\x04\xe2\x41\x01\x01\x12\x34\n\ropen_segments\x18\x03 \x03(\x0b\x32\x17.gorggle.v1.OpenSegmentB\x04\xe2\x41\x01\x01\"\x96\x01\n\x0bOpenSegment\x12\x18\n\nsegment_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08revision\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x02\x12\x19\n\x0bstable_text\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12:\n\x11stable_end_offset\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01*q\n\x08Modality\x12\x18\n\x14MODALITY_UNSPECIFIED\x10\x00\x12\x19\n\x15MODALITY_AUDIO_VISUAL\x10\x01\x12\x17\n\x13MODALITY_VIDEO_ONLY\x10\x02\x12\x17\n\x13MODALITY_AUDIO_ONLY\x10\x03\x42j\n\x14io.github.gorggle.v1B\x0b\x43onfigProtoP\x01Z6github.com/gorggle/gorggle/gen/go/gorggle/v1;gorgglev1\xaa\x02\nGorggle.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -60,6 +60,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECOGNITIONCONFIG'].fields_by_name['endpointing']._serialized_options = b'\342A\001\001'
   _globals['_RECOGNITIONCONFIG'].fields_by_name['start_offset']._loaded_options = None
   _globals['_RECOGNITIONCONFIG'].fields_by_name['start_offset']._serialized_options = b'\342A\001\001'
+  _globals['_RECOGNITIONCONFIG'].fields_by_name['audio_model']._loaded_options = None
+  _globals['_RECOGNITIONCONFIG'].fields_by_name['audio_model']._serialized_options = b'\342A\001\001'
   _globals['_SPEECHADAPTATION_PHRASE'].fields_by_name['value']._loaded_options = None
   _globals['_SPEECHADAPTATION_PHRASE'].fields_by_name['value']._serialized_options = b'\342A\001\002'
   _globals['_SPEECHADAPTATION_PHRASE'].fields_by_name['boost']._loaded_options = None
@@ -102,20 +104,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OPENSEGMENT'].fields_by_name['stable_text']._serialized_options = b'\342A\001\001'
   _globals['_OPENSEGMENT'].fields_by_name['stable_end_offset']._loaded_options = None
   _globals['_OPENSEGMENT'].fields_by_name['stable_end_offset']._serialized_options = b'\342A\001\001'
-  _globals['_MODALITY']._serialized_start=1642
-  _globals['_MODALITY']._serialized_end=1755
+  _globals['_MODALITY']._serialized_start=1669
+  _globals['_MODALITY']._serialized_end=1782
   _globals['_RECOGNITIONCONFIG']._serialized_start=105
-  _globals['_RECOGNITIONCONFIG']._serialized_end=646
-  _globals['_SPEECHADAPTATION']._serialized_start=649
-  _globals['_SPEECHADAPTATION']._serialized_end=779
-  _globals['_SPEECHADAPTATION_PHRASE']._serialized_start=729
-  _globals['_SPEECHADAPTATION_PHRASE']._serialized_end=779
-  _globals['_ENDPOINTINGCONFIG']._serialized_start=782
-  _globals['_ENDPOINTINGCONFIG']._serialized_end=1022
-  _globals['_STREAMINGCONFIG']._serialized_start=1025
-  _globals['_STREAMINGCONFIG']._serialized_end=1363
-  _globals['_RESUMECONFIG']._serialized_start=1365
-  _globals['_RESUMECONFIG']._serialized_end=1487
-  _globals['_OPENSEGMENT']._serialized_start=1490
-  _globals['_OPENSEGMENT']._serialized_end=1640
+  _globals['_RECOGNITIONCONFIG']._serialized_end=673
+  _globals['_SPEECHADAPTATION']._serialized_start=676
+  _globals['_SPEECHADAPTATION']._serialized_end=806
+  _globals['_SPEECHADAPTATION_PHRASE']._serialized_start=756
+  _globals['_SPEECHADAPTATION_PHRASE']._serialized_end=806
+  _globals['_ENDPOINTINGCONFIG']._serialized_start=809
+  _globals['_ENDPOINTINGCONFIG']._serialized_end=1049
+  _globals['_STREAMINGCONFIG']._serialized_start=1052
+  _globals['_STREAMINGCONFIG']._serialized_end=1390
+  _globals['_RESUMECONFIG']._serialized_start=1392
+  _globals['_RESUMECONFIG']._serialized_end=1514
+  _globals['_OPENSEGMENT']._serialized_start=1517
+  _globals['_OPENSEGMENT']._serialized_end=1667
 # @@protoc_insertion_point(module_scope)

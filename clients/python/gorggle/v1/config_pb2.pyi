@@ -77,6 +77,7 @@ class RecognitionConfig(_message.Message):
     ADAPTATION_FIELD_NUMBER: _builtins.int
     ENDPOINTING_FIELD_NUMBER: _builtins.int
     START_OFFSET_FIELD_NUMBER: _builtins.int
+    AUDIO_MODEL_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the model, from ListModels. Default: the server's default model. An unknown name is NOT_FOUND."""
     modality: Global___Modality.ValueType
@@ -102,6 +103,12 @@ class RecognitionConfig(_message.Message):
     length_penalty: _builtins.float
     """Exponent of the length by which the score of a hypothesis is divided, -2 to 5. Below 1 favours shorter texts, above
     1 longer ones. Default: 1.
+    """
+    audio_model: _builtins.str
+    """A second model, for open speech, that recognizes the audio of audio-visual requests as well: one that takes audio only,
+    such as "moonshine-tiny-en". Words are then decided one by one between the two (`Word.source`). Words of a model with a
+    closed vocabulary count only in utterances of which the second model recognizes a part alike. "none": no second model.
+    Default: chosen by the server.
     """
     @_builtins.property
     def language_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -142,10 +149,11 @@ class RecognitionConfig(_message.Message):
         adaptation: Global___SpeechAdaptation | None = ...,
         endpointing: Global___EndpointingConfig | None = ...,
         start_offset: _duration_pb2.Duration | None = ...,
+        audio_model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_length_penalty", b"_length_penalty", "adaptation", b"adaptation", "endpointing", b"endpointing", "length_penalty", b"length_penalty", "start_offset", b"start_offset"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_length_penalty", b"_length_penalty", "adaptation", b"adaptation", "beam_size", b"beam_size", "enable_automatic_punctuation", b"enable_automatic_punctuation", "enable_face_boxes", b"enable_face_boxes", "enable_word_time_offsets", b"enable_word_time_offsets", "endpointing", b"endpointing", "language_codes", b"language_codes", "length_penalty", b"length_penalty", "max_alternatives", b"max_alternatives", "max_speakers", b"max_speakers", "modality", b"modality", "model", b"model", "start_offset", b"start_offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_length_penalty", b"_length_penalty", "adaptation", b"adaptation", "audio_model", b"audio_model", "beam_size", b"beam_size", "enable_automatic_punctuation", b"enable_automatic_punctuation", "enable_face_boxes", b"enable_face_boxes", "enable_word_time_offsets", b"enable_word_time_offsets", "endpointing", b"endpointing", "language_codes", b"language_codes", "length_penalty", b"length_penalty", "max_alternatives", b"max_alternatives", "max_speakers", b"max_speakers", "modality", b"modality", "model", b"model", "start_offset", b"start_offset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__length_penalty: _TypeAlias = _typing.Literal["length_penalty"]  # noqa: Y015
     _WhichOneofArgType__length_penalty: _TypeAlias = _typing.Literal["_length_penalty", b"_length_penalty"]  # noqa: Y015

@@ -198,12 +198,15 @@ class StreamStarted(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     SESSION_ID_FIELD_NUMBER: _builtins.int
     HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
+    AUDIO_MODEL_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Identifies this call in the server's log; quote it when you report a problem."""
     model: _builtins.str
     """Name of the model in use."""
     session_id: _builtins.str
     """Identifies the session across resumed calls; see `ResumeConfig`. Treat it as a secret."""
+    audio_model: _builtins.str
+    """Name of the second model, which recognizes the audio; empty: none. See `RecognitionConfig.audio_model`."""
     @_builtins.property
     def heartbeat_interval(self) -> _duration_pb2.Duration:
         """Heartbeat interval of the server; 0 if none was requested."""
@@ -215,10 +218,11 @@ class StreamStarted(_message.Message):
         model: _builtins.str = ...,
         session_id: _builtins.str = ...,
         heartbeat_interval: _duration_pb2.Duration | None = ...,
+        audio_model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "model", b"model", "request_id", b"request_id", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_model", b"audio_model", "heartbeat_interval", b"heartbeat_interval", "model", b"model", "request_id", b"request_id", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -564,10 +568,13 @@ class RecognizeResponse(_message.Message):
     SEGMENTS_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     MEDIA_DURATION_FIELD_NUMBER: _builtins.int
+    AUDIO_MODEL_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Identifies this call in the server's log."""
     model: _builtins.str
     """Name of the model used."""
+    audio_model: _builtins.str
+    """Name of the second model, which recognizes the audio; empty: none. See `RecognitionConfig.audio_model`."""
     @_builtins.property
     def media_info(self) -> _media_pb2.MediaInfo:
         """Properties of the media, if it was a file."""
@@ -593,10 +600,11 @@ class RecognizeResponse(_message.Message):
         segments: _abc.Iterable[_transcript_pb2.SpeechSegment] | None = ...,
         warnings: _abc.Iterable[Global___Warning] | None = ...,
         media_duration: _duration_pb2.Duration | None = ...,
+        audio_model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["media_duration", b"media_duration", "media_info", b"media_info"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["media_duration", b"media_duration", "media_info", b"media_info", "model", b"model", "request_id", b"request_id", "segments", b"segments", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_model", b"audio_model", "media_duration", b"media_duration", "media_info", b"media_info", "model", b"model", "request_id", b"request_id", "segments", b"segments", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from gorggle.v1 import config_pb2 as gorggle_dot_v1_dot_config__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bgorggle/v1/transcript.proto\x12\ngorggle.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17gorggle/v1/config.proto\"\x88\x01\n\x04Word\x12\x0c\n\x04text\x18\x01 \x01(\t\x12/\n\x0cstart_offset\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nend_offset\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nconfidence\x18\x04 \x01(\x02\"P\n\x0b\x41lternative\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x12\n\nconfidence\x18\x02 \x01(\x02\x12\x1f\n\x05words\x18\x03 \x03(\x0b\x32\x10.gorggle.v1.Word\"n\n\x07\x46\x61\x63\x65\x42ox\x12)\n\x06offset\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04left\x18\x02 \x01(\x02\x12\x0b\n\x03top\x18\x03 \x01(\x02\x12\r\n\x05width\x18\x04 \x01(\x02\x12\x0e\n\x06height\x18\x05 \x01(\x02\"\xc1\x03\n\rSpeechSegment\x12\x12\n\nsegment_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x05\x12\x10\n\x08is_final\x18\x03 \x01(\x08\x12\x11\n\tstability\x18\x04 \x01(\x02\x12/\n\x0cstart_offset\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nend_offset\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04text\x18\x07 \x01(\t\x12\x12\n\nconfidence\x18\x08 \x01(\x02\x12\x1f\n\x05words\x18\t \x03(\x0b\x32\x10.gorggle.v1.Word\x12-\n\x0c\x61lternatives\x18\n \x03(\x0b\x32\x17.gorggle.v1.Alternative\x12\x12\n\nspeaker_id\x18\x0b \x01(\t\x12\'\n\nface_boxes\x18\x0c \x03(\x0b\x32\x13.gorggle.v1.FaceBox\x12&\n\x08modality\x18\r \x01(\x0e\x32\x14.gorggle.v1.Modality\x12\x19\n\x11stable_word_count\x18\x0e \x01(\x05\x12\x13\n\x0bis_doubtful\x18\x0f \x01(\x08\x42n\n\x14io.github.gorggle.v1B\x0fTranscriptProtoP\x01Z6github.com/gorggle/gorggle/gen/go/gorggle/v1;gorgglev1\xaa\x02\nGorggle.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bgorggle/v1/transcript.proto\x12\ngorggle.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17gorggle/v1/config.proto\"\xb0\x01\n\x04Word\x12\x0c\n\x04text\x18\x01 \x01(\t\x12/\n\x0cstart_offset\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nend_offset\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nconfidence\x18\x04 \x01(\x02\x12&\n\x06source\x18\x05 \x01(\x0e\x32\x16.gorggle.v1.WordSource\"P\n\x0b\x41lternative\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x12\n\nconfidence\x18\x02 \x01(\x02\x12\x1f\n\x05words\x18\x03 \x03(\x0b\x32\x10.gorggle.v1.Word\"n\n\x07\x46\x61\x63\x65\x42ox\x12)\n\x06offset\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04left\x18\x02 \x01(\x02\x12\x0b\n\x03top\x18\x03 \x01(\x02\x12\r\n\x05width\x18\x04 \x01(\x02\x12\x0e\n\x06height\x18\x05 \x01(\x02\"\xc1\x03\n\rSpeechSegment\x12\x12\n\nsegment_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x05\x12\x10\n\x08is_final\x18\x03 \x01(\x08\x12\x11\n\tstability\x18\x04 \x01(\x02\x12/\n\x0cstart_offset\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nend_offset\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04text\x18\x07 \x01(\t\x12\x12\n\nconfidence\x18\x08 \x01(\x02\x12\x1f\n\x05words\x18\t \x03(\x0b\x32\x10.gorggle.v1.Word\x12-\n\x0c\x61lternatives\x18\n \x03(\x0b\x32\x17.gorggle.v1.Alternative\x12\x12\n\nspeaker_id\x18\x0b \x01(\t\x12\'\n\nface_boxes\x18\x0c \x03(\x0b\x32\x13.gorggle.v1.FaceBox\x12&\n\x08modality\x18\r \x01(\x0e\x32\x14.gorggle.v1.Modality\x12\x19\n\x11stable_word_count\x18\x0e \x01(\x05\x12\x13\n\x0bis_doubtful\x18\x0f \x01(\x08*l\n\nWordSource\x12\x1b\n\x17WORD_SOURCE_UNSPECIFIED\x10\x00\x12\x14\n\x10WORD_SOURCE_LIPS\x10\x01\x12\x15\n\x11WORD_SOURCE_AUDIO\x10\x02\x12\x14\n\x10WORD_SOURCE_BOTH\x10\x03\x42n\n\x14io.github.gorggle.v1B\x0fTranscriptProtoP\x01Z6github.com/gorggle/gorggle/gen/go/gorggle/v1;gorgglev1\xaa\x02\nGorggle.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,12 +34,14 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gorggle.v1.transcript_pb2',
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\024io.github.gorggle.v1B\017TranscriptProtoP\001Z6github.com/gorggle/gorggle/gen/go/gorggle/v1;gorgglev1\252\002\nGorggle.V1'
+  _globals['_WORDSOURCE']._serialized_start=925
+  _globals['_WORDSOURCE']._serialized_end=1033
   _globals['_WORD']._serialized_start=101
-  _globals['_WORD']._serialized_end=237
-  _globals['_ALTERNATIVE']._serialized_start=239
-  _globals['_ALTERNATIVE']._serialized_end=319
-  _globals['_FACEBOX']._serialized_start=321
-  _globals['_FACEBOX']._serialized_end=431
-  _globals['_SPEECHSEGMENT']._serialized_start=434
-  _globals['_SPEECHSEGMENT']._serialized_end=883
+  _globals['_WORD']._serialized_end=277
+  _globals['_ALTERNATIVE']._serialized_start=279
+  _globals['_ALTERNATIVE']._serialized_end=359
+  _globals['_FACEBOX']._serialized_start=361
+  _globals['_FACEBOX']._serialized_end=471
+  _globals['_SPEECHSEGMENT']._serialized_start=474
+  _globals['_SPEECHSEGMENT']._serialized_end=923
 # @@protoc_insertion_point(module_scope)

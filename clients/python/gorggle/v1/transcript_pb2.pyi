@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from gorggle.v1 import config_pb2 as _config_pb2
 import builtins as _builtins
 import sys
@@ -20,6 +21,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _WordSource:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WordSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WordSource.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WORD_SOURCE_UNSPECIFIED: _WordSource.ValueType  # 0
+    """Never sent."""
+    WORD_SOURCE_LIPS: _WordSource.ValueType  # 1
+    """Lips."""
+    WORD_SOURCE_AUDIO: _WordSource.ValueType  # 2
+    """Audio."""
+    WORD_SOURCE_BOTH: _WordSource.ValueType  # 3
+    """Both: one model used lips and audio together, or the two models agree (`RecognitionConfig.audio_model`)."""
+
+class WordSource(_WordSource, metaclass=_WordSourceEnumTypeWrapper):
+    """What a word was recognized from."""
+
+WORD_SOURCE_UNSPECIFIED: WordSource.ValueType  # 0
+"""Never sent."""
+WORD_SOURCE_LIPS: WordSource.ValueType  # 1
+"""Lips."""
+WORD_SOURCE_AUDIO: WordSource.ValueType  # 2
+"""Audio."""
+WORD_SOURCE_BOTH: WordSource.ValueType  # 3
+"""Both: one model used lips and audio together, or the two models agree (`RecognitionConfig.audio_model`)."""
+Global___WordSource: _TypeAlias = WordSource  # noqa: Y015
+
 @_typing.final
 class Word(_message.Message):
     """One word. Set by the server."""
@@ -30,10 +59,13 @@ class Word(_message.Message):
     START_OFFSET_FIELD_NUMBER: _builtins.int
     END_OFFSET_FIELD_NUMBER: _builtins.int
     CONFIDENCE_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """Text of the word, as written by the model."""
     confidence: _builtins.float
     """Confidence from 0 to 1: geometric mean of the word's token probabilities. Not calibrated."""
+    source: Global___WordSource.ValueType
+    """What the word was recognized from."""
     @_builtins.property
     def start_offset(self) -> _duration_pb2.Duration:
         """Start of the word, from the start of the media plus `RecognitionConfig.start_offset`."""
@@ -49,10 +81,11 @@ class Word(_message.Message):
         start_offset: _duration_pb2.Duration | None = ...,
         end_offset: _duration_pb2.Duration | None = ...,
         confidence: _builtins.float = ...,
+        source: Global___WordSource.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_offset", b"end_offset", "start_offset", b"start_offset"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "end_offset", b"end_offset", "start_offset", b"start_offset", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "end_offset", b"end_offset", "source", b"source", "start_offset", b"start_offset", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

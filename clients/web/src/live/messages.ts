@@ -20,6 +20,8 @@ export interface LiveWord {
   start_s: number;
   end_s: number;
   confidence: number;
+  /** What the word was recognized from; empty or absent if the server does not say. */
+  source?: "lips" | "audio" | "both" | "";
 }
 
 export interface LiveSegment {

@@ -1,7 +1,7 @@
 /** The transcript of a live session: pure functions from messages to a transcript, and from a transcript to a result. */
 
 import type { Box, Source, Result, Segment } from "../result";
-import type { LiveSegment, Modality } from "./messages";
+import type { LiveSegment, LiveWord, Modality } from "./messages";
 
 export interface LiveTranscript {
   final: LiveSegment[];
@@ -76,7 +76,7 @@ export function toResult(transcript: LiveTranscript, info: SessionInfo): Result 
 
 function toSegment(live: LiveSegment, index: number, person: string): Segment {
   const source = SOURCES[live.modality];
-  const words = live.words.length ? live.words : [{ text: live.text, start_s: live.start_s, end_s: live.end_s, confidence: live.confidence }];
+  const words: LiveWord[] = live.words.length ? live.words : [{ text: live.text, start_s: live.start_s, end_s: live.end_s, confidence: live.confidence }];
   return {
     id: `segment-${index + 1}`,
     person,
@@ -84,7 +84,7 @@ function toSegment(live: LiveSegment, index: number, person: string): Segment {
     end_s: live.end_s,
     text: live.text,
     confidence: live.confidence,
-    words: words.map((word) => ({ ...word, source, alternatives: [], ...(live.doubtful ? { doubtful: true } : {}) })),
+    words: words.map((word) => ({ ...word, source: word.source || source, alternatives: [], ...(live.doubtful ? { doubtful: true } : {}) })),
   };
 }
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gorggle_lambdas.fusion.errors import FusionInputError
+from gorggle_fusion.errors import FusionInputError
 
 # Longest value shown in an error message.
 MAX_SHOWN_CHARS = 60

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from gorggle_lambdas.fusion.types import UNKNOWN_SPEAKER, Origin, Window
+from gorggle_fusion.types import UNKNOWN_SPEAKER, Origin, Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,11 @@ class WordHypothesis:
     yields_to_audio: bool = False
 
     @property
+    def is_of_lip_model(self) -> bool:
+        """Whether the model that reads lips transcribed it, be it from the audio."""
+        return self.origin != "audio" or self.yields_to_audio
+
+    @property
     def duration_s(self) -> float:
         """Duration of the word."""
         return self.end_s - self.start_s
@@ -51,8 +56,9 @@ def extract_hypotheses(window: Window, prefix: str = "") -> list[WordHypothesis]
     for segment in window.segments:
         speaker = prefix + segment.speaker if segment.speaker != UNKNOWN_SPEAKER else UNKNOWN_SPEAKER
         for word in segment.words:
+            origin = word.origin or segment.origin
             hypothesis = WordHypothesis(
-                word.text, word.start_s, word.end_s, word.confidence, segment.origin, speaker, bounds
+                word.text, word.start_s, word.end_s, word.confidence, origin, speaker, bounds
             )
             others = tuple(
                 replace(hypothesis, text=other.text, confidence=other.confidence)

@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gorggle_lambdas.fusion.types import NoiseSpan
+from gorggle_fusion.types import NoiseSpan
 
 # Keeps odds finite.
 MIN_PROBABILITY = 1e-4

@@ -11,18 +11,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
+from typing import Literal
 
-from gorggle_lambdas.fusion.alignment import align, distance_s, overlap_s
-from gorggle_lambdas.fusion.confidence import (
+from gorggle_fusion.alignment import align, distance_s, overlap_s
+from gorggle_fusion.confidence import (
     Calibration,
     NoiseCurve,
     NoiseWeighting,
     noisy_or,
     winner_probability,
 )
-from gorggle_lambdas.fusion.text_normalization import edit_distance, normalize
-from gorggle_lambdas.fusion.types import Origin
-from gorggle_lambdas.fusion.word_hypotheses import WordHypothesis
+from gorggle_fusion.text_normalization import edit_distance, normalize
+from gorggle_fusion.types import Origin
+from gorggle_fusion.word_hypotheses import WordHypothesis
 
 # Costs of the alignment: of an unpaired word; of a second of distance. Two different words (distance 1) share a slot up
 # to 0.2 s apart, equal words up to 0.6 s.
@@ -44,8 +45,13 @@ class FusionRules:
         min_lips_only_probability: minimum probability of a word that only lip reading has while audio was transcribed;
             multiplied by the weight of the audio.
         min_audio_only_probability: minimum probability of a word that only audio has while lips were read.
-        min_overriding_audio_weight: minimum weight of audio with an open vocabulary that omits the words of a lip reading
-            model without one where the audio has none.
+        min_overriding_audio_weight: minimum weight of audio with an open vocabulary that overrides the words of a lip reading
+            model without one in every case; with less, the more probable side of an utterance does.
+        min_vocabulary_similarity: minimum similarity (1 − edit distance in letters, 0 to 1) of such a model's utterance to the
+            audio's. Below, the speaker uses other words than the model's, and the audio overrides it. Measured: commands of the
+            model's grammar have 0.35 to 1.0 (median 0.68), other speech 0.12 to 0.36 (median 0.23).
+        min_audio_only_in_vocabulary: replaces ``min_audio_only_probability`` in utterances above that similarity.
+        utterance_pause_s: pause between two utterances.
     """
 
     lips: Calibration = field(default_factory=Calibration)
@@ -54,6 +60,9 @@ class FusionRules:
     min_lips_only_probability: float = 0.3
     min_audio_only_probability: float = 0.05
     min_overriding_audio_weight: float = 0.5
+    min_vocabulary_similarity: float = 0.35
+    min_audio_only_in_vocabulary: float = 0.7
+    utterance_pause_s: float = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +78,10 @@ class AlternativeWord:
 
 @dataclass(frozen=True, slots=True)
 class FusedWord:
-    """A selected word; confidences are probabilities after calibration and noise weighting."""
+    """A selected word; confidences are probabilities after calibration and noise weighting.
+
+    ``is_doubtful``: a closed vocabulary decided alone, because noise hid the audio.
+    """
 
     text: str
     start_s: float
@@ -77,6 +89,7 @@ class FusedWord:
     confidence: float
     source: Origin
     alternatives: tuple[AlternativeWord, ...] = ()
+    is_doubtful: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +109,18 @@ CoverageTest = Callable[[float], bool]
 class Evidence:
     """Context of the selection: noise, the times that each source covers, and the rules.
 
-    ``audio_overrides_lips``: the audio was transcribed with an open vocabulary and the lips were not, so that the lip reading is
-    wrong wherever the speaker used other words than the model's, whatever its confidence.
+    Attributes:
+        has_closed_lips: the audio was transcribed with an open vocabulary and the lips were not, so that the lip reading is wrong
+            wherever the speaker used other words than the model's, whatever its confidence.
+        overriding_side: the side that decides an utterance alone, because the two do not sound alike; None: word by word.
     """
 
     noise: NoiseCurve
     lips_cover: CoverageTest
     audio_covers: CoverageTest
     rules: FusionRules = field(default_factory=FusionRules)
-    audio_overrides_lips: bool = False
+    has_closed_lips: bool = False
+    overriding_side: Literal["lips", "audio"] | None = None
 
     def compute_probability(self, hypothesis: WordHypothesis) -> float:
         """Return the probability that a hypothesis is correct."""
@@ -117,6 +133,27 @@ class Evidence:
         return self.rules.noise_weighting.compute_weight(
             self.noise.get_snr_db((hypothesis.start_s + hypothesis.end_s) / 2)
         )
+
+    def judge_vocabulary(self, slots: Sequence[AlignmentSlot]) -> Evidence:
+        """Return the evidence for one utterance: where a closed vocabulary does not sound like the audio, one side decides."""
+        if not self.has_closed_lips:
+            return self
+        hypotheses = [hypothesis for slot in slots for hypothesis in slot.hypotheses]
+        lips = [hypothesis for hypothesis in hypotheses if hypothesis.is_of_lip_model]
+        audio = [hypothesis for hypothesis in hypotheses if not hypothesis.is_of_lip_model]
+        similarity = 1 - edit_distance(
+            *("".join(normalize(word.text) for word in side) for side in (lips, audio))
+        )
+        if similarity >= self.rules.min_vocabulary_similarity:
+            rules = replace(self.rules, min_audio_only_probability=self.rules.min_audio_only_in_vocabulary)
+            return replace(self, rules=rules)
+        is_audible = (
+            fmean(map(self.compute_audio_weight, hypotheses)) >= self.rules.min_overriding_audio_weight
+        )
+        lips_chance, audio_chance = (
+            fmean([self.compute_probability(word) for word in side] or [0.0]) for side in (lips, audio)
+        )
+        return replace(self, overriding_side="audio" if is_audible or audio_chance > lips_chance else "lips")
 
     def to_alternative(self, hypothesis: WordHypothesis) -> AlternativeWord:
         """Convert a rejected hypothesis."""
@@ -138,10 +175,11 @@ class AlignmentSlot:
 
     @property
     def is_agreed(self) -> bool:
-        """Whether both sides have the same single word."""
-        return len(self.lips) == len(self.audio) == 1 and normalize(self.lips[0].text) == normalize(
-            self.audio[0].text
-        )
+        """Whether both sides have the same word, or the same words written differently: "F2" and "f two"."""
+        if not self.lips or not self.audio:
+            return False
+        lips, audio = ("".join(normalize(word.text) for word in side) for side in (self.lips, self.audio))
+        return lips == audio
 
     @property
     def hypotheses(self) -> list[WordHypothesis]:
@@ -193,7 +231,30 @@ def select_words(
     """
     words: list[FusedWord] = []
     omitted: list[RejectedWord] = []
-    for slot in _join_competing_slots(slots):
+    for utterance in _split_utterances(_join_competing_slots(slots), evidence.rules.utterance_pause_s):
+        selected, rejected = _select_utterance_words(utterance, evidence.judge_vocabulary(utterance), person)
+        words += selected
+        omitted += rejected
+    return _remove_overlaps(words), omitted
+
+
+def _split_utterances(slots: Sequence[AlignmentSlot], pause_s: float) -> list[list[AlignmentSlot]]:
+    utterances: list[list[AlignmentSlot]] = []
+    end_s = 0.0
+    for slot in slots:
+        if not utterances or min(word.start_s for word in slot.hypotheses) - end_s >= pause_s:
+            utterances.append([])
+        utterances[-1].append(slot)
+        end_s = max(end_s, *(word.end_s for word in slot.hypotheses))
+    return utterances
+
+
+def _select_utterance_words(
+    slots: Sequence[AlignmentSlot], evidence: Evidence, person: str
+) -> tuple[list[FusedWord], list[RejectedWord]]:
+    words: list[FusedWord] = []
+    omitted: list[RejectedWord] = []
+    for slot in slots:
         if slot.lips and slot.audio:
             words += _merge_agreeing(slot, evidence) if slot.is_agreed else _resolve_conflict(slot, evidence)
         else:
@@ -205,7 +266,7 @@ def select_words(
                 else:
                     chance = evidence.compute_probability(hypothesis)
                     words.append(_build_word(hypothesis, chance, [], evidence))
-    return _remove_overlaps(words), omitted
+    return words, omitted
 
 
 def _pair_cost(one: WordHypothesis, other: WordHypothesis) -> float | None:
@@ -253,21 +314,30 @@ def _compete(before: AlignmentSlot, after: AlignmentSlot) -> bool:
 
 
 def _merge_agreeing(slot: AlignmentSlot, evidence: Evidence) -> list[FusedWord]:
-    """Take the text (capitals, punctuation) from the audio and the times from the more probable side."""
-    lips, audio = slot.lips[0], slot.audio[0]
-    lips_probability = evidence.compute_probability(lips)
-    audio_probability = evidence.compute_probability(audio)
-    timing_source = lips if lips_probability > audio_probability else audio
+    """Take the texts (capitals, punctuation) from the audio and the times from the more probable side."""
+    lips_probability = fmean(map(evidence.compute_probability, slot.lips))
+    audio_probability = fmean(map(evidence.compute_probability, slot.audio))
+    has_same_words = len(slot.lips) == len(slot.audio)
+    timing_source = slot.lips if has_same_words and lips_probability > audio_probability else slot.audio
     # A model that used the audio too does not err independently of it.
     confidence = (
         max(lips_probability, audio_probability)
-        if lips.origin == "both"
+        if slot.lips[0].origin == "both"
         else noisy_or(lips_probability, audio_probability)
     )
-    selected = replace(
-        timing_source, text=audio.text, origin="both", alternatives=lips.alternatives + audio.alternatives
-    )
-    return [_build_word(selected, confidence, [], evidence)]
+    lips_alternatives = [word.alternatives for word in slot.lips]
+    if not has_same_words:
+        lips_alternatives = [tuple(other for word in slot.lips for other in word.alternatives)]
+        lips_alternatives += [()] * (len(slot.audio) - 1)
+    return [
+        _build_word(
+            replace(timed, text=audio.text, origin="both", alternatives=(*alternatives, *audio.alternatives)),
+            confidence,
+            [],
+            evidence,
+        )
+        for timed, audio, alternatives in zip(timing_source, slot.audio, lips_alternatives, strict=True)
+    ]
 
 
 def _resolve_conflict(slot: AlignmentSlot, evidence: Evidence) -> list[FusedWord]:
@@ -276,7 +346,9 @@ def _resolve_conflict(slot: AlignmentSlot, evidence: Evidence) -> list[FusedWord
         side: fmean([evidence.compute_probability(c) for c in getattr(slot, side)])
         for side in ("lips", "audio")
     }
-    lips_win = chances["lips"] > chances["audio"] and not evidence.audio_overrides_lips
+    lips_win = evidence.overriding_side == "lips" or (
+        evidence.overriding_side is None and chances["lips"] > chances["audio"]
+    )
     winners, rejected = (slot.lips, slot.audio) if lips_win else (slot.audio, slot.lips)
     assigned: list[list[WordHypothesis]] = [[] for _ in winners]
     for rejected_word in rejected:
@@ -308,7 +380,13 @@ def _build_word(
     rejected = [*hypothesis.alternatives, *rivals, *(word for rival in rivals for word in rival.alternatives)]
     alternatives = tuple(evidence.to_alternative(other) for other in rejected)
     return FusedWord(
-        hypothesis.text, hypothesis.start_s, hypothesis.end_s, confidence, hypothesis.origin, alternatives
+        hypothesis.text,
+        hypothesis.start_s,
+        hypothesis.end_s,
+        confidence,
+        hypothesis.origin,
+        alternatives,
+        is_doubtful=evidence.overriding_side == "lips" and hypothesis.is_of_lip_model,
     )
 
 
@@ -317,10 +395,11 @@ def _explain_rejection(hypothesis: WordHypothesis, evidence: Evidence) -> str:
     chance, rules = evidence.compute_probability(hypothesis), evidence.rules
     middle_s = (hypothesis.start_s + hypothesis.end_s) / 2
     weight = evidence.compute_audio_weight(hypothesis)
-    is_overridden = evidence.audio_overrides_lips and weight >= rules.min_overriding_audio_weight
-    is_closed = hypothesis.origin != "audio" or hypothesis.yields_to_audio
-    if is_closed and is_overridden and evidence.audio_covers(middle_s):
-        return "not in the audio, and the lip reading model has a closed vocabulary"
+    if hypothesis.is_of_lip_model:
+        if evidence.overriding_side == "audio" and evidence.audio_covers(middle_s):
+            return "not in the audio, and the lip reading model has a closed vocabulary"
+    elif evidence.overriding_side == "lips" and evidence.lips_cover(middle_s):
+        return "not in the lip reading, and the audio is too noisy"
     if hypothesis.origin == "lips" and evidence.audio_covers(middle_s):
         threshold = rules.min_lips_only_probability * weight
         reason = "not in the audio, and the lip reading"

@@ -27,13 +27,17 @@ class Alternative:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One word with its source's confidence, 0 to 1; ``end_s`` is never before ``start_s``."""
+    """One word with its source's confidence, 0 to 1; ``end_s`` is never before ``start_s``.
+
+    ``origin`` is that of the segment if it is None.
+    """
 
     text: str
     start_s: float
     end_s: float
     confidence: float
     alternatives: tuple[Alternative, ...] = ()
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True)

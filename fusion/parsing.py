@@ -7,9 +7,9 @@ rejected, because only this project writes these documents. Every function raise
 
 from __future__ import annotations
 
-from gorggle_lambdas.fusion.errors import FusionInputError
-from gorggle_lambdas.fusion.json_fields import JsonReader
-from gorggle_lambdas.fusion.types import (
+from gorggle_fusion.errors import FusionInputError
+from gorggle_fusion.json_fields import JsonReader
+from gorggle_fusion.types import (
     UNKNOWN_SPEAKER,
     FaceBox,
     Media,
@@ -22,6 +22,7 @@ from gorggle_lambdas.fusion.types import (
 )
 
 ORIGINS: dict[str, Origin] = {"video": "lips", "audio": "audio", "av": "both"}
+_WORD_ORIGINS: dict[str, Origin | None] = {"": None, "lips": "lips", "audio": "audio", "both": "both"}
 # The server's label of a speaker without a visible face.
 UNSEEN_SPEAKER = "voice"
 
@@ -89,7 +90,7 @@ def parse_model(document: object) -> Model:
 
 
 def _parse_window(fields: JsonReader, default_modality: str) -> Window:
-    fields.reject_unknown("start", "end", "segments", "file", "duration", "model")
+    fields.reject_unknown("start", "end", "segments", "file", "duration", "model", "audio_model")
     start_s, end_s = _parse_times(fields)
     segments = tuple(_parse_segment(item, default_modality) for item in fields.get_objects("segments"))
     return Window(start_s, end_s, segments)
@@ -117,12 +118,14 @@ def _parse_segment(fields: JsonReader, default_modality: str) -> Segment:
 
 
 def _parse_word(fields: JsonReader) -> Word:
-    fields.reject_unknown("start", "end", "text", "confidence")
+    fields.reject_unknown("start", "end", "text", "confidence", "source")
     text = " ".join(fields.get_text("text").split())
     if not text:
         raise fields.make_error("text", "a word")
     start_s, end_s = _parse_times(fields)
-    return Word(text, start_s, end_s, fields.get_number("confidence", minimum=0, maximum=1))
+    confidence = fields.get_number("confidence", minimum=0, maximum=1)
+    origin = _WORD_ORIGINS[fields.get_choice("source", *_WORD_ORIGINS, default="")]
+    return Word(text, start_s, end_s, confidence, origin=origin)
 
 
 def _parse_box(fields: JsonReader) -> FaceBox:

@@ -17,15 +17,15 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from gorggle_lambdas.fusion.assignment import max_weight_matching
-from gorggle_lambdas.fusion.face_tracks import (
+from gorggle_fusion.assignment import max_weight_matching
+from gorggle_fusion.face_tracks import (
     BOX_WEIGHT_MS,
     MAX_BOX_OFFSET_S,
     MIN_BOX_IOU,
     compute_iou,
     find_box,
 )
-from gorggle_lambdas.fusion.intervals import (
+from gorggle_fusion.intervals import (
     Span,
     compute_distance_s,
     compute_overlap_ms,
@@ -34,9 +34,9 @@ from gorggle_lambdas.fusion.intervals import (
     find_overlapping,
     merge_spans,
 )
-from gorggle_lambdas.fusion.types import UNKNOWN_SPEAKER, FaceBox, FaceTrack
-from gorggle_lambdas.fusion.window_merging import WindowedFace
-from gorggle_lambdas.fusion.word_hypotheses import WordHypothesis
+from gorggle_fusion.types import UNKNOWN_SPEAKER, FaceBox, FaceTrack
+from gorggle_fusion.window_merging import WindowedFace
+from gorggle_fusion.word_hypotheses import WordHypothesis
 
 # Words of one speaker with shorter pauses are one span of speech.
 SPEECH_GAP_S = 0.3

@@ -6,20 +6,20 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from gorggle_lambdas.fusion.confidence import NoiseCurve
-from gorggle_lambdas.fusion.errors import FusionInputError
-from gorggle_lambdas.fusion.intervals import merge_spans
-from gorggle_lambdas.fusion.result import FusedSegment, Result, SourceReport, Status
-from gorggle_lambdas.fusion.speaker_identity import SpeakerMap, resolve_speakers
-from gorggle_lambdas.fusion.types import Inputs, SourceName, Window
-from gorggle_lambdas.fusion.window_merging import (
+from gorggle_fusion.confidence import NoiseCurve
+from gorggle_fusion.errors import FusionInputError
+from gorggle_fusion.intervals import merge_spans
+from gorggle_fusion.result import FusedSegment, Result, SourceReport, Status
+from gorggle_fusion.speaker_identity import SpeakerMap, resolve_speakers
+from gorggle_fusion.types import Inputs, SourceName, Window
+from gorggle_fusion.window_merging import (
     MergedTranscript,
     merge_audio_windows,
     merge_hypotheses,
     merge_lip_windows,
 )
-from gorggle_lambdas.fusion.word_hypotheses import WordHypothesis, sort_hypotheses
-from gorggle_lambdas.fusion.word_voting import (
+from gorggle_fusion.word_hypotheses import WordHypothesis, sort_hypotheses
+from gorggle_fusion.word_voting import (
     AlignmentSlot,
     Evidence,
     FusedWord,
@@ -52,7 +52,7 @@ def fuse(inputs: Inputs, rules: FusionRules | None = None) -> Result:
         _build_coverage(inputs, "lips", inputs.lips),
         _build_coverage(inputs, "audio", inputs.audio),
         rules or FusionRules(),
-        audio_overrides_lips=_has_open_audio_only(inputs),
+        has_closed_lips=_has_open_audio_only(inputs),
     )
     by_person = _align_by_person(speakers, lips.hypotheses, audio)
     segments: list[FusedSegment] = []

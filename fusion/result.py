@@ -6,14 +6,15 @@ Times are rounded to milliseconds, confidences to four decimals.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from gorggle_lambdas.fusion.speaker_identity import Person
-from gorggle_lambdas.fusion.text_normalization import join_words
-from gorggle_lambdas.fusion.types import FaceBox, Media, Model, NoiseSpan, SourceFailure, SourceName
-from gorggle_lambdas.fusion.word_voting import AlternativeWord, FusedWord, RejectedWord
+from gorggle.captions.text import find_separator
+from gorggle_fusion.speaker_identity import Person
+from gorggle_fusion.types import FaceBox, Media, Model, NoiseSpan, SourceFailure, SourceName
+from gorggle_fusion.word_voting import AlternativeWord, FusedWord, RejectedWord
 
 SCHEMA_VERSION = "1.2"
 
@@ -188,3 +189,11 @@ def _to_alternative(alternative: AlternativeWord | FusedWord) -> dict[str, Any]:
 def _to_box(box: FaceBox) -> dict[str, float]:
     sides = {name: round(float(getattr(box, name)), 4) for name in ("left", "top", "width", "height")}
     return {"time_s": _round_seconds(box.time_s), **sides}
+
+
+def join_words(texts: Iterable[str]) -> str:
+    """Join words to one text, with spaces except in scripts that have none (Chinese, Japanese, Thai…)."""
+    result = ""
+    for text in texts:
+        result += find_separator(result, text) + text
+    return result

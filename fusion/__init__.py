@@ -4,20 +4,20 @@ Pure functions of the standard library. ``parsing``, ``amazon_transcribe`` and `
 combines them, ``result`` writes the result document.
 """
 
-from gorggle_lambdas.fusion.amazon_transcribe import parse_transcribe_language, parse_transcribe_result
-from gorggle_lambdas.fusion.errors import FusionInputError
-from gorggle_lambdas.fusion.face_tracks import parse_rekognition_tracks
-from gorggle_lambdas.fusion.fuse import fuse
-from gorggle_lambdas.fusion.parsing import (
+from gorggle_fusion.amazon_transcribe import parse_transcribe_language, parse_transcribe_result
+from gorggle_fusion.errors import FusionInputError
+from gorggle_fusion.face_tracks import parse_rekognition_tracks
+from gorggle_fusion.fuse import fuse
+from gorggle_fusion.parsing import (
     parse_audio_window,
     parse_lip_window,
     parse_media,
     parse_model,
     parse_noise,
 )
-from gorggle_lambdas.fusion.result import Result, load_result_schema
-from gorggle_lambdas.fusion.types import Inputs
-from gorggle_lambdas.fusion.word_voting import FusionRules
+from gorggle_fusion.result import Result, load_result_schema
+from gorggle_fusion.types import Inputs
+from gorggle_fusion.word_voting import FusionRules
 
 __all__ = [
     "FusionInputError",

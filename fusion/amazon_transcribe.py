@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from gorggle_lambdas.fusion.errors import FusionInputError
-from gorggle_lambdas.fusion.json_fields import JsonReader
-from gorggle_lambdas.fusion.types import UNKNOWN_SPEAKER, Alternative, Segment, Window, Word
+from gorggle_fusion.errors import FusionInputError
+from gorggle_fusion.json_fields import JsonReader
+from gorggle_fusion.types import UNKNOWN_SPEAKER, Alternative, Segment, Window, Word
 
 DOCUMENT_NAME = "Amazon Transcribe's result"
 # Marks that precede the word they belong to; all others follow it.

@@ -6,10 +6,10 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import groupby
 
-from gorggle_lambdas.fusion.assignment import max_weight_matching
-from gorggle_lambdas.fusion.errors import FusionInputError
-from gorggle_lambdas.fusion.json_fields import JsonReader
-from gorggle_lambdas.fusion.types import FaceBox, FaceTrack
+from gorggle_fusion.assignment import max_weight_matching
+from gorggle_fusion.errors import FusionInputError
+from gorggle_fusion.json_fields import JsonReader
+from gorggle_fusion.types import FaceBox, FaceTrack
 
 DOCUMENT_NAME = "Amazon Rekognition's result"
 # Longest gap within a track: Rekognition samples a video about twice a second.

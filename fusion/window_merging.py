@@ -16,18 +16,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from gorggle_lambdas.fusion.alignment import PairCost, align, overlap_s
-from gorggle_lambdas.fusion.assignment import max_weight_matching
-from gorggle_lambdas.fusion.face_tracks import (
+from gorggle_fusion.alignment import PairCost, align, overlap_s
+from gorggle_fusion.assignment import max_weight_matching
+from gorggle_fusion.face_tracks import (
     BOX_WEIGHT_MS,
     MAX_BOX_OFFSET_S,
     MIN_BOX_IOU,
     compute_iou,
     find_box,
 )
-from gorggle_lambdas.fusion.text_normalization import normalize
-from gorggle_lambdas.fusion.types import UNKNOWN_SPEAKER, FaceBox, Window
-from gorggle_lambdas.fusion.word_hypotheses import WordHypothesis, extract_hypotheses, sort_hypotheses
+from gorggle_fusion.text_normalization import normalize
+from gorggle_fusion.types import UNKNOWN_SPEAKER, FaceBox, Window
+from gorggle_fusion.word_hypotheses import WordHypothesis, extract_hypotheses, sort_hypotheses
 
 # Difference of two timestamps of one word: ±80 ms each (99.9 % of the embedded model's words are within 100 ms), plus a
 # margin.
