@@ -52,6 +52,8 @@ class FusionRules:
             model's grammar have 0.35 to 1.0 (median 0.68), other speech 0.12 to 0.36 (median 0.23).
         min_audio_only_in_vocabulary: replaces ``min_audio_only_probability`` in utterances above that similarity.
         utterance_pause_s: pause between two utterances.
+        max_utterance_s: longer speech is judged in parts: comparing two texts takes time proportional to the product of their
+            lengths.
     """
 
     lips: Calibration = field(default_factory=Calibration)
@@ -63,6 +65,7 @@ class FusionRules:
     min_vocabulary_similarity: float = 0.35
     min_audio_only_in_vocabulary: float = 0.7
     utterance_pause_s: float = 0.7
+    max_utterance_s: float = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,19 +234,22 @@ def select_words(
     """
     words: list[FusedWord] = []
     omitted: list[RejectedWord] = []
-    for utterance in _split_utterances(_join_competing_slots(slots), evidence.rules.utterance_pause_s):
+    for utterance in _split_utterances(_join_competing_slots(slots), evidence.rules):
         selected, rejected = _select_utterance_words(utterance, evidence.judge_vocabulary(utterance), person)
         words += selected
         omitted += rejected
     return _remove_overlaps(words), omitted
 
 
-def _split_utterances(slots: Sequence[AlignmentSlot], pause_s: float) -> list[list[AlignmentSlot]]:
+def _split_utterances(slots: Sequence[AlignmentSlot], rules: FusionRules) -> list[list[AlignmentSlot]]:
     utterances: list[list[AlignmentSlot]] = []
-    end_s = 0.0
+    begin_s = end_s = 0.0
     for slot in slots:
-        if not utterances or min(word.start_s for word in slot.hypotheses) - end_s >= pause_s:
+        start_s = min(word.start_s for word in slot.hypotheses)
+        is_pause = start_s - end_s >= rules.utterance_pause_s
+        if not utterances or is_pause or start_s - begin_s >= rules.max_utterance_s:
             utterances.append([])
+            begin_s = start_s
         utterances[-1].append(slot)
         end_s = max(end_s, *(word.end_s for word in slot.hypotheses))
     return utterances

@@ -111,7 +111,8 @@ def load_models(settings: ServerSettings) -> ModelRegistry:
             _log.info("loaded model %s from %s", name, source)
             continue
         try:
-            models[name] = _find_moonshine(name, is_default=not models)
+            is_selected = not models or name == settings.audio_model
+            models[name] = _find_moonshine(name, is_loaded_on_demand=not is_selected)
         except NotFoundError as error:
             if not models:
                 raise
@@ -154,7 +155,7 @@ def _describe_avhubert(model: Model) -> ModelDescription:
     )
 
 
-def _find_moonshine(name: str, *, is_default: bool) -> ServedModel:
+def _find_moonshine(name: str, *, is_loaded_on_demand: bool) -> ServedModel:
     folder = find_model_folder()
     return ServedModel(
         name,
@@ -162,7 +163,7 @@ def _find_moonshine(name: str, *, is_default: bool) -> ServedModel:
         MOONSHINE,
         _hash_files([folder / file for file in MODEL_FILES]),
         # It takes 100 MB and half a second, and many servers never use it.
-        is_loaded_on_demand=not is_default,
+        is_loaded_on_demand=is_loaded_on_demand,
     )
 
 

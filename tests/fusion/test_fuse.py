@@ -13,8 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gorggle_fusion import FusionInputError, FusionRules, Inputs, Result, fuse, load_result_schema
-from gorggle_fusion.text_normalization import normalize
+from gorggle_fusion import (
+    FusionInputError,
+    FusionRules,
+    Inputs,
+    Result,
+    fuse,
+    load_result_schema,
+    word_voting,
+)
+from gorggle_fusion.text_normalization import edit_distance, normalize
 from gorggle_fusion.types import (
     Alternative,
     FaceBox,
@@ -224,6 +232,44 @@ def test_a_closed_vocabulary_is_used_where_noise_defeats_the_audio() -> None:
     loud = (NoiseSpan(0.0, 10.0, -20.0),)
     result = fuse_words(lips, [word("now", 50, 51)], noise=loud, model=CLOSED_MODEL)
     assert texts_and_sources(result) == [("bin", "lips"), ("now", "audio")]
+
+
+def test_a_closed_vocabulary_takes_part_where_it_sounds_like_the_audio() -> None:
+    lips, audio = (
+        make_words("bin blue at f two now", confidence=0.9),
+        make_words("Bin blew at F 2 now.", confidence=0.6),
+    )
+    result = validate(fuse_words(lips, audio, model=CLOSED_MODEL))
+    assert texts_and_sources(result) == [
+        ("Bin", "both"),
+        ("blue", "lips"),
+        ("at", "both"),
+        ("F", "both"),
+        ("2", "both"),
+        ("now.", "both"),
+    ]
+
+
+def test_words_written_together_agree_with_their_parts_and_keep_their_alternatives() -> None:
+    f_word = replace(word("f", 1.0, 1.2), alternatives=(Alternative("s", 0.2),))
+    result = validate(fuse_words([f_word, word("two", 1.2, 1.6)], [word("F2", 1.0, 1.6)]))
+    assert texts_and_sources(result) == [("F2", "both")]
+    assert [other.text for other in list_words(result)[0].alternatives] == ["s"]
+
+
+def test_an_hour_without_a_pause_is_compared_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths: list[int] = []
+
+    def record_lengths(one: str, other: str) -> float:
+        lengths.append(max(len(one), len(other)))
+        return edit_distance(one, other)
+
+    monkeypatch.setattr(word_voting, "edit_distance", record_lengths)
+    lips = make_words("bin blue at f two now " * 1500)
+    audio = make_words("I was at home with her " * 1500)
+    result = fuse_words(lips, audio, model=CLOSED_MODEL)
+    assert max(lengths) <= 500, "the time grows with the square of the length"
+    assert {source for _, source in texts_and_sources(result)} <= {"audio", "both"}
 
 
 def test_two_closed_vocabularies_are_decided_by_confidence() -> None:

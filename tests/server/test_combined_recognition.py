@@ -40,6 +40,15 @@ def test_agreed_words_take_their_text_from_the_audio_and_are_of_both() -> None:
     assert {word.source for word in best.words} == {WordSource.BOTH}
 
 
+def test_the_audio_as_an_alternative_has_its_source() -> None:
+    lips, audio = [hypothesis("my mother was at home", 0.9)], [hypothesis("my brother was at home", 0.5)]
+    _, alternative = decide_words(
+        lips, audio, Modality.AUDIO_VISUAL, snr_db=CLEAN_DB, has_closed_lips=False, max_alternatives=1
+    )
+    assert alternative.text == "my brother was at home"
+    assert {word.source for word in alternative.words} == {WordSource.AUDIO}
+
+
 def test_numbers_and_joined_letters_agree_with_their_spelling() -> None:
     lips = Hypothesis(
         "at f two", 0.9, (Word("at", 0, 0.3, 0.9), Word("f", 0.3, 0.5, 0.9), Word("two", 0.5, 0.9, 0.9))
@@ -55,7 +64,7 @@ def test_numbers_and_joined_letters_agree_with_their_spelling() -> None:
 def test_open_speech_is_not_overwritten_by_a_closed_vocabulary() -> None:
     decided = decide("please set white with nine again", "I was at home with my mother.", max_alternatives=2)
     assert decided[0].text == "I was at home with my mother."
-    assert decided[1].text == "please set white with nine again", "the other reading is an alternative"
+    assert decided[1].text == "please set white with nine again", "the other hypothesis is an alternative"
     assert {word.source for word in decided[0].words} <= {WordSource.AUDIO, WordSource.BOTH}
 
 
