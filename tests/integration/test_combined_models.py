@@ -129,6 +129,11 @@ def test_an_unknown_second_model_is_not_found(client: Client) -> None:
         client.recognize(DEMO, audio_model="whisper")
 
 
+def test_a_server_loads_its_second_model_at_the_start() -> None:
+    assert load_models(ServerSettings())[MOONSHINE_MODEL].is_loaded_on_demand
+    assert not load_models(ServerSettings(audio_model=MOONSHINE_MODEL))[MOONSHINE_MODEL].is_loaded_on_demand
+
+
 def test_a_server_refuses_an_unusable_second_model_at_its_start() -> None:
     with pytest.raises(InvalidRequestError, match="audio_model is 'gorggle-mini-1', which reads lips"):
         load_models(ServerSettings(audio_model="gorggle-mini-1"))

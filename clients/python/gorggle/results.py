@@ -71,8 +71,8 @@ class Segment:
         face_boxes: the speaker's face over time; empty if not requested.
         modality: input that the words were recognized from.
         stable_words: number of words at the start of ``text`` that later results of the segment keep.
-        is_doubtful: the words were read from the lips alone by a model that knows only the words of its vocabulary; they are
-            probably wrong unless the speaker used only those.
+        is_doubtful: a model that knows only the words of its vocabulary read them from the lips alone, or noise hid the audio
+            from the second model; they are probably wrong unless the speaker used only those words.
     """
 
     start_s: float

@@ -106,9 +106,9 @@ class RecognitionConfig(_message.Message):
     """
     audio_model: _builtins.str
     """A second model, for open speech, that recognizes the audio of audio-visual requests as well: one that takes audio only,
-    such as "moonshine-tiny-en". Words are then decided one by one between the two (`Word.source`). Words of a model with a
-    closed vocabulary count only in utterances of which the second model recognizes a part alike. "none": no second model.
-    Default: chosen by the server.
+    such as "moonshine-tiny-en". Words are then decided one by one between the two (`Word.source`). A model with a closed
+    vocabulary takes part only in utterances whose text resembles that of the second model, or where noise hides the audio.
+    "none": no second model. Default: chosen by the server.
     """
     @_builtins.property
     def language_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

@@ -207,8 +207,8 @@ class SpeechSegment(_message.Message):
     words when final.
     """
     is_doubtful: _builtins.bool
-    """Whether the words are probably wrong unless the speaker used only words of the model's vocabulary: they were read from
-    the lips alone by a model without an open vocabulary.
+    """Whether the words are probably wrong unless the speaker used only words of the model's vocabulary: a model without an
+    open vocabulary read them from the lips alone, or noise hid the audio from the second model.
     """
     @_builtins.property
     def start_offset(self) -> _duration_pb2.Duration:
