@@ -16,7 +16,9 @@ DESCRIPTION = (
 # Typographic apostrophes, which NFKC does not change.
 _APOSTROPHES = str.maketrans("‘’ʼ", "'''")
 _EDGE_APOSTROPHES = re.compile(r"(?<!\w)'+|'+(?!\w)")
-# "21", "1,000", "3.5", "2nd"; not the digits of "mp3".
+# Between the letters and the digits of "F2", but not of "2nd".
+_LETTER_AND_DIGIT = re.compile(r"(?<=[^\W\d_])(?=[0-9])|(?<=[0-9])(?!(?:st|nd|rd|th)(?!\w))(?=[^\W\d_])")
+# "21", "1,000", "3.5", "2nd".
 _NUMBER = re.compile(
     r"(?<!\w)(?<![0-9][.,])(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+|st|nd|rd|th)?(?!\w|[.,][0-9])"
 )
@@ -28,11 +30,13 @@ _SEPARATOR_CATEGORIES = ("P", "S", "C", "Z")  # punctuation, symbols, control ch
 def normalize_words(text: str) -> tuple[str, ...]:
     """Split a text into normalized words: ``"Don't, PLEASE!"`` becomes ``("don't", "please")``.
 
-    Recognizers differ in how they write numbers: ``"21"`` and ``"twenty-one"`` both become ``("twenty", "one")``.
+    Recognizers differ in how they write numbers: ``"21"`` and ``"twenty-one"`` both become ``("twenty", "one")``, ``"F2"``
+    becomes ``("f", "two")``.
     """
     lower = unicodedata.normalize("NFKC", text).lower().translate(_APOSTROPHES)
     # Lower-casing can produce characters that are not in NFKC form.
-    spelled = _NUMBER.sub(lambda match: _spell_number(match[0]), unicodedata.normalize("NFKC", lower))
+    separated = _LETTER_AND_DIGIT.sub(" ", unicodedata.normalize("NFKC", lower))
+    spelled = _NUMBER.sub(lambda match: _spell_number(match[0]), separated)
     words = _split_words(spelled)
     # Separators hid the numbers of "1.2.3".
     return tuple(

@@ -47,7 +47,11 @@ from gorggle_evaluation.text_normalization import normalize_words
             ],
         ),
         ("1234567890", ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "zero"]),
-        ("an mp3 of b2b in 5g, 1.2.3", ["an", "mp3", "of", "b2b", "in", "5g", "one", "two", "three"]),
+        (
+            "an mp3 of b2b in 5g, 1.2.3",
+            ["an", "mp", "three", "of", "b", "two", "b", "in", "five", "g", "one", "two", "three"],
+        ),
+        ("at F2 now, on the 2nd of 3", ["at", "f", "two", "now", "on", "the", "second", "of", "three"]),
         ("rock ' n ' roll", ["rock", "n", "roll"]),
         ("  \t\u00a0\u200b… ", []),
         ("Ärger STRASSE", ["ärger", "strasse"]),
