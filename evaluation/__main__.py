@@ -105,8 +105,7 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--audio-model",
         metavar="NAME",
-        help="second model, which recognizes the audio of audio-visual clips as well; none: no second model (default: the "
-        "server's)",
+        help="second model, which recognizes the audio as well; none: no second model (default: the server's)",
     )
     parser.add_argument("--beam-size", type=_parse_count, default=0, metavar="N", help="beam search width")
     parser.add_argument(

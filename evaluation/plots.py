@@ -1,4 +1,4 @@
-"""Plots of the results: error rate over noise, confusions, word timestamp errors."""
+"""Plots of the results: error rate over noise, confusions, word timestamp errors, reliability of confidences."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ def write_plots(results: Sequence[ConditionResult], folder: Path) -> list[Path]:
         "error_rate_over_noise.png": _plot_error_rates(results, kinds) if kinds else None,
         "confusions.png": _plot_confusions([r for r in clean if r.confusions.words]),
         "word_times.png": _plot_word_times([r for r in clean if r.time_error is not None]),
+        "confidence.png": _plot_confidence([r for r in clean if r.confidence_error is not None]),
     }
     written = []
     for name, figure in figures.items():
@@ -211,4 +212,35 @@ def _plot_word_times(results: Sequence[ConditionResult]) -> Figure | None:
         )
         axes.legend(frameon=False)
     panels[0].set_ylabel("words, %")
+    return figure
+
+
+# ---------------------------------------------------------------------------------------------------------- confidence
+
+
+def _plot_confidence(results: Sequence[ConditionResult]) -> Figure | None:
+    """Draw reliability diagrams: the share of correct words over their confidence."""
+    if not results:
+        return None
+    figure, panels = _create_panels(len(results))
+    for result, axes in zip(results, panels, strict=True):
+        error, modality = result.confidence_error, result.condition.modality
+        assert error is not None
+        x, y, words = zip(
+            *((100 * one.mean_confidence, 100 * one.share_correct, one.words) for one in error.bins),
+            strict=True,
+        )
+        axes.plot([0, 100], [0, 100], color="0.6", linewidth=0.8)
+        axes.plot(x, y, color=COLOURS[modality])
+        # A point's area is its number of words.
+        areas = [10 + 190 * count / max(words) for count in words]
+        axes.scatter(x, y, s=areas, color=COLOURS[modality], alpha=0.6)
+        axes.set(
+            title=f"{MODALITY_NAMES[modality]}: error {100 * error.expected_calibration_error:.1f} % ({error.words} words)",
+            xlabel="confidence, %",
+            xlim=(0, 104),
+            ylim=(0, 104),
+        )
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("correct words, %")
     return figure

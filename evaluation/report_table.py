@@ -16,6 +16,7 @@ def format_tables(results: Sequence[ConditionResult]) -> str:
         _format_error_rates(results),
         _format_groups(results),
         _format_word_times(results),
+        _format_confidence(results),
         _format_attribution(results),
         _format_failures(results),
         _format_warnings(results),
@@ -66,6 +67,15 @@ def _format_word_times(results: Sequence[ConditionResult]) -> str:
             rows.append([result.condition.name, *cells, str(times.words)])
     header = ["word timestamp errors", "start, median", "mean", "end, median", "mean"]
     return _format_table([*header, "≤ 100 ms", "≤ 120 ms", "words"], rows)
+
+
+def _format_confidence(results: Sequence[ConditionResult]) -> str:
+    rows = []
+    for result in results:
+        if (found := result.confidence_error) is not None:
+            shares = (found.expected_calibration_error, found.mean_confidence, found.share_correct)
+            rows.append([result.condition.name, *map(format_percent, shares), str(found.words)])
+    return _format_table(["word confidence", "calibration error", "mean", "correct", "words"], rows)
 
 
 def _format_attribution(results: Sequence[ConditionResult]) -> str:

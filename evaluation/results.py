@@ -27,6 +27,7 @@ from gorggle_evaluation.metrics import (
 from gorggle_evaluation.speaker_attribution import Attribution, attribute_words
 from gorggle_evaluation.transcriber import ClipResult, HypothesisWord
 from gorggle_evaluation.visemes import Lexicon
+from gorggle_evaluation.word_confidence import ConfidenceError, compute_confidence_error
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +39,7 @@ class ConditionResult:
         groups: error rate by group of clips, for clips with a group.
         time_error: of correct words with known timestamps; None if there are none.
         time_offsets_s: (words, 2), offsets of starts and ends of those words.
+        confidence_error: of all recognized words; None if there are none.
         attribution: over clips with several named speakers, in modalities with video; None if there are none.
         media_s: duration of the transcribed clips.
         elapsed_s: transcription time, summed over clips regardless of parallelism.
@@ -50,6 +52,7 @@ class ConditionResult:
     groups: dict[str, ErrorRate]
     time_error: TimeError | None
     time_offsets_s: NDArray[np.float64]
+    confidence_error: ConfidenceError | None
     attribution: Attribution | None
     confusions: Confusions
     media_s: float
@@ -81,6 +84,7 @@ def summarize_condition(clips: Sequence[ClipResult], lexicon: Lexicon | None, se
         groups=_error_rates_by_group(aligned, seed),
         time_error=compute_time_error(offsets_s),
         time_offsets_s=offsets_s,
+        confidence_error=compute_confidence_error([word for one in aligned for word in _judge_words(*one)]),
         attribution=Attribution.combine(
             _attribute_clip(clip, alignment)
             for clip, alignment in aligned
@@ -107,6 +111,9 @@ def condition_to_json(result: ConditionResult) -> dict[str, Any]:
         "words": dataclasses.asdict(result.error_rate),
         "groups": {name: dataclasses.asdict(rate) for name, rate in result.groups.items()},
         "times": None if result.time_error is None else dataclasses.asdict(result.time_error),
+        "confidence": None
+        if result.confidence_error is None
+        else dataclasses.asdict(result.confidence_error),
         "speakers": None
         if speakers is None
         else {
@@ -183,6 +190,12 @@ def _pair_timed_words(clip: ClipResult, alignment: Alignment) -> list[tuple[Refe
         for reference, hypothesis in pairs
         if None not in (reference.start_s, reference.end_s, hypothesis.start_s, hypothesis.end_s)
     ]
+
+
+def _judge_words(clip: ClipResult, alignment: Alignment) -> list[tuple[float, bool]]:
+    """Return the confidence of each recognized word, and whether it is correct."""
+    correct = {index for _, index in alignment.correct}
+    return [(word.confidence, index in correct) for index, word in enumerate(clip.words)]
 
 
 def _error_rates_by_group(aligned: Sequence[tuple[ClipResult, Alignment]], seed: int) -> dict[str, ErrorRate]:

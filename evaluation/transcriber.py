@@ -20,12 +20,13 @@ RETRY_DELAY_S = 1.0
 
 @dataclass(frozen=True)
 class HypothesisWord:
-    """A normalized word; a timestamp is None inside a word that normalization split."""
+    """A normalized word, with the confidence of the word that it is part of; a timestamp is None inside a word that was split."""
 
     text: str
     speaker: str
     start_s: float | None
     end_s: float | None
+    confidence: float
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Transcriber:
 
     Attributes:
         model: name; None for the server's default.
-        audio_model: name of the second model for audio-visual clips; None for the server's default.
+        audio_model: name of the second model for clips with audio; None for the server's default.
         beam_size: 0 for the model's default.
     """
 
@@ -101,7 +102,7 @@ class Transcriber:
             clip.source,
             modality=condition.modality,
             model=self.model,
-            audio_model=self.audio_model if condition.modality == "av" else None,
+            audio_model=self.audio_model if condition.modality != "video" else None,
             beam_size=self.beam_size,
         )
         with stream:
@@ -144,6 +145,7 @@ def extract_words(segments: Sequence[Segment]) -> tuple[HypothesisWord, ...]:
                     segment.speaker,
                     span.start_s if index == 0 else None,
                     span.end_s if index == len(texts) - 1 else None,
+                    span.confidence,
                 )
                 for index, text in enumerate(texts)
             ]

@@ -83,7 +83,7 @@ class AlternativeWord:
 class FusedWord:
     """A selected word; confidences are probabilities after calibration and noise weighting.
 
-    ``is_doubtful``: a closed vocabulary decided alone, because noise hid the audio.
+    ``is_doubtful``: a closed vocabulary decided although noise hid the audio.
     """
 
     text: str
@@ -115,7 +115,10 @@ class Evidence:
     Attributes:
         has_closed_lips: the audio was transcribed with an open vocabulary and the lips were not, so that the lip reading is wrong
             wherever the speaker used other words than the model's, whatever its confidence.
-        overriding_side: the side that decides an utterance alone, because the two do not sound alike; None: word by word.
+        is_in_vocabulary: the utterance has only words of that vocabulary, so the lip reading decides; None: unknown, and how alike
+            the two texts sound is the measure.
+        overriding_side: the side that decides an utterance alone; None: word by word.
+        is_audio_hidden: noise hides the audio, so words of a closed vocabulary that override it are doubtful.
     """
 
     noise: NoiseCurve
@@ -123,7 +126,9 @@ class Evidence:
     audio_covers: CoverageTest
     rules: FusionRules = field(default_factory=FusionRules)
     has_closed_lips: bool = False
+    is_in_vocabulary: bool | None = None
     overriding_side: Literal["lips", "audio"] | None = None
+    is_audio_hidden: bool = False
 
     def compute_probability(self, hypothesis: WordHypothesis) -> float:
         """Return the probability that a hypothesis is correct."""
@@ -144,19 +149,23 @@ class Evidence:
         hypotheses = [hypothesis for slot in slots for hypothesis in slot.hypotheses]
         lips = [hypothesis for hypothesis in hypotheses if hypothesis.is_of_lip_model]
         audio = [hypothesis for hypothesis in hypotheses if not hypothesis.is_of_lip_model]
-        similarity = 1 - edit_distance(
-            *("".join(normalize(word.text) for word in side) for side in (lips, audio))
-        )
-        if similarity >= self.rules.min_vocabulary_similarity:
-            rules = replace(self.rules, min_audio_only_probability=self.rules.min_audio_only_in_vocabulary)
-            return replace(self, rules=rules)
         is_audible = (
             fmean(map(self.compute_audio_weight, hypotheses)) >= self.rules.min_overriding_audio_weight
         )
+        if self.is_in_vocabulary:
+            return replace(self, overriding_side="lips", is_audio_hidden=not is_audible)
+        similarity = 1 - edit_distance(
+            *("".join(normalize(word.text) for word in side) for side in (lips, audio))
+        )
+        if self.is_in_vocabulary is None and similarity >= self.rules.min_vocabulary_similarity:
+            rules = replace(self.rules, min_audio_only_probability=self.rules.min_audio_only_in_vocabulary)
+            return replace(self, rules=rules)
         lips_chance, audio_chance = (
             fmean([self.compute_probability(word) for word in side] or [0.0]) for side in (lips, audio)
         )
-        return replace(self, overriding_side="audio" if is_audible or audio_chance > lips_chance else "lips")
+        if is_audible or audio_chance > lips_chance:
+            return replace(self, overriding_side="audio")
+        return replace(self, overriding_side="lips", is_audio_hidden=True)
 
     def to_alternative(self, hypothesis: WordHypothesis) -> AlternativeWord:
         """Convert a rejected hypothesis."""
@@ -363,7 +372,15 @@ def _resolve_conflict(slot: AlignmentSlot, evidence: Evidence) -> list[FusedWord
         )
         assigned[nearest].append(rejected_word)
     return [
-        _build_word(winner, _compute_winner_confidence(winner, rivals, evidence), rivals, evidence)
+        _build_word(
+            winner,
+            # A side that cannot know the words, or cannot hear them, is no evidence against the other one's.
+            evidence.compute_probability(winner)
+            if evidence.overriding_side
+            else _compute_winner_confidence(winner, rivals, evidence),
+            rivals,
+            evidence,
+        )
         for winner, rivals in zip(winners, assigned, strict=True)
     ]
 
@@ -392,7 +409,7 @@ def _build_word(
         confidence,
         hypothesis.origin,
         alternatives,
-        is_doubtful=evidence.overriding_side == "lips" and hypothesis.is_of_lip_model,
+        is_doubtful=evidence.is_audio_hidden and hypothesis.is_of_lip_model,
     )
 
 
@@ -405,7 +422,9 @@ def _explain_rejection(hypothesis: WordHypothesis, evidence: Evidence) -> str:
         if evidence.overriding_side == "audio" and evidence.audio_covers(middle_s):
             return "not in the audio, and the lip reading model has a closed vocabulary"
     elif evidence.overriding_side == "lips" and evidence.lips_cover(middle_s):
-        return "not in the lip reading, and the audio is too noisy"
+        if evidence.is_audio_hidden:
+            return "not in the lip reading, and the audio is too noisy"
+        return "not in the lip reading, which fits the audio better"
     if hypothesis.origin == "lips" and evidence.audio_covers(middle_s):
         threshold = rules.min_lips_only_probability * weight
         reason = "not in the audio, and the lip reading"

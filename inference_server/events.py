@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from gorggle_server.recognition_options import Modality
@@ -39,8 +40,12 @@ class Word:
 class Hypothesis:
     """One possible transcript of an utterance, with confidence from 0 to 1.
 
-    ``is_loop_removed``: the model repeated a phrase in a loop, which is kept once. ``is_doubtful``: noise hid the audio from an
-    open vocabulary, and a closed one decided alone.
+    Attributes:
+        is_loop_removed: the model repeated a phrase in a loop, which is kept once.
+        is_doubtful: noise hid the audio from an open vocabulary, and a closed one decided alone.
+        log_probability: sum over the tokens; 0 if unknown.
+        score_texts: computes the log-likelihood of each of several texts for the same audio; None if the model cannot. Values
+            are comparable between texts only.
     """
 
     text: str
@@ -48,6 +53,10 @@ class Hypothesis:
     words: tuple[Word, ...] = ()
     is_loop_removed: bool = False
     is_doubtful: bool = False
+    log_probability: float = 0.0
+    score_texts: Callable[[Sequence[str]], list[float]] | None = field(
+        default=None, compare=False, repr=False
+    )
 
 
 @dataclass(frozen=True)

@@ -91,8 +91,8 @@ class ServerSettings(BaseSettings):
     )
     audio_model: str = Field(
         "",
-        description="model for open speech that recognizes the audio of audio-visual requests as well, such as "
-        "moonshine-tiny-en; words are then decided one by one; empty: none unless a request names one",
+        description="model for open speech that recognizes the audio as well, such as moonshine-tiny-en, for models that read "
+        "lips; words are then decided one by one; empty: none unless a request names one",
     )
     model_dir: Path = Field(
         default_factory=get_default_model_dir,

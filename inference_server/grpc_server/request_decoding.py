@@ -141,7 +141,7 @@ def check_audio_model(
 ) -> None:
     """Check that the second model of a call, with this description, can recognize its audio.
 
-    ``can_combine``: the first model reads lips, and the call is audio-visual.
+    ``can_combine``: the first model reads lips, and the call has audio.
 
     Raises:
         InvalidRequestError: the call has no use for a second model, or it does not take a waveform.
@@ -149,7 +149,7 @@ def check_audio_model(
     if not can_combine:
         raise InvalidRequestError(
             f"audio_model is {config.audio_model!r}, but modality is {options.modality.value} and the model is "
-            f"{options.model}: a second model needs modality audio-visual and a first model that reads lips",
+            f"{options.model}: a second model needs audio and a first model that reads lips",
             field="audio_model",
         )
     if description.model_input != ModelInput(uses_lips=False, audio=AudioInput.WAVEFORM):

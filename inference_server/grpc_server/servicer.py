@@ -239,7 +239,7 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
     def _select_audio_model(self, config: config_pb2.RecognitionConfig, options: RecognitionOptions) -> str:
         """Return the name of the second model of a call; empty for none."""
         reads_lips = self._models[options.model].description.model_input.uses_lips
-        can_combine = reads_lips and options.modality is Modality.AUDIO_VISUAL
+        can_combine = reads_lips and options.modality is not Modality.VIDEO_ONLY
         if not config.audio_model:
             return self._settings.audio_model if can_combine else ""
         if config.audio_model == request_decoding.NO_AUDIO_MODEL:

@@ -12,8 +12,14 @@ from gorggle_fusion.types import NoiseSpan, Origin
 from gorggle_fusion.word_hypotheses import WordHypothesis
 from gorggle_fusion.word_voting import Evidence, FusedWord, FusionRules, align_words, select_words
 from gorggle_server.events import Hypothesis, Word, WordSource
+from gorggle_server.inference.hypothesis_ranking import (
+    AudioLikelihood,
+    compute_confidence,
+    rank_hypotheses,
+)
 from gorggle_server.inference.interface import DecodingOptions, InferenceInput
 from gorggle_server.inference.scheduler import SubmitFunction
+from gorggle_server.input_format import frames_to_seconds
 from gorggle_server.media.noise_level import estimate_snr_db
 from gorggle_server.recognition_options import Modality
 
@@ -26,6 +32,11 @@ _ORIGINS: dict[Modality, Origin] = {
 # in babble 95 % at 21 dB, 79 % at 15 dB, 17 % at 11 dB, nothing at 8 dB; in white noise 95 % at 21 dB, 84 % at 13 dB, 69 % at
 # 8 dB, 34 % at 4 dB. The curve follows babble, in which Moonshine invents words.
 _RULES = FusionRules(noise_weighting=NoiseWeighting(midpoint_db=12.0, slope_per_db=0.6))
+# Hypotheses of the first model that are ranked by the audio too.
+CANDIDATES = 8
+# A closed vocabulary has the words of an utterance if the audio's log-likelihood of its best text is lower than that of the open
+# model's text by no more than this, per second. Measured: GRID at most 13, in babble at 10 dB 21; other speech at least 34.
+MAX_LIKELIHOOD_GAP_PER_S = 25.0
 _Result = Future[list[Hypothesis]]
 
 
@@ -35,7 +46,8 @@ class CombinedSubmit:
     Args:
         submit_lips: submits to the model that reads lips.
         submit_audio: submits to the model that takes the waveform.
-        has_closed_lips: the first model recognizes only the words that it was trained on, and the second any words.
+        has_closed_lips: the first model recognizes only the words that it was trained on, and the second any words. Its own
+            hypotheses from the audio alone are candidates too.
     """
 
     def __init__(
@@ -50,25 +62,41 @@ class CombinedSubmit:
         if window.waveform is None:
             return self._submit_lips(lips_window, options, interim=interim)
         # Words are aligned by their times.
-        options = replace(options, word_timestamps=True)
-        audio_window = InferenceInput(None, None, window.waveform)
-        modality, waveform = lips_window.modality, window.waveform
+        audio_options = replace(options, word_timestamps=True)
+        lips_options = audio_options
+        if options.beam_size > 1:
+            lips_options = replace(
+                audio_options,
+                beam_size=max(options.beam_size, CANDIDATES),
+                max_alternatives=max(options.max_alternatives, CANDIDATES - 1),
+            )
+        modality, waveform, duration_s = (
+            lips_window.modality,
+            window.waveform,
+            frames_to_seconds(window.frames),
+        )
 
-        def decide(lips: list[Hypothesis], audio: list[Hypothesis]) -> list[Hypothesis]:
+        def decide(results: Sequence[list[Hypothesis]]) -> list[Hypothesis]:
+            lips, audio, *heard = results
             return decide_words(
                 lips,
                 audio,
                 modality,
+                heard=heard[0] if heard else (),
+                duration_s=duration_s,
                 snr_db=estimate_snr_db(waveform),
                 has_closed_lips=self._has_closed_lips,
                 max_alternatives=options.max_alternatives,
             )
 
-        return _join(
-            self._submit_lips(lips_window, options, interim=interim),
-            self._submit_audio(audio_window, options, interim=interim),
-            decide,
-        )
+        parts = [
+            self._submit_lips(lips_window, lips_options, interim=interim),
+            self._submit_audio(InferenceInput(None, None, waveform), audio_options, interim=interim),
+        ]
+        if self._has_closed_lips and modality is Modality.AUDIO_VISUAL and options.beam_size > 1:
+            heard_window = InferenceInput(None, window.features)
+            parts.append(self._submit_lips(heard_window, lips_options, interim=interim))
+        return _join(parts, decide)
 
 
 def decide_words(
@@ -76,16 +104,23 @@ def decide_words(
     audio: Sequence[Hypothesis],
     modality: Modality,
     *,
+    heard: Sequence[Hypothesis] = (),
+    duration_s: float,
     snr_db: float,
     has_closed_lips: bool,
     max_alternatives: int = 0,
 ) -> list[Hypothesis]:
     """Decide word by word between two models, by the rules of ``gorggle_fusion.word_voting``.
 
+    If the second model can score texts, the first model's hypotheses are ranked by the audio before, and the scores tell whether
+    a closed vocabulary has the words of the utterance.
+
     Args:
         lips: hypotheses of the model that reads lips, best first, with word timestamps.
         audio: hypotheses of the model that takes the waveform, likewise.
         modality: what the first model recognized its words from.
+        heard: hypotheses of the first model from the audio alone, likewise.
+        duration_s: of the audio.
         snr_db: signal-to-noise ratio of the audio, from ``estimate_snr_db``.
         has_closed_lips: see ``CombinedSubmit``.
         max_alternatives: further hypotheses to return.
@@ -93,6 +128,13 @@ def decide_words(
     Returns:
         The decided words, each with its source; then each model's own hypotheses with other words.
     """
+    is_in_vocabulary = None
+    if audio and audio[0].score_texts:
+        likelihood = AudioLikelihood(audio[0].score_texts)
+        lips = rank_hypotheses(lips, heard, likelihood, snr_db)
+        if lips and has_closed_lips:
+            of_lips, of_audio = likelihood.compute([lips[0].text, audio[0].text])
+            is_in_vocabulary = of_audio - of_lips <= MAX_LIKELIHOOD_GAP_PER_S * duration_s
     lips_words = _to_word_hypotheses(lips, _ORIGINS[modality])
     if has_closed_lips and modality is Modality.AUDIO_ONLY:
         lips_words = [replace(word, yields_to_audio=True) for word in lips_words]
@@ -103,13 +145,14 @@ def decide_words(
         audio_covers=lambda _time_s: True,
         rules=_RULES,
         has_closed_lips=has_closed_lips,
+        is_in_vocabulary=is_in_vocabulary,
     )
     selected, _ = select_words(align_words(lips_words, audio_words), evidence, person="")
-    words = tuple(_to_word(word, modality) for word in selected)
+    words = _adopt_sentence_style([_to_word(word, modality) for word in selected], audio)
     is_loop_removed = any(ranked[0].is_loop_removed for ranked in (lips, audio) if ranked)
     best = Hypothesis(
         " ".join(word.text for word in words),
-        _compute_confidence(words),
+        compute_confidence(words),
         words,
         is_loop_removed,
         is_doubtful=any(word.is_doubtful for word in selected),
@@ -119,6 +162,18 @@ def decide_words(
     for text in (best.text, ""):
         others.pop(text, None)
     return [best, *list(others.values())[:max_alternatives]]
+
+
+def _adopt_sentence_style(words: Sequence[Word], audio: Sequence[Hypothesis]) -> tuple[Word, ...]:
+    """Begin with a capital and end with a full stop or question mark where the audio model's text does."""
+    if not words or not audio or not audio[0].text:
+        return tuple(words)
+    texts, model_text = [word.text for word in words], audio[0].text
+    if model_text[0].isupper():
+        texts[0] = texts[0][0].upper() + texts[0][1:]
+    if model_text[-1] in ".!?" and texts[-1][-1].isalnum():
+        texts[-1] += model_text[-1]
+    return tuple(replace(word, text=text) for word, text in zip(words, texts, strict=True))
 
 
 def _to_word_hypotheses(ranked: Sequence[Hypothesis], origin: Origin) -> list[WordHypothesis]:
@@ -139,45 +194,43 @@ def _to_word(word: FusedWord, modality: Modality) -> Word:
     return Word(word.text, word.start_s, word.end_s, word.confidence, source)
 
 
-def _compute_confidence(words: Sequence[Word]) -> float:
-    """Return the geometric mean of the words' confidences; 0 without words."""
-    return math.exp(sum(math.log(word.confidence) for word in words) / len(words)) if words else 0.0
-
-
 def _join(
-    lips: _Result,
-    audio: _Result,
-    decide: Callable[[list[Hypothesis], list[Hypothesis]], list[Hypothesis]],
+    parts: Sequence[_Result], decide: Callable[[Sequence[list[Hypothesis]]], list[Hypothesis]]
 ) -> _Result:
-    """Return a future of the decided words. Cancelling it cancels both parts, and the failure of a part fails it."""
+    """Return a future of the decided words. Cancelling it cancels all parts, and the failure of a part fails it."""
     joined: _Result = Future()
 
-    def finish(_: _Result) -> None:
-        errors = [
-            error
-            for part in (lips, audio)
-            if not part.cancelled() and (error := part.exception()) is not None
-        ]
-        if not errors and (lips.cancelled() or audio.cancelled()):
+    def finish() -> None:
+        errors = [error for part in parts if not part.cancelled() and (error := part.exception()) is not None]
+        if not errors and any(part.cancelled() for part in parts):
             joined.cancel()
         elif joined.set_running_or_notify_cancel():
             try:
                 if errors:
                     raise errors[0]
-                joined.set_result(decide(lips.result(), audio.result()))
+                joined.set_result(decide([part.result() for part in parts]))
             except Exception as error:  # thread boundary: raised again by the reader of the future
                 joined.set_exception(error)
 
-    def wait_for_audio(_: _Result) -> None:
-        if lips.cancelled() or lips.exception() is not None:
-            audio.cancel()
-        audio.add_done_callback(finish)
+    def wait_for(index: int) -> None:
+        """Wait for the parts from this one on; where one has no result, the others are not needed."""
+        if index == len(parts):
+            finish()
+            return
+
+        def proceed(part: _Result) -> None:
+            if part.cancelled() or part.exception() is not None:
+                for other in parts:
+                    other.cancel()
+            wait_for(index + 1)
+
+        parts[index].add_done_callback(proceed)
 
     def cancel_parts(_: _Result) -> None:
         if joined.cancelled():
-            lips.cancel()
-            audio.cancel()
+            for part in parts:
+                part.cancel()
 
     joined.add_done_callback(cancel_parts)
-    lips.add_done_callback(wait_for_audio)
+    wait_for(0)
     return joined

@@ -6,7 +6,7 @@ import functools
 import math
 import time
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from gorggle_server.errors import ModelFormatError
 from gorggle_server.events import Hypothesis, Word
 from gorggle_server.inference.interface import DecodingOptions, InferenceInput, ModelDescription, transcribe
 from gorggle_server.input_format import SAMPLE_RATE_HZ
-from gorggle_server.moonshine import GreedyDecoding, LetterModel, Model, align_words
+from gorggle_server.moonshine import GreedyDecoding, LetterModel, Model, align_words, score_texts
 from gorggle_server.recognition_options import AudioInput, Modality, ModelInput
 
 if TYPE_CHECKING:
@@ -151,19 +151,23 @@ class MoonshineDecodingBatch:
 
     def _to_hypothesis(self, speech: EncodedSpeech, decoding: GreedyDecoding) -> Hypothesis:
         words = self._model.vocabulary.split_words(decoding.tokens)
-        text, confidence = " ".join(word.text for word in words), _geometric_mean(decoding.scores)
-        if not self._options.word_timestamps or not words:
-            return Hypothesis(text, confidence, is_loop_removed=decoding.is_loop_removed)
+        hypothesis = Hypothesis(
+            " ".join(word.text for word in words),
+            _geometric_mean(decoding.scores),
+            is_loop_removed=decoding.is_loop_removed,
+            log_probability=sum(decoding.scores),
+        )
+        if not self._options.word_timestamps:
+            return hypothesis
         scores = self._letter_model.compute_scores(speech.hidden)
         times = align_words(scores, [word.text for word in words], speech.duration_s)
-        return Hypothesis(
-            text,
-            confidence,
-            tuple(
+        return replace(
+            hypothesis,
+            words=tuple(
                 Word(word.text, start_s, end_s, _geometric_mean(decoding.scores[word.first : word.end]))
                 for word, (start_s, end_s) in zip(words, times, strict=True)
             ),
-            decoding.is_loop_removed,
+            score_texts=functools.partial(score_texts, scores),
         )
 
 

@@ -146,7 +146,8 @@ class DecodingBatch:
     def _to_hypothesis(self, encoder_out: torch.Tensor, hypothesis: TokenHypothesis) -> Hypothesis:
         has_words = self._options.word_timestamps
         words = tuple(self._model.align_words(encoder_out, hypothesis)) if has_words else ()
-        return _remove_loops(Hypothesis(hypothesis.text, _geometric_mean(hypothesis.token_scores), words))
+        confidence, log_probability = _geometric_mean(hypothesis.token_scores), sum(hypothesis.token_scores)
+        return _remove_loops(Hypothesis(hypothesis.text, confidence, words, log_probability=log_probability))
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -214,7 +215,7 @@ def _remove_loops(hypothesis: Hypothesis) -> Hypothesis:
     # Words are the parts of the text, in the same order, or they were not requested.
     words = tuple(hypothesis.words[index] for index in kept if hypothesis.words)
     text = " ".join(texts[index] for index in kept)
-    return Hypothesis(text, hypothesis.confidence, words, is_loop_removed=True)
+    return replace(hypothesis, text=text, words=words, is_loop_removed=True)
 
 
 def _create_non_finite_error() -> ModelFormatError:

@@ -5,6 +5,7 @@ The network is the English "tiny" model of "Moonshine: Speech Recognition for Li
 """
 
 from gorggle_server.moonshine.model import MODEL_FILES, GreedyDecoding, Model, find_model_folder
+from gorggle_server.moonshine.text_scoring import score_texts
 from gorggle_server.moonshine.tokenizer import Vocabulary
 from gorggle_server.moonshine.word_alignment import LetterModel, align_words
 
@@ -16,4 +17,5 @@ __all__ = [
     "Vocabulary",
     "align_words",
     "find_model_folder",
+    "score_texts",
 ]

@@ -31,8 +31,8 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 # Class 0 is silence and everything else that is not speech; class n is letter n − 1.
 SILENCE = 0
 _DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-# Stands for a word without letters or digits, such as "&": any speech.
-_ANY_LETTER = -1
+# The class after the letters stands for a word without letters or digits, such as "&": any speech (``add_any_letter``).
+_ANY_LETTER = 1 + len(LETTERS)
 
 CONTEXT_FRAMES = 2
 # The receptive fields of two frames overlap: this is the moment where one frame's centre gives way to the next one's.
@@ -119,8 +119,7 @@ def align_words(scores: FloatArray, words: Sequence[str], duration_s: float) -> 
     for index, spelling in enumerate(spellings):
         classes += [*spelling, SILENCE]
         owners += [index] * len(spelling) + [-1]
-    any_letter = scores[:, 1:].max(axis=1, keepdims=True)
-    emissions = np.hstack((scores, any_letter))[:, classes]
+    emissions = add_any_letter(scores)[:, classes]
     path = find_best_path(np.repeat(emissions, parts, axis=0).T, np.array(owners) < 0, _PAUSE_COST)
     owner_of_frame = np.array(owners)[path]
     times = []
@@ -129,6 +128,11 @@ def align_words(scores: FloatArray, words: Sequence[str], duration_s: float) -> 
         times.append((frame_start_s(frames[0] / parts), frame_start_s((frames[-1] + 1) / parts)))
     # The last frames of the waveform have no frame of the encoder.
     return [(min(start_s, duration_s - 0.001), min(end_s, duration_s)) for start_s, end_s in times]
+
+
+def add_any_letter(scores: FloatArray) -> FloatArray:
+    """Append the class of any letter, which scores as the best letter of each frame: (T, 28) for (T, 27)."""
+    return np.hstack((scores, scores[:, 1:].max(axis=1, keepdims=True)))
 
 
 def spell(word: str) -> list[int]:

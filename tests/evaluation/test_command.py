@@ -23,7 +23,7 @@ from tests.clips import EXAMPLES, cut_demo
 from tests.evaluation.conftest import WriteManifest
 from tests.sdk.fake_service import FakeLipReading, Request, Response, finished, segment, started, warning
 
-PLOTS = {"error_rate_over_noise.png", "confusions.png", "word_times.png"}
+PLOTS = {"error_rate_over_noise.png", "confusions.png", "word_times.png", "confidence.png"}
 
 
 class ScriptedService:
@@ -103,6 +103,7 @@ def test_all_metrics_are_reported(
     assert condition["times"]["median_start_ms"] == 25
     assert condition["times"]["mean_end_ms"] == 150
     assert condition["times"]["words_within_100_ms"] == 0.5
+    assert (condition["confidence"]["words"], condition["confidence"]["share_correct"]) == (5, 0.8)
     assert (condition["speakers"]["share_of_recognized"], condition["speakers"]["words"]) == (1.0, 4)
     assert condition["confusions"]["words"] == [{"reference": "f", "hypothesis": "g", "count": 1}]
     assert condition["confusions"]["visemes"] is None
@@ -113,7 +114,7 @@ def test_all_metrics_are_reported(
     assert document["model"]["name"] == "grid"
     assert document["model"]["sha256"] == "ab" * 32
     assert document["command"][:3] == ["gorggle", "evaluate", str(manifest)]
-    assert document["plots"] == ["confusions.png", "word_times.png"]
+    assert document["plots"] == ["confusions.png", "word_times.png", "confidence.png"]
     first, second = clips
     assert (first["reference"], first["hypothesis"]) == ("bin blue at f", "bin blue at g")
     assert first["errors"] == [{"reference": "f", "hypothesis": "g"}]
@@ -162,7 +163,7 @@ def test_noise_is_only_added_to_modalities_with_audio(
         ("audio", "white", 10.0),
     ]
     assert len(clips) == len(first_run) == 7
-    assert document["plots"] == ["error_rate_over_noise.png"]
+    assert document["plots"] == ["error_rate_over_noise.png", "confidence.png"]
     # The clean file is sent three times, each noisy one twice (audio-visual and audio only).
     assert sorted(first_run.count(media) for media in set(first_run)) == [2, 2, 3]
     noisy = next(media for media in first_run if first_run.count(media) == 2)

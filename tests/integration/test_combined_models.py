@@ -14,6 +14,7 @@ import pytest
 import gorggle
 from gorggle import Client
 from gorggle_evaluation.manifest import read_manifest
+from gorggle_evaluation.metrics import align_words
 from gorggle_evaluation.text_normalization import normalize_words
 from gorggle_server.errors import InvalidRequestError, NotFoundError
 from gorggle_server.inference.model_registry import load_models
@@ -78,12 +79,19 @@ def test_interim_results_are_decided_too(combined_client: Client) -> None:
         assert last.text.startswith(segment.stable_text), "stable words never change"
 
 
-@pytest.mark.parametrize("modality", ["video", "audio"])
-def test_one_input_is_recognized_by_one_model(combined_client: Client, modality: Any) -> None:
-    transcript = combined_client.recognize(DEMO, modality=modality)
+def test_lips_alone_are_read_by_one_model(combined_client: Client) -> None:
+    transcript = combined_client.recognize(DEMO, modality="video")
     assert transcript.audio_model == ""
-    source = {"video": "lips", "audio": "audio"}[modality]
-    assert {word.source for segment in transcript.segments for word in segment.words} == {source}
+    assert {word.source for segment in transcript.segments for word in segment.words} == {"lips"}
+
+
+def test_audio_alone_is_recognized_by_both_models(combined_client: Client) -> None:
+    transcript = combined_client.recognize(DEMO, modality="audio")
+    assert transcript.audio_model == MOONSHINE_MODEL
+    assert ["".join(normalize_words(segment.text)) for segment in transcript.segments] == [
+        sentence.replace(" ", "") for sentence in SENTENCES
+    ]
+    assert {word.source for segment in transcript.segments for word in segment.words} == {"audio"}
 
 
 def test_the_second_model_can_be_declined(combined_client: Client) -> None:
@@ -112,7 +120,7 @@ def test_a_clip_without_audio_is_read_from_the_lips(combined_client: Client, tmp
         ),
         (
             {"audio_model": MOONSHINE_MODEL, "model": MOONSHINE_MODEL},
-            "the model is moonshine-tiny-en: a second model needs",
+            "the model is moonshine-tiny-en: a second model needs audio and a first model that reads lips",
         ),
         ({"audio_model": "gorggle-mini-1"}, "audio_model is 'gorggle-mini-1', which reads lips"),
     ],
@@ -150,3 +158,17 @@ def test_open_speech_is_not_overwritten_by_a_closed_vocabulary(
     combined = combined_client.recognize(entry.media)
     assert combined.audio_model == MOONSHINE_MODEL
     assert combined.text == alone.text
+
+
+@pytest.mark.skipif(not REAL_DATA, reason="needs recordings of people: set GORGGLE_REAL_DATA to their folder")
+def test_the_audio_corrects_commands_of_real_people() -> None:
+    entries = read_manifest(Path(REAL_DATA, "grid", "validation.jsonl")).entries[-12:]
+    errors = {"none": 0, MOONSHINE_MODEL: 0}
+    with running_server(default_model="gorggle-mini-2") as server, Client(server.address) as client:
+        for entry in entries:
+            for audio_model in errors:
+                transcript = client.recognize(entry.media, audio_model=audio_model)
+                errors[audio_model] += align_words(entry.texts, normalize_words(transcript.text)).errors
+    # Measured on all 66 clips: 13.9 % and 2.3 % of the words.
+    assert errors[MOONSHINE_MODEL] <= 4
+    assert errors[MOONSHINE_MODEL] < errors["none"]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
 from concurrent.futures import CancelledError, Future
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +13,7 @@ import pytest
 
 from gorggle_server.errors import ModelFormatError
 from gorggle_server.events import Hypothesis, Word, WordSource
-from gorggle_server.inference.combined_recognition import CombinedSubmit, decide_words
+from gorggle_server.inference.combined_recognition import CANDIDATES, CombinedSubmit, decide_words
 from gorggle_server.inference.interface import DecodingOptions, InferenceInput
 from gorggle_server.recognition_options import Modality
 
@@ -29,9 +32,24 @@ def hypothesis(text: str, confidence: float = 0.9) -> Hypothesis:
     return Hypothesis(text, confidence, words)
 
 
-def decide(lips: str, audio: str, **options: Any) -> list[Hypothesis]:
-    arguments = {"modality": Modality.AUDIO_VISUAL, "snr_db": CLEAN_DB, "has_closed_lips": True, **options}
-    return decide_words([hypothesis(lips)], [hypothesis(audio)], **arguments)
+def decide(
+    lips: str | Hypothesis,
+    audio: str | Hypothesis,
+    likelihoods: Mapping[str, float] | None = None,
+    **options: Any,
+) -> list[Hypothesis]:
+    """Decide between two hypotheses of 2 s; ``likelihoods``: of the audio, for each text in lower case without punctuation."""
+    first, second = (hypothesis(each) if isinstance(each, str) else each for each in (lips, audio))
+    if likelihoods is not None:
+        second = replace(second, score_texts=lambda texts: [likelihoods[text] for text in texts])
+    arguments = {
+        "modality": Modality.AUDIO_VISUAL,
+        "duration_s": 2.0,
+        "snr_db": CLEAN_DB,
+        "has_closed_lips": True,
+        **options,
+    }
+    return decide_words([first], [second], **arguments)
 
 
 def test_agreed_words_take_their_text_from_the_audio_and_are_of_both() -> None:
@@ -41,10 +59,8 @@ def test_agreed_words_take_their_text_from_the_audio_and_are_of_both() -> None:
 
 
 def test_the_audio_as_an_alternative_has_its_source() -> None:
-    lips, audio = [hypothesis("my mother was at home", 0.9)], [hypothesis("my brother was at home", 0.5)]
-    _, alternative = decide_words(
-        lips, audio, Modality.AUDIO_VISUAL, snr_db=CLEAN_DB, has_closed_lips=False, max_alternatives=1
-    )
+    lips, audio = hypothesis("my mother was at home", 0.9), hypothesis("my brother was at home", 0.5)
+    _, alternative = decide(lips, audio, has_closed_lips=False, max_alternatives=1)
     assert alternative.text == "my brother was at home"
     assert {word.source for word in alternative.words} == {WordSource.AUDIO}
 
@@ -54,7 +70,7 @@ def test_numbers_and_joined_letters_agree_with_their_spelling() -> None:
         "at f two", 0.9, (Word("at", 0, 0.3, 0.9), Word("f", 0.3, 0.5, 0.9), Word("two", 0.5, 0.9, 0.9))
     )
     audio = Hypothesis("At F2", 0.9, (Word("At", 0, 0.3, 0.9), Word("F2", 0.3, 0.9, 0.9)))
-    best = decide_words([lips], [audio], Modality.AUDIO_VISUAL, snr_db=CLEAN_DB, has_closed_lips=True)[0]
+    best = decide(lips, audio)[0]
     assert [(word.text, word.source) for word in best.words] == [
         ("At", WordSource.BOTH),
         ("F2", WordSource.BOTH),
@@ -70,28 +86,22 @@ def test_open_speech_is_not_overwritten_by_a_closed_vocabulary() -> None:
 
 def test_an_utterance_of_the_vocabulary_is_decided_by_confidence() -> None:
     lips, audio = hypothesis("bin blue at f two now", 0.95), hypothesis("bin blue at f do now", 0.6)
-    best = decide_words([lips], [audio], Modality.AUDIO_VISUAL, snr_db=CLEAN_DB, has_closed_lips=True)[0]
+    best = decide(lips, audio)[0]
     assert best.text == "bin blue at f two now"
     assert [word.source for word in best.words][4] is WordSource.BOTH, "the first model used lips and audio"
 
 
 def test_an_open_vocabulary_of_lips_is_decided_by_confidence() -> None:
-    lips, audio = [hypothesis("my mother was at home", 0.9)], [hypothesis("my brother was at home", 0.5)]
-    best = decide_words(lips, audio, Modality.VIDEO_ONLY, snr_db=CLEAN_DB, has_closed_lips=False)[0]
+    lips, audio = hypothesis("my mother was at home", 0.9), hypothesis("my brother was at home", 0.5)
+    best = decide(lips, audio, modality=Modality.VIDEO_ONLY, has_closed_lips=False)[0]
     assert best.text == "my mother was at home"
     assert best.words[1].source is WordSource.LIPS
-    assert (
-        decide_words(lips, audio, Modality.VIDEO_ONLY, snr_db=CLEAN_DB, has_closed_lips=True)[0].text
-        == "my mother was at home"
-    )
+    assert decide(lips, audio, modality=Modality.VIDEO_ONLY)[0].text == "my mother was at home"
 
 
 def test_noise_leaves_the_decision_to_the_closed_vocabulary_which_is_then_doubtful() -> None:
-    lips, audio = [hypothesis("bin blue at f two now", 0.7)], [hypothesis("a dog and the fence", 0.4)]
-    clean, noisy = (
-        decide_words(lips, audio, Modality.AUDIO_VISUAL, snr_db=snr_db, has_closed_lips=True)[0]
-        for snr_db in (CLEAN_DB, NOISY_DB)
-    )
+    lips, audio = hypothesis("bin blue at f two now", 0.7), hypothesis("a dog and the fence", 0.4)
+    clean, noisy = (decide(lips, audio, snr_db=snr_db)[0] for snr_db in (CLEAN_DB, NOISY_DB))
     assert (clean.text, clean.is_doubtful) == ("a dog and the fence", False)
     assert (noisy.text, noisy.is_doubtful) == ("bin blue at f two now", True)
 
@@ -108,26 +118,66 @@ def test_one_model_may_find_no_words(lips: str, audio: str) -> None:
     assert decide("", "")[0] == Hypothesis("", 0.0)
 
 
+COMMAND, OPEN = "bin red with n zero now", "bing bird of enzyme now"
+
+
+def test_an_utterance_that_fits_the_closed_vocabulary_keeps_its_words() -> None:
+    audio = hypothesis("Bing bird of enzyme now.", 0.9)
+    best = decide(hypothesis(COMMAND, 0.4), audio, {COMMAND: -40.0, OPEN: -45.0})[0]
+    assert best.text == "Bin red with n zero now.", "written as a sentence, like the other model's"
+    assert not best.is_doubtful
+    assert [word.confidence for word in best.words] == pytest.approx([1.0] * 6, abs=1e-3), (
+        "the only candidate"
+    )
+
+
+def test_an_utterance_that_fits_the_open_text_better_is_open_speech() -> None:
+    lips, audio = hypothesis(COMMAND, 0.99), hypothesis("Bing bird of enzyme now.", 0.3)
+    best = decide(lips, audio, {COMMAND: -140.0, OPEN: -45.0})[0]
+    assert best.text == "Bing bird of enzyme now."
+    # Similar texts are no measure if the audio can be asked.
+    similar = decide("my brother", "my bother", {"my brother": -140.0, "my bother": -45.0})[0]
+    assert similar.text == "my bother"
+
+
+def test_words_of_the_closed_vocabulary_are_doubtful_in_noise() -> None:
+    best = decide(COMMAND, OPEN, {COMMAND: -40.0, OPEN: -45.0}, snr_db=NOISY_DB)[0]
+    assert (best.text, best.is_doubtful) == (COMMAND, True)
+
+
+def test_words_that_nobody_heard_are_kept_if_they_fit_the_audio() -> None:
+    best = decide(COMMAND, Hypothesis("", 0.0), {COMMAND: -40.0, "": -90.0})[0]
+    assert best.text == COMMAND
+    assert decide("", Hypothesis("", 0.0), {"": -90.0})[0] == Hypothesis("", 0.0)
+
+
 # ------------------------------------------------------------------------------------------------------------ futures
 
 
 class Parts:
     """A combined submission, and the requests that its models received."""
 
-    def __init__(self, window: InferenceInput) -> None:
-        self.lips: Future[list[Hypothesis]] = Future()
-        self.audio: Future[list[Hypothesis]] = Future()
+    def __init__(self, window: InferenceInput, options: DecodingOptions = OPTIONS) -> None:
+        self.lips, self.audio, self.heard = (Future[list[Hypothesis]]() for _ in range(3))
         self.requests: dict[str, tuple[InferenceInput, DecodingOptions, bool]] = {}
 
-        def submit(name: str) -> Any:
-            def record(window: InferenceInput, options: DecodingOptions, *, interim: bool = False) -> Any:
-                self.requests[name] = window, options, interim
-                return getattr(self, name)
+        def submit_lips(window: InferenceInput, options: DecodingOptions, *, interim: bool = False) -> Any:
+            name = "lips" if window.crops is not None else "heard"
+            self.requests[name] = window, options, interim
+            return getattr(self, name)
 
-            return record
+        def submit_audio(window: InferenceInput, options: DecodingOptions, *, interim: bool = False) -> Any:
+            self.requests["audio"] = window, options, interim
+            return self.audio
 
-        combined = CombinedSubmit(submit("lips"), submit("audio"), has_closed_lips=True)
-        self.result = combined(window, OPTIONS, interim=True)
+        combined = CombinedSubmit(submit_lips, submit_audio, has_closed_lips=True)
+        self.result = combined(window, options, interim=True)
+
+    def finish_others(self, name: str) -> None:
+        """Set the results of the parts that are neither ``name`` nor cancelled."""
+        for other in {"lips", "audio", "heard"} - {name}:
+            if not getattr(self, other).cancelled():
+                getattr(self, other).set_result([])
 
 
 @pytest.fixture
@@ -136,10 +186,25 @@ def parts() -> Parts:
 
 
 def test_each_model_receives_its_part_of_the_input(parts: Parts) -> None:
-    lips, audio = parts.requests["lips"], parts.requests["audio"]
-    assert (lips[0].crops, lips[0].features, lips[0].waveform) == (CROPS, FEATURES, None)
-    assert (audio[0].crops, audio[0].features, audio[0].waveform) == (None, None, WAVEFORM)
-    assert all(options.word_timestamps and interim for _, options, interim in (lips, audio))
+    windows = {
+        name: (window.crops, window.features, window.waveform)
+        for name, (window, *_) in parts.requests.items()
+    }
+    assert windows == {
+        "lips": (CROPS, FEATURES, None),
+        "audio": (None, None, WAVEFORM),
+        "heard": (None, FEATURES, None),
+    }
+    assert all(options.word_timestamps and interim for _, options, interim in parts.requests.values())
+
+
+def test_the_first_model_searches_for_candidates_unless_the_search_is_greedy(parts: Parts) -> None:
+    for name in ("lips", "heard"):
+        options = parts.requests[name][1]
+        assert (options.beam_size, options.max_alternatives) == (CANDIDATES, CANDIDATES - 1)
+    greedy = Parts(InferenceInput(CROPS, FEATURES, WAVEFORM), replace(OPTIONS, beam_size=1))
+    assert set(greedy.requests) == {"lips", "audio"}
+    assert greedy.requests["lips"][1].beam_size == 1
 
 
 def test_a_window_without_a_voice_goes_to_one_model() -> None:
@@ -148,20 +213,18 @@ def test_a_window_without_a_voice_goes_to_one_model() -> None:
     assert parts.result is parts.lips
 
 
-@pytest.mark.parametrize("order", [("lips", "audio"), ("audio", "lips")])
-def test_the_result_waits_for_both_models(parts: Parts, order: tuple[str, str]) -> None:
+@pytest.mark.parametrize("order", list(itertools.permutations(("lips", "audio", "heard"))))
+def test_the_result_waits_for_every_part(parts: Parts, order: tuple[str, ...]) -> None:
     for name in order:
         assert not parts.result.done()
         getattr(parts, name).set_result([hypothesis("bin blue")])
     assert parts.result.result(0)[0].text == "bin blue"
 
 
-@pytest.mark.parametrize("name", ["lips", "audio"])
-def test_the_failure_of_one_model_is_raised(parts: Parts, name: str) -> None:
+@pytest.mark.parametrize("name", ["lips", "audio", "heard"])
+def test_the_failure_of_one_part_is_raised(parts: Parts, name: str) -> None:
     getattr(parts, name).set_exception(ModelFormatError("damaged"))
-    other = parts.audio if name == "lips" else parts.lips
-    if not other.cancelled():
-        other.set_result([])
+    parts.finish_others(name)
     with pytest.raises(ModelFormatError, match="damaged"):
         parts.result.result(0)
 
@@ -169,22 +232,20 @@ def test_the_failure_of_one_model_is_raised(parts: Parts, name: str) -> None:
 def test_an_error_of_the_decision_is_raised(parts: Parts) -> None:
     parts.lips.set_result([hypothesis("bin", confidence=float("nan"))])
     parts.audio.set_result([Hypothesis("bin", 0.9, (Word("bin", "zero", 1, 0.9),))])  # type: ignore[arg-type]
+    parts.heard.set_result([])
     with pytest.raises(TypeError):
         parts.result.result(0)
 
 
-def test_cancelling_the_result_cancels_both_models(parts: Parts) -> None:
+def test_cancelling_the_result_cancels_every_part(parts: Parts) -> None:
     assert parts.result.cancel()
-    assert parts.lips.cancelled()
-    assert parts.audio.cancelled()
+    assert all(part.cancelled() for part in (parts.lips, parts.audio, parts.heard))
 
 
-@pytest.mark.parametrize("name", ["lips", "audio"])
-def test_a_cancelled_model_cancels_the_result(parts: Parts, name: str) -> None:
+@pytest.mark.parametrize("name", ["lips", "audio", "heard"])
+def test_a_cancelled_part_cancels_the_result(parts: Parts, name: str) -> None:
     getattr(parts, name).cancel()
-    other = parts.audio if name == "lips" else parts.lips
-    if not other.cancelled():
-        other.set_result([])
+    parts.finish_others(name)
     assert parts.result.cancelled()
     with pytest.raises(CancelledError):
         parts.result.result(0)

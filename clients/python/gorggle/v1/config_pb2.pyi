@@ -105,10 +105,10 @@ class RecognitionConfig(_message.Message):
     1 longer ones. Default: 1.
     """
     audio_model: _builtins.str
-    """A second model, for open speech, that recognizes the audio of audio-visual requests as well: one that takes audio only,
-    such as "moonshine-tiny-en". Words are then decided one by one between the two (`Word.source`). A model with a closed
-    vocabulary takes part only in utterances whose text resembles that of the second model, or where noise hides the audio.
-    "none": no second model. Default: chosen by the server.
+    """A second model, for open speech, that recognizes the audio as well, if the first one reads lips and the request has audio:
+    one that takes audio only, such as "moonshine-tiny-en". It corrects the first model's words, or replaces them: words are
+    decided one by one (`Word.source`). A model with a closed vocabulary takes part only in utterances that sound like its
+    words, or where noise hides the audio. "none": no second model. Default: chosen by the server.
     """
     @_builtins.property
     def language_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

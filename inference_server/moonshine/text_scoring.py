@@ -1,0 +1,60 @@
+"""Scores of given texts for an utterance: how likely each is, by the letters that are heard in each frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gorggle_server.moonshine.word_alignment import SILENCE, add_any_letter, spell
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    FloatArray = NDArray[np.float32]
+
+
+def score_texts(scores: FloatArray, texts: Sequence[str]) -> list[float]:
+    """Compute the log-likelihood of each text, summed over all alignments (the forward algorithm).
+
+    Args:
+        scores: (T, 27), of ``LetterModel.compute_scores``.
+        texts: words separated by spaces; numbers are best spelled out. Any text can be scored, not only the model's own.
+
+    Returns:
+        One value for each text, comparable between texts for the same audio; minus infinity for a text with more letters than
+        there are frames.
+    """
+    spellings = [_list_states(text) for text in texts]
+    width = max(map(len, spellings), default=0)
+    if not width:
+        return []
+    # Padding states are never entered: they are impossible in every frame.
+    classes = np.full((len(texts), width), scores.shape[1] + 1)
+    for row, states in zip(classes, spellings, strict=True):
+        row[: len(states)] = states
+    impossible = np.full((len(scores), 1), -np.inf)
+    emissions = np.hstack((add_any_letter(scores), impossible))[:, classes]
+    may_skip = np.zeros(classes.shape, bool)
+    may_skip[:, 2:] = classes[:, 1:-1] == SILENCE
+    forward = np.full(classes.shape, -np.inf)
+    forward[:, :2] = emissions[0, :, :2]
+    for frame in emissions[1:]:
+        advanced, skipped = (np.full(classes.shape, -np.inf) for _ in range(2))
+        advanced[:, 1:] = forward[:, :-1]
+        skipped[:, 2:] = np.where(may_skip[:, 2:], forward[:, :-2], -np.inf)
+        forward = np.logaddexp(np.logaddexp(forward, advanced), skipped) + frame
+    last = np.array([len(states) - 1 for states in spellings])
+    rows = np.arange(len(texts))
+    # A text ends with its last letter or with the silence after it.
+    ends = np.logaddexp(forward[rows, last], np.where(last > 0, forward[rows, last - 1], -np.inf))
+    return [float(value) for value in ends]
+
+
+def _list_states(text: str) -> list[int]:
+    """Return the classes of a text: letters, and silence around and between words."""
+    states = [SILENCE]
+    for word in text.split():
+        states += [*spell(word), SILENCE]
+    return states
