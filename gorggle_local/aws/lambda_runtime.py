@@ -324,8 +324,9 @@ def _make_handler(process: _Process) -> type[BaseHTTPRequestHandler]:
                 return
             body = content.decode()
             is_error = not self.path.endswith("/response")
-            self._reply(202, "{}", {})
+            # Stored first: the process may exit as soon as it has the reply.
             process.put_outcome(_filter_error(body) if is_error else body, is_error=is_error)
+            self._reply(202, "{}", {})
 
         def _reply(self, status: int, body: str, headers: Mapping[str, str]) -> None:
             content = body.encode()

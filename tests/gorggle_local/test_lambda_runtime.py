@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gorggle_local.aws import lambda_runtime
 from gorggle_local.aws.lambda_runtime import FunctionPool, FunctionVersion
 
 # Replaces AWS's runtime client: announces LENGTH bytes of response, sends RESPONSE, which may be shorter, and exits.
@@ -53,6 +56,16 @@ def test_a_truncated_response_of_an_exiting_process_is_an_error(
     assert json.loads(outcome.payload)["errorType"] == "Runtime.ExitError"
 
 
-def test_a_complete_response_of_an_exiting_process_is_used(functions: FunctionPool, tmp_path: Path) -> None:
+def test_a_complete_response_of_an_exiting_process_is_used(
+    functions: FunctionPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process exits when its response is acknowledged, even if the emulator needs long to store it."""
+    put_outcome = lambda_runtime._Process.put_outcome
+
+    def put_outcome_late(*arguments: Any, **options: Any) -> None:
+        time.sleep(0.5)
+        put_outcome(*arguments, **options)
+
+    monkeypatch.setattr(lambda_runtime._Process, "put_outcome", put_outcome_late)
     outcome = functions.invoke(create_version(tmp_path, '{"ok": true}', 12), "{}")
     assert (outcome.is_error, outcome.payload) == (False, '{"ok": true}')
