@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from gorggle_server.recognition_options import Modality
 
@@ -36,6 +37,16 @@ class Word:
     source: WordSource | None = None
 
 
+class TextScorer(Protocol):
+    """Scores texts for the audio of one utterance."""
+
+    def score(self, texts: Sequence[str]) -> list[float]:
+        """Return the log-likelihood of each text; values are comparable between texts only."""
+
+    def compute_fit(self, score: float) -> float:
+        """Return how well a text with this score fits: 0 if its letters are the likeliest in every frame of speech, else less."""
+
+
 @dataclass(frozen=True)
 class Hypothesis:
     """One possible transcript of an utterance, with confidence from 0 to 1.
@@ -44,8 +55,7 @@ class Hypothesis:
         is_loop_removed: the model repeated a phrase in a loop, which is kept once.
         is_doubtful: noise hid the audio from an open vocabulary, and a closed one decided alone.
         log_probability: sum over the tokens; 0 if unknown.
-        score_texts: computes the log-likelihood of each of several texts for the same audio; None if the model cannot. Values
-            are comparable between texts only.
+        text_scorer: scores other texts for the same audio; None if the model cannot.
     """
 
     text: str
@@ -54,9 +64,7 @@ class Hypothesis:
     is_loop_removed: bool = False
     is_doubtful: bool = False
     log_probability: float = 0.0
-    score_texts: Callable[[Sequence[str]], list[float]] | None = field(
-        default=None, compare=False, repr=False
-    )
+    text_scorer: TextScorer | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from gorggle_server.inference.hypothesis_ranking import (
 from gorggle_server.inference.interface import DecodingOptions, InferenceInput
 from gorggle_server.inference.scheduler import SubmitFunction
 from gorggle_server.input_format import frames_to_seconds
-from gorggle_server.media.noise_level import estimate_snr_db
+from gorggle_server.media.noise_level import MIN_SNR_DB, estimate_snr_db
 from gorggle_server.recognition_options import Modality
 
 _ORIGINS: dict[Modality, Origin] = {
@@ -37,6 +37,9 @@ CANDIDATES = 8
 # A closed vocabulary has the words of an utterance if the audio's log-likelihood of its best text is lower than that of the open
 # model's text by no more than this, per second. Measured: GRID at most 13, in babble at 10 dB 21; other speech at least 34.
 MAX_LIKELIHOOD_GAP_PER_S = 25.0
+# An open text that fits the letters less than this is invented, as in loud babble. Measured: readings -0.65 and better, in babble at
+# 10 dB -1.06 and better; texts that Moonshine invents for commands in babble at 0 dB have a median of -1.6.
+MIN_FIT = -1.0
 _Result = Future[list[Hypothesis]]
 
 
@@ -129,12 +132,14 @@ def decide_words(
         The decided words, each with its source; then each model's own hypotheses with other words.
     """
     is_in_vocabulary = None
-    if audio and audio[0].score_texts:
-        likelihood = AudioLikelihood(audio[0].score_texts)
+    if audio and audio[0].text_scorer:
+        likelihood = AudioLikelihood(audio[0].text_scorer)
         lips = rank_hypotheses(lips, heard, likelihood, snr_db)
         if lips and has_closed_lips:
             of_lips, of_audio = likelihood.compute([lips[0].text, audio[0].text])
             is_in_vocabulary = of_audio - of_lips <= MAX_LIKELIHOOD_GAP_PER_S * duration_s
+            if not is_in_vocabulary and likelihood.compute_fit(audio[0].text) < MIN_FIT:
+                snr_db = MIN_SNR_DB
     lips_words = _to_word_hypotheses(lips, _ORIGINS[modality])
     if has_closed_lips and modality is Modality.AUDIO_ONLY:
         lips_words = [replace(word, yields_to_audio=True) for word in lips_words]

@@ -1,6 +1,6 @@
 """Rank the hypotheses of a lip reading model by the audio too, as heard by a model for open speech.
 
-Each hypothesis is scored by the model that found it and by the audio's likelihood of its text (``Hypothesis.score_texts``), a
+Each hypothesis is scored by the model that found it and by the audio's likelihood of its text (``Hypothesis.text_scorer``), a
 combination known as rescoring of n-best lists. The scores also give each word's confidence: the share of all hypotheses,
 weighted by their probability, that have it ("Confidence measures for large vocabulary continuous speech recognition", Wessel et
 al., 2001).
@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from gorggle_fusion.confidence import NoiseWeighting
 from gorggle_fusion.text_normalization import normalize
-from gorggle_server.events import Hypothesis, Word
+from gorggle_server.events import Hypothesis, TextScorer, Word
 
 # Weights without noise: of the audio's likelihood, and of the first model's own scores from audio alone. On the 66 validation
 # clips of GRID, 0.1 to 0.5 and 0.25 to 0.5 give the same errors within one percent (docs/decisions/0020).
@@ -30,17 +30,21 @@ _MIN_LIKELIHOOD = -1e6
 class AudioLikelihood:
     """The audio's log-likelihood of texts, each computed once."""
 
-    def __init__(self, score_texts: Callable[[Sequence[str]], list[float]]) -> None:
-        self._score_texts = score_texts
+    def __init__(self, scorer: TextScorer) -> None:
+        self._scorer = scorer
         self._known: dict[str, float] = {}
 
     def compute(self, texts: Sequence[str]) -> list[float]:
         """Return the log-likelihood of each text; numbers count as spelled out."""
         spelled = [" ".join(map(normalize, text.split())) for text in texts]
         missing = list(dict.fromkeys(text for text in spelled if text not in self._known))
-        for text, value in zip(missing, self._score_texts(missing), strict=True):
+        for text, value in zip(missing, self._scorer.score(missing), strict=True):
             self._known[text] = max(value, _MIN_LIKELIHOOD)
         return [self._known[text] for text in spelled]
+
+    def compute_fit(self, text: str) -> float:
+        """Return how well a text fits; see ``TextScorer``."""
+        return self._scorer.compute_fit(self.compute([text])[0])
 
 
 def rank_hypotheses(

@@ -16,7 +16,7 @@ from gorggle_server.errors import ModelFormatError
 from gorggle_server.events import Hypothesis, Word
 from gorggle_server.inference.interface import DecodingOptions, InferenceInput, ModelDescription, transcribe
 from gorggle_server.input_format import SAMPLE_RATE_HZ
-from gorggle_server.moonshine import GreedyDecoding, LetterModel, Model, align_words, score_texts
+from gorggle_server.moonshine import GreedyDecoding, LetterModel, LetterTextScorer, Model, align_words
 from gorggle_server.recognition_options import AudioInput, Modality, ModelInput
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ class MoonshineDecodingBatch:
                 Word(word.text, start_s, end_s, _geometric_mean(decoding.scores[word.first : word.end]))
                 for word, (start_s, end_s) in zip(words, times, strict=True)
             ),
-            score_texts=functools.partial(score_texts, scores),
+            text_scorer=LetterTextScorer(scores),
         )
 
 

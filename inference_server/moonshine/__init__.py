@@ -5,7 +5,7 @@ The network is the English "tiny" model of "Moonshine: Speech Recognition for Li
 """
 
 from gorggle_server.moonshine.model import MODEL_FILES, GreedyDecoding, Model, find_model_folder
-from gorggle_server.moonshine.text_scoring import score_texts
+from gorggle_server.moonshine.text_scoring import LetterTextScorer
 from gorggle_server.moonshine.tokenizer import Vocabulary
 from gorggle_server.moonshine.word_alignment import LetterModel, align_words
 
@@ -13,9 +13,9 @@ __all__ = [
     "MODEL_FILES",
     "GreedyDecoding",
     "LetterModel",
+    "LetterTextScorer",
     "Model",
     "Vocabulary",
     "align_words",
     "find_model_folder",
-    "score_texts",
 ]

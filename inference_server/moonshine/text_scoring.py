@@ -15,6 +15,26 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float32]
 
 
+class LetterTextScorer:
+    """Scores texts by the letters that are heard; see ``events.TextScorer``.
+
+    Args:
+        scores: (T, 27), of ``LetterModel.compute_scores``.
+    """
+
+    def __init__(self, scores: FloatArray) -> None:
+        self._scores = scores
+
+    def score(self, texts: Sequence[str]) -> list[float]:
+        """Return the log-likelihood of each text; see ``score_texts``."""
+        return score_texts(self._scores, texts)
+
+    def compute_fit(self, score: float) -> float:
+        """Return the score minus that of the likeliest class of every frame, for each frame of speech."""
+        speech_frames = int((self._scores.argmax(axis=1) != SILENCE).sum())
+        return (score - float(self._scores.max(axis=1).sum())) / max(1, speech_frames)
+
+
 def score_texts(scores: FloatArray, texts: Sequence[str]) -> list[float]:
     """Compute the log-likelihood of each text, summed over all alignments (the forward algorithm).
 

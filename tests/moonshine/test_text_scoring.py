@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from gorggle_server.moonshine import score_texts
+from gorggle_server.moonshine.text_scoring import LetterTextScorer, score_texts
 from gorggle_server.moonshine.word_alignment import LETTERS, SILENCE, spell
 
 
@@ -48,3 +48,13 @@ def test_texts_do_not_influence_each_other() -> None:
 def test_a_text_with_more_letters_than_frames_is_impossible() -> None:
     assert score_texts(make_random_scores(3), ["abcd", "abc"])[0] == -math.inf
     assert math.isfinite(score_texts(make_random_scores(3), ["abcd", "abc"])[1])
+
+
+def test_the_fit_is_the_distance_from_the_likeliest_letters() -> None:
+    scores = np.full((5, 1 + len(LETTERS)), -9.0, np.float32)
+    for frame, letter in enumerate((SILENCE, *spell("ab"), *spell("b"), SILENCE)):
+        scores[frame, letter] = 0.0
+    scorer = LetterTextScorer(scores)
+    exact, other = scorer.score(["ab", "cb"])
+    assert scorer.compute_fit(exact) == pytest.approx(0.0, abs=1e-3)
+    assert scorer.compute_fit(other) == pytest.approx(-9 / 3, abs=0.3), "one of three frames of speech"

@@ -16,6 +16,7 @@ from gorggle_server.events import Hypothesis, Word, WordSource
 from gorggle_server.inference.combined_recognition import CANDIDATES, CombinedSubmit, decide_words
 from gorggle_server.inference.interface import DecodingOptions, InferenceInput
 from gorggle_server.recognition_options import Modality
+from tests.server.test_hypothesis_ranking import Scorer
 
 CLEAN_DB, NOISY_DB = 30.0, 5.0
 OPTIONS = DecodingOptions(beam_size=5, length_penalty=1.0, max_alternatives=2, word_timestamps=False)
@@ -36,12 +37,13 @@ def decide(
     lips: str | Hypothesis,
     audio: str | Hypothesis,
     likelihoods: Mapping[str, float] | None = None,
+    fit: float = 0.0,
     **options: Any,
 ) -> list[Hypothesis]:
     """Decide between two hypotheses of 2 s; ``likelihoods``: of the audio, for each text in lower case without punctuation."""
     first, second = (hypothesis(each) if isinstance(each, str) else each for each in (lips, audio))
     if likelihoods is not None:
-        second = replace(second, score_texts=lambda texts: [likelihoods[text] for text in texts])
+        second = replace(second, text_scorer=Scorer(likelihoods, fit))
     arguments = {
         "modality": Modality.AUDIO_VISUAL,
         "duration_s": 2.0,
@@ -138,6 +140,11 @@ def test_an_utterance_that_fits_the_open_text_better_is_open_speech() -> None:
     # Similar texts are no measure if the audio can be asked.
     similar = decide("my brother", "my bother", {"my brother": -140.0, "my bother": -45.0})[0]
     assert similar.text == "my bother"
+
+
+def test_an_open_text_that_does_not_fit_the_letters_is_an_invention() -> None:
+    best = decide(COMMAND, OPEN, {COMMAND: -140.0, OPEN: -45.0}, fit=-1.6)[0]
+    assert (best.text, best.is_doubtful) == (COMMAND, True)
 
 
 def test_words_of_the_closed_vocabulary_are_doubtful_in_noise() -> None:

@@ -18,8 +18,18 @@ def hypothesis(text: str, log_probability: float) -> Hypothesis:
     return Hypothesis(text, 0.5, words, log_probability=log_probability)
 
 
-def likelihood(values: Mapping[str, float]) -> AudioLikelihood:
-    return AudioLikelihood(lambda texts: [values[text] for text in texts])
+class Scorer:
+    """Scores texts by a table."""
+
+    def __init__(self, values: Mapping[str, float], fit: float = 0.0) -> None:
+        self._values, self._fit = values, fit
+
+    def score(self, texts: Sequence[str]) -> list[float]:
+        return [self._values[text] for text in texts]
+
+    def compute_fit(self, score: float) -> float:
+        assert score in self._values.values()
+        return self._fit
 
 
 def rank(
@@ -28,7 +38,7 @@ def rank(
     heard: Sequence[Hypothesis] = (),
     snr_db: float = CLEAN_DB,
 ) -> list[Hypothesis]:
-    return rank_hypotheses(seen, heard, likelihood(values), snr_db)
+    return rank_hypotheses(seen, heard, AudioLikelihood(Scorer(values)), snr_db)
 
 
 def test_the_audio_corrects_the_lips_unless_noise_hides_it() -> None:
