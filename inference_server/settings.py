@@ -26,6 +26,8 @@ SecretLocation = Annotated[str, BeforeValidator(str)]
 EMBEDDED_MODEL = Path(__file__).with_name("assets") / "gorggle-mini-1.safetensors"
 # The name of the built-in speech model, whose weights come with the package moonshine-voice.
 MOONSHINE_MODEL = "moonshine-tiny-en"
+# Values of ``audio_model`` that are not names: the server's choice, and no second model.
+AUTO_AUDIO_MODEL, NO_AUDIO_MODEL = "auto", "none"
 
 
 def _get_default_otlp_endpoint() -> str:
@@ -90,9 +92,10 @@ class ServerSettings(BaseSettings):
         "selects the embedded model",
     )
     audio_model: str = Field(
-        "",
-        description="model for open speech that recognizes the audio as well, such as moonshine-tiny-en, for models that read "
-        "lips; words are then decided one by one; empty: none unless a request names one",
+        AUTO_AUDIO_MODEL,
+        description="model for open speech that recognizes the audio as well, for models that read lips; words are then decided "
+        "one by one; auto: moonshine-tiny-en, where it is installed, for models of English with a closed vocabulary; none: "
+        "no second model unless a request names one",
     )
     model_dir: Path = Field(
         default_factory=get_default_model_dir,

@@ -35,7 +35,7 @@ from gorggle_server.logging_setup import request_id
 from gorggle_server.memory import trim_memory
 from gorggle_server.observability.metrics import ServerMetrics
 from gorggle_server.recognition_options import Modality, RecognitionOptions
-from gorggle_server.settings import ServerSettings
+from gorggle_server.settings import AUTO_AUDIO_MODEL, NO_AUDIO_MODEL, ServerSettings
 from gorggle_server.streaming.resume_token import ResumeToken
 
 if TYPE_CHECKING:
@@ -238,12 +238,15 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
 
     def _select_audio_model(self, config: config_pb2.RecognitionConfig, options: RecognitionOptions) -> str:
         """Return the name of the second model of a call; empty for none."""
-        reads_lips = self._models[options.model].description.model_input.uses_lips
-        can_combine = reads_lips and options.modality is not Modality.VIDEO_ONLY
-        if not config.audio_model:
-            return self._settings.audio_model if can_combine else ""
-        if config.audio_model == request_decoding.NO_AUDIO_MODEL:
+        description = self._models[options.model].description
+        can_combine = description.model_input.uses_lips and options.modality is not Modality.VIDEO_ONLY
+        requested = config.audio_model or self._settings.audio_model
+        if requested == NO_AUDIO_MODEL or (not can_combine and not config.audio_model):
             return ""
+        if requested == AUTO_AUDIO_MODEL:
+            return self._models.find_audio_model(description) if can_combine else ""
+        if not config.audio_model:
+            return requested
         second = self._models[config.audio_model].description
         request_decoding.check_audio_model(config, options, second, can_combine=can_combine)
         return config.audio_model

@@ -146,7 +146,7 @@ def decide_words(
     audio_words = _to_word_hypotheses(audio, "audio")
     evidence = Evidence(
         NoiseCurve([NoiseSpan(0.0, math.inf, snr_db)]),
-        lips_cover=lambda _time_s: modality is not Modality.AUDIO_ONLY,
+        lips_cover=lambda _time_s: True,
         audio_covers=lambda _time_s: True,
         rules=_RULES,
         has_closed_lips=has_closed_lips,

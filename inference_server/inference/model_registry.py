@@ -21,7 +21,13 @@ from gorggle_server.inference.recognizer import Recognizer
 from gorggle_server.model_catalogue.store import ModelStore
 from gorggle_server.moonshine import MODEL_FILES, find_model_folder
 from gorggle_server.recognition_options import Modality
-from gorggle_server.settings import EMBEDDED_MODEL, MOONSHINE_MODEL, ServerSettings
+from gorggle_server.settings import (
+    AUTO_AUDIO_MODEL,
+    EMBEDDED_MODEL,
+    MOONSHINE_MODEL,
+    NO_AUDIO_MODEL,
+    ServerSettings,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +77,16 @@ class ModelRegistry:
     def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._models.values())
 
+    def find_audio_model(self, description: ModelDescription) -> str:
+        """Return the second model for a first one with this description: one for its language, if its vocabulary is closed."""
+        if (
+            description.has_open_vocabulary
+            or "en" not in description.languages
+            or MOONSHINE_MODEL not in self._models
+        ):
+            return ""
+        return MOONSHINE_MODEL
+
     def __getitem__(self, name: str) -> ServedModel:
         try:
             return self._models[name]
@@ -119,7 +135,8 @@ def load_models(settings: ServerSettings) -> ModelRegistry:
             unavailable[name] = str(error)
             _log.info("model %s is not available: %s", name, error)
     registry = ModelRegistry(models, unavailable)
-    if settings.audio_model and registry[settings.audio_model].description.model_input.uses_lips:
+    is_named = settings.audio_model not in (AUTO_AUDIO_MODEL, NO_AUDIO_MODEL)
+    if is_named and registry[settings.audio_model].description.model_input.uses_lips:
         raise InvalidRequestError(
             f"audio_model is {settings.audio_model!r}, which reads lips: name a model that takes audio only",
             field="audio_model",

@@ -78,7 +78,7 @@ def transcribe_and_store(
         document = transcribe_window(
             client, request, settings.server_stall_timeout_s, timeout_s, record_progress
         )
-        document["model"] = get_model_document(client, document["model"])
+        document["model"] = get_model_document(client, document["model"], document.pop("audio_model"))
     key = job.work_key(s3_objects.window_name(source, window.index))
     s3_objects.write_json(settings.results_bucket, key, document)
     record_progress(lead_s + duration_s)
@@ -120,8 +120,8 @@ def transcribe_window(
             _watch_chunks(request.chunks, timer) if request.chunks is not None else None,
             audio=request.audio,
             modality=request.modality,
-            # Fusion decides between the words of lips and audio.
-            audio_model="none",
+            # Fusion decides between the words of lips and audio. For audio alone the server may use a second model.
+            audio_model=None if request.modality == "audio" else "none",
             start_offset_s=request.start_s,
             face_boxes=request.modality != "audio",
             on_event=on_event,
@@ -143,22 +143,26 @@ def transcribe_window(
             "segments": [_to_segment_document(segment) for segment in transcript.segments],
         },
         "model": transcript.model,
+        "audio_model": transcript.audio_model,
         "warnings": [{"kind": warning.kind, "message": warning.message} for warning in transcript.warnings],
         "request_id": transcript.request_id,
         "processing_s": round(time.monotonic() - started, 3),
     }
 
 
-def get_model_document(client: Client, name: str) -> dict[str, Any]:
-    """Return the model's name, licence and kind of vocabulary for fusion."""
+def get_model_document(client: Client, name: str, audio_model: str = "") -> dict[str, Any]:
+    """Return the model's name, licence and kind of vocabulary for fusion; with a second model, either may know any words."""
     model = client.model(name)
+    has_open_vocabulary = model.has_open_vocabulary or (
+        bool(audio_model) and client.model(audio_model).has_open_vocabulary
+    )
     model_license = model.license
     return {
-        "name": model.name,
+        "name": f"{model.name} with {audio_model}" if audio_model else model.name,
         "licence": model_license.name or "unknown",
         "licence_summary": model_license.summary,
         "licence_url": model_license.url,
-        "has_open_vocabulary": model.has_open_vocabulary,
+        "has_open_vocabulary": has_open_vocabulary,
     }
 
 

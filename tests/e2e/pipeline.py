@@ -18,6 +18,7 @@ from typing import Any
 import requests
 import trustme
 
+from gorggle_evaluation.text_normalization import normalize_words
 from gorggle_local.aws.pipeline import Server, Stack, deploy
 from tests.clips import DEMO, EXAMPLES
 from tests.e2e.runtime import LambdaPython, lambda_python
@@ -280,4 +281,10 @@ def reference_words(clip: Path = DEMO) -> list[str]:
 
 
 def words(result: dict[str, Any]) -> list[str]:
-    return [word["text"] for segment in result["segments"] for word in segment["words"]]
+    """Return the words of a result in lower case, without punctuation."""
+    return [
+        text
+        for segment in result["segments"]
+        for word in segment["words"]
+        for text in normalize_words(word["text"])
+    ]

@@ -48,13 +48,14 @@ class RunningServer:
 
 @contextlib.contextmanager
 def running_server(*, load: bool = True, **settings: Any) -> Iterator[RunningServer]:
-    """Start a server on a background thread, yield it, and stop it."""
+    """Start a server on a background thread, yield it, and stop it; without a second model, unless ``settings`` names one."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
 
     async def create() -> Server:
-        return Server(ServerSettings(**{"listen": "127.0.0.1:0", "shutdown_grace_period_s": 1, **settings}))
+        defaults = {"listen": "127.0.0.1:0", "shutdown_grace_period_s": 1, "audio_model": "none"}
+        return Server(ServerSettings(**{**defaults, **settings}))
 
     running = RunningServer(asyncio.run_coroutine_threadsafe(create(), loop).result(10), loop)
     running.call(running.server.start())

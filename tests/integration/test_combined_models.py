@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import threading
@@ -92,6 +93,31 @@ def test_audio_alone_is_recognized_by_both_models(combined_client: Client) -> No
         sentence.replace(" ", "") for sentence in SENTENCES
     ]
     assert {word.source for segment in transcript.segments for word in segment.words} == {"audio"}
+
+
+def test_a_server_combines_models_by_default() -> None:
+    with running_server(audio_model="auto") as server, Client(server.address) as client:
+        transcript = client.recognize(DEMO)
+        assert (transcript.model, transcript.audio_model) == ("gorggle-mini-1", MOONSHINE_MODEL)
+        assert client.recognize(DEMO, modality="video").audio_model == ""
+        assert client.recognize(DEMO, model=MOONSHINE_MODEL).audio_model == ""
+        assert client.recognize(DEMO, audio_model="none").audio_model == ""
+    assert ServerSettings().audio_model == "auto"
+
+
+@pytest.mark.parametrize(
+    ("description", "audio_model"),
+    [
+        ({"has_open_vocabulary": False, "languages": ("en",)}, MOONSHINE_MODEL),
+        ({"has_open_vocabulary": True, "languages": ("en",)}, ""),
+        ({"has_open_vocabulary": False, "languages": ("de",)}, ""),
+        ({"has_open_vocabulary": False, "languages": ()}, ""),
+    ],
+)
+def test_the_second_model_suits_the_first(description: dict[str, Any], audio_model: str) -> None:
+    registry = load_models(ServerSettings())
+    first = dataclasses.replace(registry[registry.default].description, **description)
+    assert registry.find_audio_model(first) == audio_model
 
 
 def test_the_second_model_can_be_declined(combined_client: Client) -> None:

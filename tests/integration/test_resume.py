@@ -179,6 +179,9 @@ class ServerSubprocess:
                 "--listen",
                 f"127.0.0.1:{port}",
                 "--print-ready",
+                # Like the servers of ``running_server``.
+                "--audio-model",
+                "none",
                 *arguments,
             ],
             stdout=subprocess.PIPE,

@@ -364,8 +364,12 @@ def test_a_window_is_transcribed_and_stored_for_fusion(gpu_server: GpuServer) ->
     assert segment["modality"] == "av"
     assert [word["text"] for word in segment["words"]] == ["bin", "blue", "at", "f", "two", "now"]
     assert document["model"]["licence"] == "Apache-2.0"
+    assert not document["model"]["has_open_vocabulary"]
     assert gpu_server.service.config is not None
     assert gpu_server.service.config.recognition.enable_face_boxes
+    assert gpu_server.service.config.recognition.audio_model == "none", (
+        "fusion decides between lips and audio"
+    )
     item = gpu_server.cloud.item(JOB_ID)
     assert item is not None
     assert item["windows"] == {"lips-0": 19.968}
@@ -375,6 +379,15 @@ def test_the_audio_of_a_window_is_sent_in_audio_mode(gpu_server: GpuServer) -> N
     assert transcribe_window(gpu_server, "transcribe_audio", audio="server")["segments"] == 1
     sent = sum(len(request.pcm.samples) for request in gpu_server.service.requests)
     assert sent == pytest.approx(19.968 * 32000, abs=64)
+
+
+def test_audio_may_be_transcribed_with_the_second_model_of_the_server(gpu_server: GpuServer) -> None:
+    gpu_server.service.default_audio_model = "speech"
+    assert transcribe_window(gpu_server, "transcribe_audio", audio="server")["segments"] == 1
+    assert gpu_server.service.config is not None
+    assert not gpu_server.service.config.recognition.audio_model, "the server's default"
+    document = gpu_server.cloud.document(WORK + "audio/0000.json")
+    assert (document["model"]["name"], document["model"]["has_open_vocabulary"]) == ("grid with speech", True)
 
 
 def failing_script(code: grpc.StatusCode, cause: str = "") -> Any:

@@ -145,6 +145,7 @@ class FakeLipReading(lip_reading_pb2_grpc.LipReadingServicer):
     clip: Callable[[lip_reading_pb2.RecognizeRequest, grpc.ServicerContext], Any] = field(init=False)
     not_ready_for: int = 0
     page_size: int = 0
+    default_audio_model: str = ""
     config: config_pb2.StreamingConfig | None = None
     requests: list[Request] = field(default_factory=list)
     metadata: dict[str, Any] = field(default_factory=dict)
@@ -162,7 +163,8 @@ class FakeLipReading(lip_reading_pb2_grpc.LipReadingServicer):
     def read_all(self, requests: Iterator[Request], context: grpc.ServicerContext) -> Iterator[Response]:
         """Read all requests, then send one segment."""
         assert self.config is not None
-        yield started(audio_model=self.config.recognition.audio_model)
+        audio_model = self.config.recognition.audio_model or self.default_audio_model
+        yield started(audio_model="" if audio_model == "none" else audio_model)
         self.requests += requests
         yield segment()
         yield finished()
@@ -201,9 +203,11 @@ class FakeLipReading(lip_reading_pb2_grpc.LipReadingServicer):
         )
 
     def GetModel(self, request: Any, context: Any) -> Any:
-        if request.name not in {"", "grid", "large"}:
+        if request.name not in {"", "grid", "large", "speech"}:
             context.abort(grpc.StatusCode.NOT_FOUND, f"there is no model {request.name}")
-        return model_message(request.name or "grid")
+        model = model_message(request.name or "grid")
+        model.has_open_vocabulary = request.name == "speech"
+        return model
 
     def GetServerInfo(self, request: Any, context: Any) -> Any:
         if self.not_ready_for > 0:

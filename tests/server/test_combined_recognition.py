@@ -147,6 +147,20 @@ def test_an_open_text_that_does_not_fit_the_letters_is_an_invention() -> None:
     assert (best.text, best.is_doubtful) == (COMMAND, True)
 
 
+def test_without_a_face_one_text_stands_too() -> None:
+    invented = Hypothesis(
+        "And then he said that.",
+        0.6,
+        tuple(
+            Word(text, 0.1 + 0.3 * index, 0.3 + 0.3 * index, 0.6)
+            for index, text in enumerate(["And", "then", "he", "said", "that."])
+        ),
+    )
+    likelihoods = {"bin blue": -140.0, "and then he said that": -45.0}
+    best = decide("bin blue", invented, likelihoods, fit=-1.6, modality=Modality.AUDIO_ONLY)[0]
+    assert [word.text.lower() for word in best.words] == ["bin", "blue."]
+
+
 def test_words_of_the_closed_vocabulary_are_doubtful_in_noise() -> None:
     best = decide(COMMAND, OPEN, {COMMAND: -40.0, OPEN: -45.0}, snr_db=NOISY_DB)[0]
     assert (best.text, best.is_doubtful) == (COMMAND, True)

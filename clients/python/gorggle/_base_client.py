@@ -151,7 +151,7 @@ class ClientBase(abc.ABC, Generic[StreamT, TranscriptT]):
             model: a name from ``models()``. Default: the server's default model.
             audio_model: a second model, which recognizes the audio as well, such as "moonshine-tiny-en", where ``model``
                 reads lips; words are then decided one by one (``Word.source``). "none": no second model. Default: the
-                server's.
+                server's, usually "moonshine-tiny-en" for the embedded models.
             interim_results: also return segments that may still change (``Segment.is_final``).
             word_timestamps: return the start and end of each word.
             max_alternatives: number of alternative hypotheses for each final segment, at most 10.

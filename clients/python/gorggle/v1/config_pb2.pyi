@@ -108,7 +108,8 @@ class RecognitionConfig(_message.Message):
     """A second model, for open speech, that recognizes the audio as well, if the first one reads lips and the request has audio:
     one that takes audio only, such as "moonshine-tiny-en". It corrects the first model's words, or replaces them: words are
     decided one by one (`Word.source`). A model with a closed vocabulary takes part only in utterances that sound like its
-    words, or where noise hides the audio. "none": no second model. Default: chosen by the server.
+    words, or where noise hides the audio. "none": no second model. "auto": "moonshine-tiny-en", where the server has it, for
+    models of English with a closed vocabulary. Default: chosen by the server, usually "auto".
     """
     @_builtins.property
     def language_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
