@@ -22,8 +22,15 @@ with contextlib.suppress(ImportError):
     hypothesis.settings.register_profile("repeatable", derandomize=True)
     hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
-# The executable's names on Debian, on Fedora, in snaps and in Google's packages.
-BROWSERS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
+# Debian's build without a user interface, which needs half the CPU time; the executable's names on Debian, on Fedora, in snaps and in
+# Google's packages.
+BROWSERS = (
+    "chromium-headless-shell",
+    "chromium",
+    "chromium-browser",
+    "google-chrome-stable",
+    "google-chrome",
+)
 # Folders with the longest test files. They run first, so that parallel workers finish at the same time.
 SLOW_FOLDERS = ("e2e", "infrastructure", "integration", "web")
 

@@ -135,7 +135,7 @@ def load_models(settings: ServerSettings) -> ModelRegistry:
             unavailable[name] = str(error)
             _log.info("model %s is not available: %s", name, error)
     registry = ModelRegistry(models, unavailable)
-    is_named = settings.audio_model not in (AUTO_AUDIO_MODEL, NO_AUDIO_MODEL)
+    is_named = settings.audio_model not in ("", AUTO_AUDIO_MODEL, NO_AUDIO_MODEL)
     if is_named and registry[settings.audio_model].description.model_input.uses_lips:
         raise InvalidRequestError(
             f"audio_model is {settings.audio_model!r}, which reads lips: name a model that takes audio only",
