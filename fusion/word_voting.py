@@ -374,7 +374,7 @@ def _resolve_conflict(slot: AlignmentSlot, evidence: Evidence) -> list[FusedWord
     return [
         _build_word(
             winner,
-            # A side that cannot know the words, or cannot hear them, is no evidence against the other one's.
+            # The overridden side does not lower the confidence: it lacks the words in its vocabulary, or noise hides them.
             evidence.compute_probability(winner)
             if evidence.overriding_side
             else _compute_winner_confidence(winner, rivals, evidence),

@@ -73,11 +73,7 @@ class CombinedSubmit:
                 beam_size=max(options.beam_size, CANDIDATES),
                 max_alternatives=max(options.max_alternatives, CANDIDATES - 1),
             )
-        modality, waveform, duration_s = (
-            lips_window.modality,
-            window.waveform,
-            frames_to_seconds(window.frames),
-        )
+        modality, waveform = lips_window.modality, window.waveform
 
         def decide(results: Sequence[list[Hypothesis]]) -> list[Hypothesis]:
             lips, audio, *heard = results
@@ -86,7 +82,7 @@ class CombinedSubmit:
                 audio,
                 modality,
                 heard=heard[0] if heard else (),
-                duration_s=duration_s,
+                duration_s=frames_to_seconds(window.frames),
                 snr_db=estimate_snr_db(waveform),
                 has_closed_lips=self._has_closed_lips,
                 max_alternatives=options.max_alternatives,
@@ -139,7 +135,7 @@ def decide_words(
             of_lips, of_audio = likelihood.compute([lips[0].text, audio[0].text])
             is_in_vocabulary = of_audio - of_lips <= MAX_LIKELIHOOD_GAP_PER_S * duration_s
             if not is_in_vocabulary and likelihood.compute_fit(audio[0].text) < MIN_FIT:
-                snr_db = MIN_SNR_DB
+                snr_db = MIN_SNR_DB  # decide as in noise that hides the audio
     lips_words = _to_word_hypotheses(lips, _ORIGINS[modality])
     if has_closed_lips and modality is Modality.AUDIO_ONLY:
         lips_words = [replace(word, yields_to_audio=True) for word in lips_words]

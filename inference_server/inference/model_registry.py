@@ -19,7 +19,7 @@ from gorggle_server.inference.moonshine_recognizer import DESCRIPTION as MOONSHI
 from gorggle_server.inference.moonshine_recognizer import MoonshineRecognizer
 from gorggle_server.inference.recognizer import Recognizer
 from gorggle_server.model_catalogue.store import ModelStore
-from gorggle_server.moonshine import MODEL_FILES, find_model_folder
+from gorggle_server.moonshine import MODEL_FILES, MODEL_SHA256, find_model_folder
 from gorggle_server.recognition_options import Modality
 from gorggle_server.settings import (
     AUTO_AUDIO_MODEL,
@@ -174,11 +174,17 @@ def _describe_avhubert(model: Model) -> ModelDescription:
 
 def _find_moonshine(name: str, *, is_loaded_on_demand: bool) -> ServedModel:
     folder = find_model_folder()
+    sha256 = _hash_files([folder / file for file in MODEL_FILES])
+    # Found at the start, because by default every request with audio uses the model.
+    if sha256 != MODEL_SHA256:
+        raise NotFoundError(
+            "its weights are damaged: pip install --force-reinstall --no-deps moonshine-voice==0.1.0"
+        )
     return ServedModel(
         name,
         MoonshineRecognizer(folder, torch.get_num_threads()),
         MOONSHINE,
-        _hash_files([folder / file for file in MODEL_FILES]),
+        sha256,
         # It takes 100 MB and half a second, and many servers never use it.
         is_loaded_on_demand=is_loaded_on_demand,
     )

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 PACKAGE = "moonshine_voice"
 MODEL_FILES = ("encoder_model.ort", "decoder_model_merged.ort", "tokenizer.bin")
+# Of the files one after the other, as in moonshine-voice 0.1.0.
+MODEL_SHA256 = "3975a5d0adab3f82bf70e9bc15987bfcabc1493f237ba6b5aaa824259890b57f"
 
 START_TOKEN, END_TOKEN = 1, 2
 # A limit of the authors: speech has fewer tokens, loops have more.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     FloatArray = NDArray[np.float32]
+
+
+# Log-likelihood of what cannot be: finite, because minus infinity cannot be subtracted from itself.
+_IMPOSSIBLE = -1e30
 
 
 class LetterTextScorer:
@@ -54,22 +59,24 @@ def score_texts(scores: FloatArray, texts: Sequence[str]) -> list[float]:
     classes = np.full((len(texts), width), scores.shape[1] + 1)
     for row, states in zip(classes, spellings, strict=True):
         row[: len(states)] = states
-    impossible = np.full((len(scores), 1), -np.inf)
-    emissions = np.hstack((add_any_letter(scores), impossible))[:, classes]
+    columns = np.pad(add_any_letter(scores).astype(np.float64), ((0, 0), (0, 1)), constant_values=_IMPOSSIBLE)
     may_skip = np.zeros(classes.shape, bool)
     may_skip[:, 2:] = classes[:, 1:-1] == SILENCE
-    forward = np.full(classes.shape, -np.inf)
-    forward[:, :2] = emissions[0, :, :2]
-    for frame in emissions[1:]:
-        advanced, skipped = (np.full(classes.shape, -np.inf) for _ in range(2))
-        advanced[:, 1:] = forward[:, :-1]
-        skipped[:, 2:] = np.where(may_skip[:, 2:], forward[:, :-2], -np.inf)
-        forward = np.logaddexp(np.logaddexp(forward, advanced), skipped) + frame
+    # Two columns before the first state, so that every state has two before it.
+    forward = np.full((len(texts), width + 2), _IMPOSSIBLE)
+    forward[:, 2:4] = columns[0][classes[:, :2]]
+    for frame in columns[1:]:
+        stayed, advanced = forward[:, 2:], forward[:, 1:-1]
+        skipped = np.where(may_skip, forward[:, :-2], _IMPOSSIBLE)
+        best = np.maximum(np.maximum(stayed, advanced), skipped)
+        total = np.exp(stayed - best) + np.exp(advanced - best) + np.exp(skipped - best)
+        forward[:, 2:] = np.maximum(best + np.log(total) + frame[classes], _IMPOSSIBLE)
+    forward = forward[:, 2:]
     last = np.array([len(states) - 1 for states in spellings])
     rows = np.arange(len(texts))
     # A text ends with its last letter or with the silence after it.
-    ends = np.logaddexp(forward[rows, last], np.where(last > 0, forward[rows, last - 1], -np.inf))
-    return [float(value) for value in ends]
+    ends = np.logaddexp(forward[rows, last], np.where(last > 0, forward[rows, last - 1], _IMPOSSIBLE))
+    return [float(value) if value > _IMPOSSIBLE / 2 else -math.inf for value in ends]
 
 
 def _list_states(text: str) -> list[int]:

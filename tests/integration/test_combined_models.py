@@ -173,8 +173,8 @@ def test_a_server_refuses_an_unusable_second_model_at_its_start() -> None:
         load_models(ServerSettings(audio_model="gorggle-mini-1"))
     with pytest.raises(NotFoundError, match="model 'whisper' does not exist"):
         load_models(ServerSettings(audio_model="whisper"))
-    for nothing in ("", "none"):
-        load_models(ServerSettings(audio_model=nothing))
+    for no_model in ("", "none"):
+        load_models(ServerSettings(audio_model=no_model))
 
 
 @pytest.mark.skipif(not REAL_DATA, reason="needs recordings of people: set GORGGLE_REAL_DATA to their folder")

@@ -18,9 +18,10 @@ from gorggle_evaluation.text_normalization import normalize_words
 from gorggle_server.errors import NotFoundError
 from gorggle_server.inference import model_registry
 from gorggle_server.inference.model_registry import load_models
+from gorggle_server.moonshine import MODEL_FILES, find_model_folder
 from gorggle_server.settings import MOONSHINE_MODEL, ServerSettings
 from tests.clips import transcode
-from tests.integration.conftest import DEMO
+from tests.integration.conftest import DEMO, running_server
 from tests.non_speech import NON_SPEECH
 from tests.speech_model import needs_speech_model
 
@@ -109,6 +110,20 @@ def test_a_model_without_its_package_is_not_served(monkeypatch: pytest.MonkeyPat
         registry[MOONSHINE_MODEL]
     with pytest.raises(NotFoundError, match="pip install moonshine"):
         load_models(ServerSettings(default_model=MOONSHINE_MODEL))
+
+
+def test_damaged_weights_are_not_served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for file in MODEL_FILES:
+        (tmp_path / file).write_bytes((find_model_folder() / file).read_bytes()[:2000])
+    monkeypatch.setattr(model_registry, "find_model_folder", lambda: tmp_path)
+    with running_server(audio_model="auto") as server, Client(server.address) as client:
+        transcript = client.recognize(DEMO)
+        assert transcript.audio_model == ""
+        assert transcript.segments, "the lips are read as before"
+        with pytest.raises(
+            gorggle.NotFoundError, match=r"weights are damaged: pip install --force-reinstall"
+        ):
+            client.recognize(DEMO, audio_model=MOONSHINE_MODEL)
 
 
 @needs_real_data

@@ -166,7 +166,7 @@ def test_words_of_the_closed_vocabulary_are_doubtful_in_noise() -> None:
     assert (best.text, best.is_doubtful) == (COMMAND, True)
 
 
-def test_words_that_nobody_heard_are_kept_if_they_fit_the_audio() -> None:
+def test_words_without_an_open_text_are_kept_if_they_fit_the_audio() -> None:
     best = decide(COMMAND, Hypothesis("", 0.0), {COMMAND: -40.0, "": -90.0})[0]
     assert best.text == COMMAND
     assert decide("", Hypothesis("", 0.0), {"": -90.0})[0] == Hypothesis("", 0.0)
