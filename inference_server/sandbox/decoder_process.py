@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -204,20 +205,45 @@ class DecoderProcess:
 
     def _is_cpu_starved(self) -> bool:
         """Observe the process for an interval; return whether it mostly waited for a CPU."""
-        queued_s = _read_cpu_wait_s(self.pid)
+        before = read_scheduling(self.pid)
         time.sleep(CPU_CHECK_INTERVAL_S)
-        return _read_cpu_wait_s(self.pid) - queued_s > MIN_STARVED_SHARE * CPU_CHECK_INTERVAL_S
+        after = read_scheduling(self.pid)
+        return (
+            before is not None and after is not None and is_cpu_starved(before, after, CPU_CHECK_INTERVAL_S)
+        )
 
 
-def _read_cpu_wait_s(pid: int) -> float:
-    """Return for how many seconds a process has been runnable without a CPU; 0 if unknown.
+@dataclass(frozen=True)
+class Scheduling:
+    """For how many seconds a process has run, and been runnable without a CPU; whether it is running or waits for a CPU now."""
 
-    Source: Linux, Documentation/scheduler/sched-stats.rst.
+    ran_s: float
+    waited_s: float
+    is_runnable: bool
+
+
+def is_cpu_starved(before: Scheduling, after: Scheduling, interval_s: float) -> bool:
+    """Return whether a process mostly waited for a CPU between two readings."""
+    waited_s = after.waited_s - before.waited_s
+    if before.is_runnable and after.is_runnable:
+        # The kernel counts a wait when it ends: one that is longer than the interval is not counted yet.
+        waited_s = max(waited_s, interval_s - (after.ran_s - before.ran_s))
+    return waited_s > MIN_STARVED_SHARE * interval_s
+
+
+def read_scheduling(pid: int) -> Scheduling | None:
+    """Return how the main thread of a process was scheduled; None if unknown.
+
+    Source: Linux, Documentation/scheduler/sched-stats.rst, and proc(5).
     """
+    folder = Path(f"/proc/{pid}")
     try:
-        return int(Path(f"/proc/{pid}/schedstat").read_text("ascii").split()[1]) / 1e9
+        ran_ns, waited_ns, *_ = map(int, (folder / "schedstat").read_text("ascii").split())
+        # The name of the program, in parentheses, may contain anything.
+        state = (folder / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()[0]
     except (OSError, ValueError, IndexError):
-        return 0.0
+        return None
+    return Scheduling(ran_ns / 1e9, waited_ns / 1e9, state == "R")
 
 
 def build_environment() -> dict[str, str]:

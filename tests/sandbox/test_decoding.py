@@ -23,6 +23,7 @@ from gorggle_server.media.byte_pipe import BytePipe
 from gorggle_server.media.demuxer import StreamInfo, decode
 from gorggle_server.media.resampling import EndOfStream, Waveform, resample
 from gorggle_server.recognition_options import MediaLimits
+from gorggle_server.sandbox.decoder_process import Scheduling, is_cpu_starved, read_scheduling
 from gorggle_server.sandbox.decoding import decode_in_sandbox
 from gorggle_server.sandbox.pool import DecoderPool
 from gorggle_server.sandbox.protocol import DecoderError
@@ -277,6 +278,44 @@ def test_a_decoder_that_waits_for_the_cpu_is_not_stalled() -> None:
             process.kill()
             process.wait()
     pool.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="requires /proc/self/schedstat")
+def test_scheduling_tells_a_busy_process_from_a_sleeping_one() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE
+    ) as busy:
+        assert busy.stdout is not None
+        busy.stdout.readline()
+        scheduling = read_scheduling(busy.pid)
+        busy.kill()
+    assert scheduling is not None
+    assert scheduling.is_runnable
+    assert scheduling.ran_s > 0
+    with subprocess.Popen(["sleep", "60"]) as sleeping:
+        while (scheduling := read_scheduling(sleeping.pid)) is not None and scheduling.is_runnable:
+            time.sleep(0.01)  # it has not executed `sleep` yet
+        sleeping.kill()
+    assert scheduling is not None
+    assert read_scheduling(sleeping.pid) is None
+
+
+@pytest.mark.parametrize(
+    ("ran_s", "waited_s", "is_runnable", "is_starved"),
+    [
+        pytest.param(0.0, 0.0, True, True, id="waits since before: not counted yet"),
+        pytest.param(0.1, 0.3, True, True, id="ran a little"),
+        pytest.param(0.1, 0.3, False, True, id="ran a little, and ended"),
+        pytest.param(0.5, 0.0, True, False, id="ran all the time"),
+        pytest.param(0.0, 0.0, False, False, id="sleeps"),
+    ],
+)
+def test_a_process_that_mostly_waits_for_a_cpu_is_starved(
+    ran_s: float, waited_s: float, is_runnable: bool, is_starved: bool
+) -> None:
+    before = Scheduling(1.0, 2.0, is_runnable)
+    after = Scheduling(1.0 + ran_s, 2.0 + waited_s, is_runnable)
+    assert is_cpu_starved(before, after, interval_s=0.5) == is_starved
 
 
 def test_a_pausing_client_is_not_a_stall() -> None:
