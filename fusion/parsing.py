@@ -114,6 +114,7 @@ def _parse_segment(fields: JsonReader, default_modality: str) -> Segment:
         ORIGINS[fields.get_choice("modality", *ORIGINS, default=default_modality)],
         words,
         tuple(sorted(boxes, key=lambda box: box.time_s)),
+        fields.get_bool("doubtful", default=False),
     )
 
 

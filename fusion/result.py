@@ -16,7 +16,7 @@ from gorggle_fusion.speaker_identity import Person
 from gorggle_fusion.types import FaceBox, Media, Model, NoiseSpan, SourceFailure, SourceName
 from gorggle_fusion.word_voting import AlternativeWord, FusedWord, RejectedWord
 
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 
 Status = Literal["used", "partial", "failed", "absent"]
 """``partial``: used, but parts failed. ``absent``: not requested, or the media has no such stream."""
@@ -174,6 +174,7 @@ def _to_word(word: FusedWord) -> dict[str, Any]:
     return {
         **_to_alternative(word),
         "alternatives": [_to_alternative(alternative) for alternative in word.alternatives],
+        **({"is_doubtful": True} if word.is_doubtful else {}),
     }
 
 

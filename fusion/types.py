@@ -59,6 +59,7 @@ class Segment:
         speaker: the source's label: "face-1" (unique within a window), "spk_0" (unique within the media), or
             ``UNKNOWN_SPEAKER``.
         origin: the source of the words.
+        is_doubtful: the server marked the words as probably wrong.
     """
 
     start_s: float
@@ -67,6 +68,7 @@ class Segment:
     origin: Origin
     words: tuple[Word, ...]
     face_boxes: tuple[FaceBox, ...] = ()
+    is_doubtful: bool = False
 
 
 @dataclass(frozen=True, slots=True)

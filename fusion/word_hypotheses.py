@@ -19,6 +19,7 @@ class WordHypothesis:
         alternatives: rejected hypotheses of the same source.
         yields_to_audio: transcribed from the audio by a lip reading model with a closed vocabulary, while an engine with an
             open one transcribed the audio too.
+        is_doubtful: its source marked it as probably wrong.
     """
 
     text: str
@@ -30,6 +31,7 @@ class WordHypothesis:
     window: tuple[float, float]
     alternatives: tuple[WordHypothesis, ...] = ()
     yields_to_audio: bool = False
+    is_doubtful: bool = False
 
     @property
     def is_of_lip_model(self) -> bool:
@@ -58,7 +60,14 @@ def extract_hypotheses(window: Window, prefix: str = "") -> list[WordHypothesis]
         for word in segment.words:
             origin = word.origin or segment.origin
             hypothesis = WordHypothesis(
-                word.text, word.start_s, word.end_s, word.confidence, origin, speaker, bounds
+                word.text,
+                word.start_s,
+                word.end_s,
+                word.confidence,
+                origin,
+                speaker,
+                bounds,
+                is_doubtful=segment.is_doubtful,
             )
             others = tuple(
                 replace(hypothesis, text=other.text, confidence=other.confidence)

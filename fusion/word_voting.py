@@ -83,7 +83,8 @@ class AlternativeWord:
 class FusedWord:
     """A selected word; confidences are probabilities after calibration and noise weighting.
 
-    ``is_doubtful``: a closed vocabulary decided although noise hid the audio.
+    ``is_doubtful``: its source marked the word, and the other does not have it; or a closed vocabulary decided although noise hid the
+    audio.
     """
 
     text: str
@@ -340,13 +341,20 @@ def _merge_agreeing(slot: AlignmentSlot, evidence: Evidence) -> list[FusedWord]:
         if slot.lips[0].origin == "both"
         else noisy_or(lips_probability, audio_probability)
     )
+    are_doubtful = all(any(word.is_doubtful for word in side) for side in (slot.lips, slot.audio))
     lips_alternatives = [word.alternatives for word in slot.lips]
     if not has_same_words:
         lips_alternatives = [tuple(other for word in slot.lips for other in word.alternatives)]
         lips_alternatives += [()] * (len(slot.audio) - 1)
     return [
         _build_word(
-            replace(timed, text=audio.text, origin="both", alternatives=(*alternatives, *audio.alternatives)),
+            replace(
+                timed,
+                text=audio.text,
+                origin="both",
+                alternatives=(*alternatives, *audio.alternatives),
+                is_doubtful=are_doubtful,
+            ),
             confidence,
             [],
             evidence,
@@ -409,7 +417,7 @@ def _build_word(
         confidence,
         hypothesis.origin,
         alternatives,
-        is_doubtful=evidence.is_audio_hidden and hypothesis.is_of_lip_model,
+        is_doubtful=hypothesis.is_doubtful or (evidence.is_audio_hidden and hypothesis.is_of_lip_model),
     )
 
 

@@ -42,11 +42,7 @@ def render_formats(document: Mapping[str, Any]) -> dict[str, str]:
 
 
 def parse_segments(document: Mapping[str, Any]) -> tuple[Segment, ...]:
-    """Return a result document's segments for the caption writers.
-
-    Words that only a lip reading model without an open vocabulary has are doubtful.
-    """
-    has_open_vocabulary = (document.get("model") or {}).get("has_open_vocabulary", True)
+    """Return a result document's segments for the caption writers."""
     return tuple(
         Segment(
             segment["start_s"],
@@ -54,8 +50,7 @@ def parse_segments(document: Mapping[str, Any]) -> tuple[Segment, ...]:
             segment["text"],
             speaker=segment["person"],
             words=tuple(Word(word["text"], word["start_s"], word["end_s"]) for word in segment["words"]),
-            is_doubtful=not has_open_vocabulary
-            and any(word["source"] == "lips" for word in segment["words"]),
+            is_doubtful=any(word.get("is_doubtful", False) for word in segment["words"]),
         )
         for segment in document["segments"]
     )

@@ -234,6 +234,27 @@ def test_a_closed_vocabulary_is_used_where_noise_defeats_the_audio() -> None:
     assert texts_and_sources(result) == [("bin", "lips"), ("now", "audio")]
 
 
+def test_words_that_noise_makes_doubtful_are_marked() -> None:
+    lips = [word("bin", 1, 1.5, 0.9)]
+    loud = (NoiseSpan(0.0, 10.0, -20.0),)
+    result = validate(fuse_words(lips, [word("now", 1, 1.5, 0.9)], noise=loud, model=CLOSED_MODEL))
+    assert [(w.text, w.is_doubtful) for w in list_words(result)] == [("bin", True)]
+    clean = validate(fuse_words([word("bin", 1, 1.5, 0.9)], [word("Bin", 1, 1.5, 0.9)], model=CLOSED_MODEL))
+    assert [(w.text, w.is_doubtful) for w in list_words(clean)] == [("Bin", False)]
+
+
+@pytest.mark.parametrize("audio_text", ["blue", "bin", ""])
+def test_words_that_the_server_marks_are_doubtful_until_another_source_has_them(audio_text: str) -> None:
+    marked = replace(segment([word("bin", 1, 1.5, 0.9)]), is_doubtful=True)
+    audio = [word(audio_text, 1, 1.5, 0.4)] if audio_text else []
+    windows = Window(0, 10, (marked,)), window(audio, "spk_0", "audio", 10.0)
+    result = validate(fuse(Inputs(Media(10.0), lips=windows[:1], audio=windows[1:] if audio else None)))
+    [fused_word] = list_words(result)
+    assert (fused_word.text, fused_word.is_doubtful) == ("bin", audio_text != "bin")
+    [segment_fields] = result.to_document()["segments"]
+    assert segment_fields["words"][0].get("is_doubtful", False) == fused_word.is_doubtful
+
+
 def test_a_closed_vocabulary_takes_part_where_it_sounds_like_the_audio() -> None:
     lips, audio = (
         make_words("bin blue at f two now", confidence=0.9),

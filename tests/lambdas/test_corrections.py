@@ -51,7 +51,7 @@ def build_result(*texts: str) -> dict[str, Any]:
         )
     absent = {"status": "absent", "engine": "", "failures": []}
     return {
-        "schema_version": "1.2",
+        "schema_version": "1.3",
         "media": {
             "name": "x",
             "duration_s": 100.0,

@@ -544,14 +544,10 @@ def test_all_sources_are_fused_and_published_in_every_format(
 def test_words_of_a_closed_vocabulary_are_marked_in_the_captions(
     cloud: Cloud, probed_job: dict[str, Any]
 ) -> None:
-    model = {
-        "name": "m",
-        "licence": "free",
-        "licence_summary": "",
-        "licence_url": "",
-        "has_open_vocabulary": False,
-    }
-    store_document(cloud, "lips/0000.json", lips_window(model=model))
+    document = lips_window()
+    document["model"]["has_open_vocabulary"] = False
+    document["window"]["segments"][0]["doubtful"] = True
+    store_document(cloud, "lips/0000.json", document)
     store_document(cloud, "failures/audio.json", {"source": "audio", "reason": "audio error", "error": "X"})
     store_document(cloud, "failures/faces.json", {"source": "faces", "reason": "face error", "error": "X"})
     cloud.call("fuse_results", probed_job)

@@ -49,11 +49,7 @@ def wait_until_saved(page: Any, pipeline: Pipeline, versions: int) -> None:
 
 def test_words_that_a_closed_vocabulary_may_invent_are_marked(site: Site, visit: Visitor) -> None:
     result = load_result("demo")
-    licence = {"name": "Apache-2.0", "summary": "", "url": ""}
-    result["model"] = {"name": "m", "licence": licence, "has_open_vocabulary": False}
-    for number, segment in enumerate(result["segments"]):
-        for word in segment["words"]:
-            word["source"] = "both" if number else "lips"
+    result["segments"][0]["words"][0]["is_doubtful"] = True
     job = site.pipeline.add("demo.mp4", EXAMPLES / "demo.mp4", result)
     page = visit(f"{site.url}/#/jobs/{job.job_id}").page
     page.wait_for_selector(".word")

@@ -7,7 +7,7 @@
  */
 
 import { sanitize } from "./editing";
-import type { Result, Segment, Transcript } from "./result";
+import type { Segment, Transcript } from "./result";
 import { isDoubtful } from "./result";
 
 export const MAX_LINE_CHARS = 42;
@@ -29,12 +29,9 @@ interface Token {
   end_s: number;
 }
 
-/**
- * Split segments into cues in order of time, each of one speaker. `label` returns a prefix for the first cue of a segment.
- * `model` is the result's: see `isDoubtful`.
- */
-export function buildCues(segments: readonly Segment[], label: (person: string) => string = () => "", model: Result["model"] = null): Cue[] {
-  const marked = (segment: Segment) => `${label(segment.person)} ${isDoubtful(segment, model) ? DOUBTFUL_MARK : ""}`;
+/** Split segments into cues in order of time, each of one speaker. `label` returns a prefix for the first cue of a segment. */
+export function buildCues(segments: readonly Segment[], label: (person: string) => string = () => ""): Cue[] {
+  const marked = (segment: Segment) => `${label(segment.person)} ${isDoubtful(segment) ? DOUBTFUL_MARK : ""}`;
   const cues = segments.flatMap((segment) => buildSegmentCues(segment, marked(segment))).sort((a, b) => a.start_s - b.start_s);
   const result: Cue[] = [];
   for (const cue of cues) {
@@ -110,8 +107,8 @@ function wrapBalanced(texts: string[]): string[] {
 
 // ---------------------------------------------------------------------------------------------------------- formats
 
-export function toWebVtt(transcript: Transcript, model: Result["model"] = null): string {
-  const blocks = buildCues(transcript.segments, undefined, model).map((cue, index) => {
+export function toWebVtt(transcript: Transcript): string {
+  const blocks = buildCues(transcript.segments).map((cue, index) => {
     const name = escapeVtt(speakerName(transcript, cue.person)).replace(/-$/, "&#45;");
     return `\n${index + 1}\n${formatTimestamp(cue.start_s, ".")} --> ${formatTimestamp(cue.end_s, ".")}\n<v ${name}>${cue.lines.map(escapeVtt).join("\n")}\n`;
   });

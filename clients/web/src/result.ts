@@ -13,8 +13,7 @@ export interface Hypothesis {
 
 export interface Word extends Hypothesis {
   alternatives: Hypothesis[];
-  /** Only in live sessions: see `LiveSegment.doubtful`. */
-  doubtful?: boolean;
+  is_doubtful?: boolean;
 }
 
 export interface Segment {
@@ -45,7 +44,7 @@ export interface Result {
   schema_version: string;
   media: { name: string; duration_s: number; width_px: number; height_px: number; frame_rate_hz: number; video_codec: string; audio_codec: string };
   language: string;
-  model: { name: string; licence: { name: string; summary: string; url: string }; has_open_vocabulary?: boolean } | null;
+  model: { name: string; licence: { name: string; summary: string; url: string }; has_open_vocabulary: boolean } | null;
   is_degraded: boolean;
   sources: Record<"lips" | "audio" | "faces", SourceReport>;
   noise: { start_s: number; end_s: number; snr_db: number }[];
@@ -70,9 +69,9 @@ export function speakerColor(person: string): number {
   return (number - 1) % SPEAKER_COLORS;
 }
 
-/** Return whether a segment has words that are probably wrong: read from the lips alone by a model with a closed vocabulary. */
-export function isDoubtful(segment: Segment, model: Result["model"] = null): boolean {
-  return segment.words.some((word) => word.source !== "correction" && (word.doubtful || (word.source === "lips" && model?.has_open_vocabulary === false)));
+/** Return whether a segment has words that are probably wrong. Corrected words are not. */
+export function isDoubtful(segment: Segment): boolean {
+  return segment.words.some((word) => word.source !== "correction" && word.is_doubtful);
 }
 
 /** Return the segments spoken at a time. */

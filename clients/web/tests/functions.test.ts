@@ -138,13 +138,12 @@ describe("doubtful words", () => {
     expect(toText(transcript)).toBe("(?) bin blue\n");
     expect(toText(replaceWord(transcript, { segmentId: "segment-1", index: 0 }, "pin blue"))).toBe("pin blue\n");
   });
-  it("of jobs are those from the lips of a model with a closed vocabulary", () => {
-    const lips = segment(1, "bin blue");
-    lips.words[0]!.source = "lips" as "both";
-    const model = { name: "m", licence: { name: "l", summary: "", url: "" } };
-    expect([true, false].map((has_open_vocabulary) => isDoubtful(lips, { ...model, has_open_vocabulary }))).toEqual([false, true]);
-    expect(buildCues([lips], undefined, { ...model, has_open_vocabulary: false })[0]!.lines).toEqual(["(?) bin blue"]);
-    expect(isDoubtful(segment(2, "bin blue"), { ...model, has_open_vocabulary: false })).toBe(false);
+  it("mark their segment in every format", () => {
+    const doubtful = segment(1, "bin blue");
+    doubtful.words[1]!.is_doubtful = true;
+    const one: Transcript = { segments: [doubtful], names: {} };
+    expect([doubtful, segment(2, "bin blue")].map(isDoubtful)).toEqual([true, false]);
+    for (const text of [toWebVtt(one), toSrt(one), toTtml(one, "en"), toText(one)]) expect(text).toContain("(?) bin blue");
   });
 });
 

@@ -59,7 +59,7 @@ export function toResult(transcript: LiveTranscript, info: SessionInfo): Result 
   const people = [...new Set(segments.map((segment) => segment.person))];
   const report = (isUsed: boolean) => ({ status: isUsed ? ("used" as const) : ("absent" as const), engine: isUsed ? info.model : "", failures: [] });
   return {
-    schema_version: "1.2",
+    schema_version: "1.3",
     media: { name: info.name, duration_s: info.durationS, width_px: info.widthPx, height_px: info.heightPx, frame_rate_hz: 0, video_codec: "", audio_codec: "" },
     language: "",
     // The live API does not send the model's licence.
@@ -84,7 +84,7 @@ function toSegment(live: LiveSegment, index: number, person: string): Segment {
     end_s: live.end_s,
     text: live.text,
     confidence: live.confidence,
-    words: words.map((word) => ({ ...word, source: word.source || source, alternatives: [], ...(live.doubtful ? { doubtful: true } : {}) })),
+    words: words.map((word) => ({ ...word, source: word.source || source, alternatives: [], ...(live.doubtful ? { is_doubtful: true } : {}) })),
   };
 }
 

@@ -40,8 +40,8 @@ export function Editor({ result, history, onHistory, video, renewVideo, tools, o
   const [showsShortcuts, setShowsShortcuts] = useState(false);
 
   const faces = useMemo(() => groupBoxesByPerson(result), [result]);
-  const cues = useMemo(() => buildCues(transcript.segments, undefined, result.model), [transcript.segments, result.model]);
-  const vtt = useMemo(() => toWebVtt(transcript, result.model), [transcript, result.model]);
+  const cues = useMemo(() => buildCues(transcript.segments), [transcript.segments]);
+  const vtt = useMemo(() => toWebVtt(transcript), [transcript]);
   const speakers = useMemo(() => listSpeakers(result, transcript), [result, transcript.segments]);
 
   const change = useCallback((next: (transcript: Transcript) => Transcript) => onHistory((history) => push(history, next(history.present))), [onHistory]);

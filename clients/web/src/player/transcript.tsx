@@ -160,7 +160,7 @@ export function TranscriptPanel(props: PanelProps) {
           <Line
             key={segment.id}
             segment={segment}
-            doubtful={isDoubtful(segment, result.model)}
+            doubtful={isDoubtful(segment)}
             name={speakerName(transcript, segment.person)}
             names={transcript.names}
             speakers={speakers}
