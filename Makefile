@@ -78,6 +78,7 @@ train: setup  ## train and evaluate the embedded model (90 minutes of training o
 	$(BIN)/python -m training export --out $(RUN) $(RUN)/model.safetensors
 	$(BIN)/python -m training evaluate $(RUN)/model.safetensors --noise --plot $(RUN)/noise.png > $(RUN)/evaluation.json
 	$(BIN)/python -m training export --out $(RUN) --evaluation $(RUN)/evaluation.json inference_server/assets/gorggle-mini-1.safetensors
+	$(BIN)/python -m training calibrate inference_server/assets/gorggle-mini-1.safetensors
 
 fuzz: setup  ## run the property tests on random examples; send 20,000 malicious requests and media files to a real server
 	HYPOTHESIS_PROFILE=default $(PYTEST) -m hypothesis

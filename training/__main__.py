@@ -4,6 +4,7 @@ python -m training prepare  [--data DIR] [--utterances N] [--workers N]
 python -m training train    --out runs/x [--minutes N] [--device cpu|cuda] [--resume]
 python -m training fine-tune --manifest FILE --out runs/y  (the same as `gorggle train`)
 python -m training export   --out runs/x MODEL
+python -m training calibrate MODEL [--manifest FILE] [--data DIR]
 python -m training clips    --out DIR [--sentences N] [--two-speakers]
 python -m training evaluate MODEL [--sentences N] [--noise]
 """
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "train": _train,
         "fine-tune": _fine_tune,
         "export": _export,
+        "calibrate": _calibrate,
         "evaluate": _evaluate,
         "clips": _clips,
     }
@@ -70,6 +72,22 @@ def _build_parser() -> argparse.ArgumentParser:
         metavar="TEXT",
         help="for the model card: the runs that the initial weights came from",
     )
+    calibrate = commands.add_parser(
+        "calibrate", help="fit the word confidences on held-out utterances, and write them to the model card"
+    )
+    calibrate.add_argument(
+        "--manifest",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="recorded clips that the model was not trained on",
+    )
+    calibrate.add_argument(
+        "--cache", type=Path, default=DEFAULT_DATA_FOLDER / "clips", help="folder of cropped clips"
+    )
+    calibrate.add_argument(
+        "--sentences", type=int, default=UTTERANCES["validation"], help="rendered ones, per corpus"
+    )
     test_set.add_arguments(
         commands.add_parser("clips", help="render test clips of unseen speakers, with a manifest")
     )
@@ -85,9 +103,9 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--plot", type=Path, metavar="PNG", help="plot the error rates over noise")
     evaluate.add_argument("--threads", type=int, default=2)
-    for command in (export, evaluate):
+    for command in (export, calibrate, evaluate):
         command.add_argument("model", type=Path, help="model file (.safetensors)")
-    for command in (prepare, train, evaluate):
+    for command in (prepare, train, calibrate, evaluate):
         command.add_argument(
             "--data", type=Path, default=DEFAULT_DATA_FOLDER, help="folder of the rendered utterances"
         )
@@ -135,6 +153,27 @@ def _export(options: argparse.Namespace) -> None:
 
     evaluation = json.loads(options.evaluation.read_text()) if options.evaluation else None
     export_model(options.out, options.model, evaluation, options.earlier_runs)
+
+
+def _calibrate(options: argparse.Namespace) -> None:
+    from gorggle_training.clip_shards import prepare_clips
+    from gorggle_training.confidence_calibration import calibrate_model_file
+    from gorggle_training.labelled_clips import LabelledClip, read_manifest_clips
+    from gorggle_training.sentences import Corpus, Split
+    from gorggle_training.shards import UtteranceStore, render_split
+    from gorggle_training.utterances import Utterance
+
+    workers = os.cpu_count() or 1
+    utterances: list[Utterance] = []
+    for corpus in Corpus:
+        render_split(options.data, Split.VALIDATION, options.sentences, workers, _report, corpus)
+        store = UtteranceStore(options.data, Split.VALIDATION, corpus)
+        utterances += store.read_all()[: options.sentences]
+    clips = [clip for path in options.manifest for clip in read_manifest_clips(path)]
+    if clips:
+        usable = [clip for clip in clips if isinstance(clip, LabelledClip)]
+        utterances += prepare_clips(usable, options.cache, workers, _report)[0].read_all()
+    print(json.dumps(calibrate_model_file(options.model, utterances)))
 
 
 def _clips(options: argparse.Namespace) -> None:

@@ -18,6 +18,7 @@ from gorggle_server.errors import InvalidRequestError, ModelFormatError
 from gorggle_server.inference.model_registry import resolve_source
 from gorggle_server.model_catalogue.store import ModelStore, get_model_dir
 from gorggle_training.clip_shards import prepare_clips
+from gorggle_training.confidence_calibration import calibrate_model_file
 from gorggle_training.evaluate import make_validator
 from gorggle_training.labelled_clips import (
     ClipOrRejection,
@@ -35,6 +36,8 @@ from gorggle_training.train import TrainingOptions, TrainingRun, keep_freed_memo
 
 MODEL_FILE = "model.safetensors"
 MAX_LISTED_REJECTIONS = 10
+# Entries of the model card that hold for its weights only.
+_MEASURED = ("error_rates", "confidence_calibration")
 
 
 @dataclass(frozen=True)
@@ -132,18 +135,21 @@ def fine_tune(
         options.out, data.training, base.vocabulary, base.config, training, save_and_validate, initial=base
     )
     training_run.train(report)
+    if data.validation is not None:
+        report("calibrating the confidences")
+        calibrate_model_file(path, data.validation.read_all())
     return path
 
 
 def build_card(
     base: dict[str, Any], name: str, description: str, steps: int, minutes: float
 ) -> dict[str, Any]:
-    """Return the model card of a fine-tuned model; error rates of the base model do not apply."""
+    """Return the model card of a fine-tuned model; what was measured of the base model does not apply."""
     base_name = base.get("name", "a model without a name")
     licence = base.get("license", {})
     summary = f"{licence.get('summary', '')} The terms of the training clips may apply as well.".strip()
     return {
-        **{key: value for key, value in base.items() if key != "error_rates"},
+        **{key: value for key, value in base.items() if key not in _MEASURED},
         "name": name,
         "description": f"{base_name}, fine-tuned on {description}.",
         "license": {**licence, "summary": summary},
@@ -198,7 +204,7 @@ def _make_validator(
 ) -> Callable[[AVHubertNetwork], dict[str, float]]:
     if store is None:
         return lambda _network: {}
-    return make_validator(vocabulary, {"clips": [store[index] for index in range(len(store))]})
+    return make_validator(vocabulary, {"clips": store.read_all()})
 
 
 def _describe(recorded: int, training: Store) -> str:

@@ -61,6 +61,10 @@ class ShardFolder:
         shard = bisect_right(self._first_indices, index) - 1
         return self._shards[shard].utterance(index - self._first_indices[shard])
 
+    def read_all(self) -> list[Utterance]:
+        """Return all utterances."""
+        return [self[index] for index in range(len(self))]
+
     def draw_epoch(self, rng: np.random.Generator) -> list[int]:
         """Return the indices of one epoch, in random order."""
         order: list[int] = rng.permutation(len(self)).tolist()

@@ -199,6 +199,11 @@ class Model:
             token_scores=hypothesis.token_scores,
         )
 
+    def compute_word_probabilities(self, hypothesis: Hypothesis) -> list[float]:
+        """Return the probability of each word of ``hypothesis.text`` given the previous ones."""
+        pieces = self.vocabulary.to_pieces(hypothesis.tokens)
+        return word_alignment.compute_word_probabilities(pieces, hypothesis.token_scores)
+
     def _validate_encoder_out(
         self, encoder_out: Array, padding_mask: Array | None
     ) -> tuple[Tensor, Tensor | None]:

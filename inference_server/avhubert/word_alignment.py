@@ -61,7 +61,7 @@ def align_words(
     """
     weights = np.asarray(attention, np.float64)
     _validate(weights, tokens, token_scores)
-    spoken = [row for row, piece in enumerate(tokens) if piece not in RESERVED_TOKENS or piece == "<unk>"]
+    spoken = _find_spoken(tokens)
     words = _group_words([tokens[row] for row in spoken])
     if not words:
         return []
@@ -71,17 +71,36 @@ def align_words(
     silence = np.full(shares.shape[1], _SILENCE_SHARE)
     after = np.maximum(silence, _EOS_WEIGHT * shares[-1]) if tokens[-1] == "</s>" else silence
     spans = _find_token_spans(shares[spoken], words, silence, after)
-    scores = [0.0] * len(spoken) if token_scores is None else [token_scores[row] for row in spoken]
+    probabilities = (
+        [1.0] * len(words) if token_scores is None else compute_word_probabilities(tokens, token_scores)
+    )
     part_s = FRAME_S / parts
     return [
         Word(
             word.text,
             start_s=float(spans[word.first, 0] * part_s),
             end_s=float(spans[word.end - 1, 1] * part_s),
-            confidence=min(1.0, math.exp(sum(scores[word.first : word.end]))),
+            confidence=probability,
         )
-        for word in words
+        for word, probability in zip(words, probabilities, strict=True)
     ]
+
+
+def compute_word_probabilities(tokens: Sequence[str], token_scores: Sequence[float]) -> list[float]:
+    """Return the probability of each word given the previous ones: the product of its tokens' probabilities.
+
+    Args:
+        tokens: as in ``align_words``.
+        token_scores: log-probability of each token.
+    """
+    spoken = _find_spoken(tokens)
+    scores = [token_scores[row] for row in spoken]
+    words = _group_words([tokens[row] for row in spoken])
+    return [min(1.0, math.exp(sum(scores[word.first : word.end]))) for word in words]
+
+
+def _find_spoken(tokens: Sequence[str]) -> list[int]:
+    return [row for row, piece in enumerate(tokens) if piece not in RESERVED_TOKENS or piece == "<unk>"]
 
 
 def _validate(weights: FloatArray, tokens: Sequence[str], token_scores: Sequence[float] | None) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from gorggle_fusion.confidence import Calibration
 from gorggle_server import s3
 from gorggle_server.avhubert import Model, load_model
 from gorggle_server.errors import InvalidRequestError, NotFoundError
@@ -149,7 +150,12 @@ def _load_avhubert(name: str, source: str, settings: ServerSettings) -> ServedMo
         path = _fetch_model(source, Path(folder))
         model = load_model(path, device=settings.device, dtype=settings.dtype)
         model.optimize(int8=settings.quantization == "int8")
-        return ServedModel(name, Recognizer(model), _describe_avhubert(model), _hash_files([path]))
+        calibrations = {
+            _CARD_MODALITIES[modality]: Calibration(entry["slope"], entry["offset"])
+            for modality, entry in model.card.get("confidence_calibration", {}).items()
+        }
+        recognizer = Recognizer(model, calibrations)
+        return ServedModel(name, recognizer, _describe_avhubert(model), _hash_files([path]))
 
 
 def _describe_avhubert(model: Model) -> ModelDescription:

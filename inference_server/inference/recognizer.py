@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Hashable, Sequence
-from dataclasses import replace
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from gorggle_fusion.confidence import Calibration
 from gorggle_server.errors import ModelFormatError
-from gorggle_server.events import Hypothesis
+from gorggle_server.events import Hypothesis, Word
 from gorggle_server.inference.interface import DecodingOptions, InferenceInput, transcribe
 from gorggle_server.input_format import (
     FRAME_RATE_HZ,
@@ -20,7 +22,7 @@ from gorggle_server.input_format import (
     MOUTH_CROP_SIZE_PX,
     frames_to_seconds,
 )
-from gorggle_server.recognition_options import RecognitionOptions
+from gorggle_server.recognition_options import Modality, RecognitionOptions
 from gorggle_server.repetition import remove_loops
 
 if TYPE_CHECKING:
@@ -36,17 +38,19 @@ MIN_TOKEN_LIMIT = 8
 
 
 class Recognizer:
-    """Recognizes windows with one AV-HuBERT model; see ``interface.SpeechRecognizer``."""
+    """Recognizes windows with one AV-HuBERT model; see ``interface.SpeechRecognizer``.
 
-    def __init__(self, model: Model) -> None:
+    Args:
+        model: the model.
+        calibrations: of the words' confidences, by modality.
+    """
+
+    def __init__(self, model: Model, calibrations: Mapping[Modality, Calibration] | None = None) -> None:
         self.model = model
+        self.calibrations = dict(calibrations or {})
 
-    def encode(self, windows: Sequence[InferenceInput]) -> list[torch.Tensor | ModelFormatError]:
-        """Encode windows of one modality together.
-
-        Returns:
-            (T, D) for each window, or an error if the encoder output is not finite.
-        """
+    def encode(self, windows: Sequence[InferenceInput]) -> list[EncodedWindow | ModelFormatError]:
+        """Encode windows of one modality together; an error stands for a window whose encoder output is not finite."""
         padding_mask = _create_padding_mask([window.frames for window in windows])
         device = self.model.device
         encoder_out = self.model.encode(
@@ -55,11 +59,16 @@ class Recognizer:
             padding_mask=padding_mask if bool(padding_mask.any()) else None,
         )
         own = [row[: window.frames] for row, window in zip(encoder_out, windows, strict=True)]
-        return [row if bool(torch.isfinite(row).all()) else _create_non_finite_error() for row in own]
+        return [
+            EncodedWindow(row, window.modality)
+            if bool(torch.isfinite(row).all())
+            else _create_non_finite_error()
+            for row, window in zip(own, windows, strict=True)
+        ]
 
     def start_decoding(self, options: DecodingOptions) -> DecodingBatch:
         """Return an empty batch that windows join and leave between two search steps."""
-        return DecodingBatch(self.model, options)
+        return DecodingBatch(self.model, options, self.calibrations)
 
     def transcribe(
         self, windows: Sequence[InferenceInput], options: DecodingOptions
@@ -99,24 +108,36 @@ class Recognizer:
         return InferenceInput(crops, np.zeros((frames, self.model.config.audio_dim), np.float32))
 
 
+@dataclass(frozen=True, eq=False)
+class EncodedWindow:
+    """Encoder output (T, D) of a window, and what it was encoded from."""
+
+    features: torch.Tensor
+    modality: Modality
+
+
 class DecodingBatch:
     """Encoded windows being decoded together; see ``Recognizer.start_decoding``."""
 
-    def __init__(self, model: Model, options: DecodingOptions) -> None:
+    def __init__(
+        self, model: Model, options: DecodingOptions, calibrations: Mapping[Modality, Calibration]
+    ) -> None:
         self._model, self._options = model, options
+        self._calibrations = calibrations
         self._search = model.start_beam_search(beam=options.beam_size, length_penalty=options.length_penalty)
-        self._encoded: dict[Hashable, torch.Tensor] = {}
+        self._encoded: dict[Hashable, EncodedWindow] = {}
 
     @property
     def windows(self) -> int:
         """Number of windows being decoded."""
         return len(self._encoded)
 
-    def add(self, keys: Sequence[Hashable], encoded: Sequence[torch.Tensor]) -> None:
-        """Add encoded windows, each (T, D) from ``Recognizer.encode``, under the caller's keys."""
-        lengths = [len(window) for window in encoded]
+    def add(self, keys: Sequence[Hashable], encoded: Sequence[EncodedWindow]) -> None:
+        """Add encoded windows, of ``Recognizer.encode``, under the caller's keys."""
+        features = [window.features for window in encoded]
+        lengths = [len(window) for window in features]
         limit = self._model.config.max_target_size - 1
-        padded = torch.nn.utils.rnn.pad_sequence(list(encoded), batch_first=True)
+        padded = torch.nn.utils.rnn.pad_sequence(features, batch_first=True)
         self._search.add(keys, padded, lengths, [min(max_output_tokens(frames), limit) for frames in lengths])
         self._encoded.update(zip(keys, encoded, strict=True))
 
@@ -137,17 +158,30 @@ class DecodingBatch:
             for key, result in self._search.step().items()
         }
 
-    def _to_hypotheses(self, key: Hashable, hypotheses: Sequence[TokenHypothesis]) -> list[Hypothesis]:
-        encoder_out, limit = self._encoded.pop(key), 1 + self._options.max_alternatives
-        return [
-            self._to_hypothesis(encoder_out, hypothesis) for hypothesis in _deduplicate(hypotheses, limit)
-        ]
+    def _to_hypotheses(self, key: Hashable, found: Sequence[TokenHypothesis]) -> list[Hypothesis]:
+        window, limit = self._encoded.pop(key), 1 + self._options.max_alternatives
+        return [self._to_hypothesis(window, hypothesis) for hypothesis in _deduplicate(found, limit)]
 
-    def _to_hypothesis(self, encoder_out: torch.Tensor, hypothesis: TokenHypothesis) -> Hypothesis:
-        has_words = self._options.word_timestamps
-        words = tuple(self._model.align_words(encoder_out, hypothesis)) if has_words else ()
-        confidence, log_probability = _geometric_mean(hypothesis.token_scores), sum(hypothesis.token_scores)
-        return _remove_loops(Hypothesis(hypothesis.text, confidence, words, log_probability=log_probability))
+    def _to_hypothesis(self, window: EncodedWindow, hypothesis: TokenHypothesis) -> Hypothesis:
+        texts = hypothesis.text.split()
+        kept = remove_loops(texts)
+        calibration = self._calibrations.get(window.modality, Calibration())
+        probabilities = self._model.compute_word_probabilities(hypothesis)
+        confidences = [calibration.probability(probabilities[index]) for index in kept]
+        words: tuple[Word, ...] = ()
+        if self._options.word_timestamps:
+            aligned = self._model.align_words(window.features, hypothesis)
+            words = tuple(
+                replace(aligned[index], confidence=confidence)
+                for index, confidence in zip(kept, confidences, strict=True)
+            )
+        return Hypothesis(
+            " ".join(texts[index] for index in kept),
+            _geometric_mean(confidences),
+            words,
+            is_loop_removed=len(kept) < len(texts),
+            log_probability=sum(hypothesis.token_scores),
+        )
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -207,20 +241,9 @@ def _deduplicate(hypotheses: Sequence[TokenHypothesis], limit: int) -> list[Toke
     return list(seen.values())[:limit]
 
 
-def _remove_loops(hypothesis: Hypothesis) -> Hypothesis:
-    texts = hypothesis.text.split()
-    kept = remove_loops(texts)
-    if len(kept) == len(texts):
-        return hypothesis
-    # Words are the parts of the text, in the same order, or they were not requested.
-    words = tuple(hypothesis.words[index] for index in kept if hypothesis.words)
-    text = " ".join(texts[index] for index in kept)
-    return replace(hypothesis, text=text, words=words, is_loop_removed=True)
-
-
 def _create_non_finite_error() -> ModelFormatError:
     return ModelFormatError("the encoder's output is not finite: its weights or the device are damaged")
 
 
-def _geometric_mean(log_probabilities: Sequence[float]) -> float:
-    return math.exp(sum(log_probabilities) / len(log_probabilities)) if log_probabilities else 0.0
+def _geometric_mean(probabilities: Sequence[float]) -> float:
+    return math.exp(fmean(map(math.log, probabilities))) if probabilities else 0.0

@@ -92,6 +92,10 @@ def test_usage_errors_are_reported_in_one_line(
         {"error_rates": {"video": 0.5}},
         {"error_rates": [{"word_error_rate_percent": "low"}]},
         {"error_rates": [{"word_error_rate_percent": float("nan")}]},
+        {"confidence_calibration": {"lips": {"slope": 1.0, "offset": 0.0}}},
+        {"confidence_calibration": {"video": {"slope": 1.0}}},
+        {"confidence_calibration": {"video": {"slope": 1.0, "offset": float("inf")}}},
+        {"confidence_calibration": {"video": 1.0}},
     ],
 )
 def test_a_model_card_with_wrong_types_is_rejected(card) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 from gorggle_server.errors import ModelFormatError
 
+# Names of modalities in model cards.
+MODALITIES = ("audio-visual", "video", "audio")
 _TEXTS = ("name", "description", "vocabulary", "trained_on")
 _LISTS_OF_TEXTS = ("languages", "modalities")
 _LICENSE_TEXTS = ("name", "url", "summary")
@@ -29,9 +31,10 @@ def validate_card(card: Mapping[str, Any]) -> dict[str, Any]:
 
     Known keys: ``name``, ``description``, ``trained_on`` (strings); ``vocabulary`` (string: the words that the model
     recognizes, if it recognizes no others); ``languages`` (BCP 47),
-    ``modalities`` ("audio-visual", "video", "audio") (lists of strings); ``license`` (``name``, ``url``, ``summary``,
+    ``modalities`` (of ``MODALITIES``) (lists of strings); ``license`` (``name``, ``url``, ``summary``,
     ``commercial_use``); ``error_rates`` (list of ``dataset``, ``modality``, ``condition``, ``source``,
-    ``word_error_rate_percent``).
+    ``word_error_rate_percent``); ``confidence_calibration`` (by modality, ``slope`` and ``offset`` of the words'
+    confidences; see ``gorggle_fusion.confidence.Calibration``).
 
     Raises:
         ModelFormatError: a value has the wrong type.
@@ -50,16 +53,17 @@ def validate_card(card: Mapping[str, Any]) -> dict[str, Any]:
         _expect(entry, dict, "error_rates[]")
         for key in _ERROR_RATE_TEXTS:
             _expect(entry.get(key, ""), str, f"error_rates[].{key}")
-        rate = entry.get("word_error_rate_percent")
-        if (
-            not isinstance(rate, (int, float))
-            or isinstance(rate, bool)
-            or not math.isfinite(rate)
-            or rate < 0
-        ):
+        rate, key = entry.get("word_error_rate_percent"), "error_rates[].word_error_rate_percent"
+        _expect_number(rate, key, "a percentage", minimum=0.0)
+    calibrations = _expect(card.get("confidence_calibration", {}), dict, "confidence_calibration")
+    for modality, entry in calibrations.items():
+        if modality not in MODALITIES:
             raise ModelFormatError(
-                f"the model card's error_rates[].word_error_rate_percent is {rate!r}; expected a percentage"
+                f"the model card's confidence_calibration has {modality!r}; expected {', '.join(MODALITIES)}"
             )
+        key = f"confidence_calibration.{modality}"
+        for name in ("slope", "offset"):
+            _expect_number(_expect(entry, dict, key).get(name), f"{key}.{name}", "a number")
     return dict(card)
 
 
@@ -69,3 +73,9 @@ def _expect(value: Any, kind: type, key: str) -> Any:
             f"the model card's {key} is a {type(value).__name__}; expected a {kind.__name__}"
         )
     return value
+
+
+def _expect_number(value: Any, key: str, expected: str, minimum: float = -math.inf) -> None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not is_number or value < minimum:
+        raise ModelFormatError(f"the model card's {key} is {value!r}; expected {expected}")

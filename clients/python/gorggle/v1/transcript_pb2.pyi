@@ -63,7 +63,9 @@ class Word(_message.Message):
     text: _builtins.str
     """Text of the word, as written by the model."""
     confidence: _builtins.float
-    """Confidence from 0 to 1: geometric mean of the word's token probabilities. Not calibrated."""
+    """Confidence from 0 to 1. Those of the embedded models are calibrated: of the words with confidence 0.8, about 80 % are
+    correct. Others state the probability of the word's tokens.
+    """
     source: Global___WordSource.ValueType
     """What the word was recognized from."""
     @_builtins.property
