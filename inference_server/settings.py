@@ -127,6 +127,11 @@ class ServerSettings(BaseSettings):
     landmark_model_path: Path | None = Field(
         None, description="alternative 68-point dlib shape predictor; by default the embedded one"
     )
+    face_identity: bool = Field(
+        True,
+        description="recognize people by their faces within a video, so that they keep their speaker id after a cut or "
+        "when they return; face embeddings are kept in memory for the duration of the video only",
+    )
 
     s3_buckets: tuple[str, ...] = Field((), description="S3 buckets that Recognize may read; none by default")
 

@@ -36,6 +36,7 @@ from gorggle_server.observability.metrics import ServerMetrics
 from gorggle_server.security.api_tokens import TokenStore
 from gorggle_server.security.secret_sources import SecretsManager, open_secret_source
 from gorggle_server.settings import ServerSettings
+from gorggle_server.vision import face_embedding
 from gorggle_server.vision.face_detector import FaceDetector, find_landmark_model
 
 if TYPE_CHECKING:
@@ -150,6 +151,8 @@ class Server:
         if self._decoder_pool is None:
             # A hundred megabytes that stay cached: loading them in the first call would delay it.
             FaceDetector(self.settings.landmark_model_path)
+            if self.settings.face_identity:
+                face_embedding.preload()
             return
         from gorggle_server.sandbox.decoding import check_decoding
 

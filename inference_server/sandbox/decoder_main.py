@@ -25,6 +25,7 @@ from gorggle_server.media.resampling import EndOfStream, Waveform, resample
 from gorggle_server.recognition_options import MediaLimits
 from gorggle_server.sandbox import hardening, protocol
 from gorggle_server.sandbox.protocol import DecodeJob, FailureCode, Header, MessageType
+from gorggle_server.vision import face_embedding
 from gorggle_server.vision.face_detector import BoundingBox, FaceDetector
 from gorggle_server.vision.frame_stage import track_frames
 from gorggle_server.vision.mouth_cropper import load_mean_face
@@ -119,7 +120,7 @@ def preload(landmark_model: Path | None) -> FaceDetector:
     """Load everything that is loaded on first use, because the sandbox cannot open files.
 
     Raises:
-        NotFoundError: the landmark model does not exist or is invalid.
+        NotFoundError: a model does not exist or is invalid.
     """
     cv2.setNumThreads(1)  # FFmpeg uses the CPUs; this also makes OpenCV load its plug-ins now
     for _ in resample(decode(io.BytesIO(create_probe_clip()), MediaLimits()), MediaLimits()):
@@ -129,6 +130,7 @@ def preload(landmark_model: Path | None) -> FaceDetector:
     detector.detect(empty)
     detector.predict_landmarks(empty, BoundingBox(100, 100, 300, 300))
     load_mean_face()
+    face_embedding.preload()
     return detector
 
 
@@ -174,7 +176,15 @@ def _run_job(
             spool_file=spool_file,
         )
         items = resample(decoded, job.limits)
-        for item in track_frames(items, detector, max_faces=job.max_faces, audio=job.audio, live=job.live):
+        results_items = track_frames(
+            items,
+            detector,
+            max_faces=job.max_faces,
+            audio=job.audio,
+            live=job.live,
+            face_identity=job.face_identity,
+        )
+        for item in results_items:
             results.send_item(item)
     except (BrokenPipeError, EOFError):
         raise

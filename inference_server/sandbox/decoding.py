@@ -57,6 +57,7 @@ def decode_in_sandbox(
     audio: bool = True,
     live: bool = False,
     max_faces: int = RecognitionOptions.max_speakers,
+    face_identity: bool = True,
     request_id: str = "",
     track_process: Callable[[int], AbstractContextManager[None]] = lambda _pid: contextlib.nullcontext(),
 ) -> Generator[PipelineItem]:
@@ -71,7 +72,7 @@ def decode_in_sandbox(
         DecoderError: the process fails for another reason, or violates the protocol.
     """
     cpu_s = CPU_S_OVERHEAD + round(CPU_S_PER_MEDIA_S * limits.max_duration_s)
-    job = DecodeJob(limits, video, audio, pool.memory_bytes, cpu_s, live, max_faces)
+    job = DecodeJob(limits, video, audio, pool.memory_bytes, cpu_s, live, max_faces, face_identity)
     with pool.acquire(job) as process, track_process(process.pid):
         pipe.set_abort_callback(process.kill)
         try:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gorggle_server.vision.mouth_tracker import FrameResult, MouthUpdate
 
 MAGIC = b"GDEC"
-VERSION = 3
+VERSION = 4
 
 # Magic, version, type, width, height, reserved, body size, number.
 HEADER = struct.Struct("<4sBBHHHIQ")
@@ -36,11 +36,11 @@ INFO = struct.Struct("<64s32s32sIIddddHBB")
 END = struct.Struct("<QQQB")
 # Processing time of a frame, seconds.
 FRAME = struct.Struct("<d")
-# Flags (MouthFlag), number of crops, number of probabilities, left, top, width and height of the face. Followed by the
-# probabilities (float64), the crops' frame indices (int64), the crops, and the preview crop.
-MOUTH = struct.Struct("<HHHdddd")
-# Duration, spooled bytes, pixels, memory, CPU seconds, faces, video, audio, live.
-JOB = struct.Struct("<dQQQIHBBB")
+# Flags (MouthFlag), number of crops, number of probabilities, identity (0: unknown), left, top, width and height of the
+# face. Followed by the probabilities (float64), the crops' frame indices (int64), the crops, and the preview crop.
+MOUTH = struct.Struct("<HHHIdddd")
+# Duration, spooled bytes, pixels, memory, CPU seconds, faces, video, audio, live, face identity.
+JOB = struct.Struct("<dQQQIHBBBB")
 DATA_SIZE = struct.Struct("<I")
 
 MAX_REQUEST_BYTES = 60 * 2**10
@@ -107,17 +107,27 @@ class DecodeJob:
     cpu_s: int
     live: bool = False
     max_faces: int = RecognitionOptions.max_speakers
+    face_identity: bool = True
 
     def pack(self) -> bytes:
         """Encode the job."""
-        options = self.memory_bytes, self.cpu_s, self.max_faces, self.video, self.audio, self.live
-        return JOB.pack(*astuple(self.limits), *options)
+        flags = self.video, self.audio, self.live, self.face_identity
+        return JOB.pack(*astuple(self.limits), self.memory_bytes, self.cpu_s, self.max_faces, *flags)
 
     @classmethod
     def unpack(cls, data: bytes) -> DecodeJob:
         """Decode a job."""
-        *limits, memory_bytes, cpu_s, max_faces, video, audio, live = JOB.unpack(data)
-        return cls(MediaLimits(*limits), bool(video), bool(audio), memory_bytes, cpu_s, bool(live), max_faces)
+        *limits, memory_bytes, cpu_s, max_faces, video, audio, live, face_identity = JOB.unpack(data)
+        return cls(
+            MediaLimits(*limits),
+            bool(video),
+            bool(audio),
+            memory_bytes,
+            cpu_s,
+            bool(live),
+            max_faces,
+            bool(face_identity),
+        )
 
 
 @dataclass(frozen=True)
@@ -172,7 +182,7 @@ def _encode_mouth(mouth: MouthUpdate) -> bytes:
         flags |= MouthFlag.BOX
     place = mouth.box or (0.0, 0.0, 0.0, 0.0)
     parts = [
-        MOUTH.pack(flags, len(mouth.crops), len(mouth.speaking), *place),
+        MOUTH.pack(flags, len(mouth.crops), len(mouth.speaking), mouth.identity or 0, *place),
         np.array(mouth.speaking, "<f8").tobytes(),
         np.array([crop.frame_index for crop in mouth.crops], "<i8").tobytes(),
         *(crop.pixels.tobytes() for crop in mouth.crops),

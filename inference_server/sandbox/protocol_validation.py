@@ -57,10 +57,11 @@ MAX_FRAME_TIME_S = 3600.0
 
 
 class _Person:
-    """The state of one person's track."""
+    """The state of one tracked face."""
 
     def __init__(self, begun: int) -> None:
         self.has_ended = False
+        self.identity = 0
         self._begun, self._next_crop, self._probabilities = begun, begun, 0
 
     def add(self, crops: list[int], probabilities: int, frame: int) -> None:
@@ -152,7 +153,7 @@ class ProtocolValidator:
         )
 
     def _parse_mouth(self, number: int, body: NDArray[np.uint8]) -> MouthUpdate:
-        flags, crops, probabilities, *place = MOUTH.unpack_from(body.data)
+        flags, crops, probabilities, identity, *place = MOUTH.unpack_from(body.data)
         if flags > sum(MouthFlag) or crops > MAX_CROPS or probabilities > MAX_PROBABILITIES:
             _refuse(f"a mouth with {crops} crops, {probabilities} probabilities and flags {flags}")
         has_preview = bool(flags & MouthFlag.PREVIEW)
@@ -168,6 +169,9 @@ class ProtocolValidator:
             _refuse(f"a face at {place}")
         person = self._people.setdefault(number, _Person(self.frames))
         person.add(indices.tolist(), probabilities, self.frames)
+        if identity > number or person.identity not in {0, identity}:
+            _refuse(f"identity {identity} of face {number}, which had identity {person.identity}")
+        person.identity = identity
         person.has_ended = bool(flags & MouthFlag.ENDED)
         return MouthUpdate(
             number,
@@ -177,6 +181,7 @@ class ProtocolValidator:
             preview=pixels[-1] if has_preview else None,
             box=NormalizedBox(*place) if flags & MouthFlag.BOX else None,
             has_ended=person.has_ended,
+            identity=identity or None,
         )
 
     def _check_frame(self, header: Header) -> None:

@@ -26,6 +26,8 @@ class EventEmitter:
         self.lock = threading.RLock()
         self._emit = emit
         self._speaker_ids = {person: f"face-{number}" for number, person in enumerate(speakers, 1)}
+        # People who were named before they were recognized, by their identity.
+        self._aliases: dict[int, int] = {}
 
     @property
     def speakers(self) -> tuple[int, ...]:
@@ -38,8 +40,17 @@ class EventEmitter:
             self._emit(event)
 
     def get_speaker_id(self, track: FaceTrack | None) -> str:
-        """Return the speaker id of a track, numbered in the order of first speaking; None is the audio-only speaker."""
+        """Return the speaker id of a track, numbered in the order of first speaking; None is the audio-only speaker.
+
+        An id that was sent is final: if a track has one when its person is recognized, it keeps that one.
+        """
         if track is None:
             return AUDIO_ONLY_SPEAKER
         with self.lock:
-            return self._speaker_ids.setdefault(track.person, f"face-{len(self._speaker_ids) + 1}")
+            person = track.person
+            if person not in self._speaker_ids and track.identity is not None:
+                person = self._aliases.get(track.identity, track.identity)
+            speaker_id = self._speaker_ids.setdefault(person, f"face-{len(self._speaker_ids) + 1}")
+            if track.identity is not None and track.identity not in self._speaker_ids:
+                self._aliases.setdefault(track.identity, person)
+            return speaker_id

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING, ClassVar
 
@@ -67,12 +68,16 @@ class MediaPipeline(ABC):
         self._options = options
         self._level_estimator = SpeechLevelEstimator()
         self._speech_detector = SpeechDetector()
-        self._frames_by_track: dict[int, int] = {}
+        self._frames_by_track: Counter[int] = Counter()
+        self._identities: dict[int, int] = {}
 
     @property
     def total_faces(self) -> int:
-        """Number of faces visible long enough to count."""
-        return sum(frames >= MIN_FACE_FRAMES for frames in self._frames_by_track.values())
+        """Number of people whose faces were visible long enough to count."""
+        frames_by_person: Counter[int] = Counter()
+        for number, frames in self._frames_by_track.items():
+            frames_by_person[self._identities.get(number, number)] += frames
+        return sum(frames >= MIN_FACE_FRAMES for frames in frames_by_person.values())
 
     @abstractmethod
     def steps(self) -> Generator[Iterable[Event]]:
@@ -104,8 +109,8 @@ class MediaPipeline(ABC):
             )
         return StreamWarning(WarningKind.NO_AUDIO, f"{problem}: recognizing from video only")
 
-    def _count_face_frame(self, track_id: int) -> None:
-        self._frames_by_track[track_id] = self._frames_by_track.get(track_id, 0) + 1
+    def _count_face_frame(self, person: int) -> None:
+        self._frames_by_track[person] += 1
 
 
 class ContainerPipeline(MediaPipeline):
@@ -129,7 +134,7 @@ class ContainerPipeline(MediaPipeline):
         self._cpu_timer = cpu_timer or CpuTimer()
         self._timer = timer or StageTimer()
         self._limits = MediaLimits(max_duration_s, settings.max_spooled_bytes, settings.max_frame_pixels)
-        self._landmark_model = settings.landmark_model_path
+        self._landmark_model, self._face_identity = settings.landmark_model_path, settings.face_identity
         self._tracked_faces: dict[int, _TrackedFace] = {}
         self._has_warned_of_faces = False
 
@@ -170,6 +175,7 @@ class ContainerPipeline(MediaPipeline):
                 max_faces=self._options.max_speakers,
                 audio=audio,
                 live=self._options.live,
+                face_identity=self._face_identity,
             )
         from gorggle_server.sandbox.decoding import decode_in_sandbox  # Unix only
 
@@ -181,6 +187,7 @@ class ContainerPipeline(MediaPipeline):
             audio=audio,
             live=self._options.live,
             max_faces=self._options.max_speakers,
+            face_identity=self._face_identity,
             request_id=self._request_id,
             track_process=self._cpu_timer.track_process,
         )
@@ -215,6 +222,8 @@ class ContainerPipeline(MediaPipeline):
                 self._tracked_faces[mouth.person] = _TrackedFace(track, frame.index)
             if mouth.is_seen:
                 self._count_face_frame(mouth.person)
+            if mouth.identity is not None:
+                self._identities[mouth.person] = mouth.identity
             self._tracked_faces[mouth.person].update(mouth, frame.index)
             if mouth.has_ended:
                 del self._tracked_faces[mouth.person]
@@ -249,6 +258,7 @@ class _TrackedFace:
         """Add the update of one frame."""
         if mouth.is_seen:
             self._last_seen_frame = frame
+        self.track.identity = mouth.identity
         for crop in mouth.crops:
             self.track.add_crop(crop.frame_index, crop.pixels)
         self.track.speaking.extend(mouth.speaking)

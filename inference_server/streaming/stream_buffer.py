@@ -26,12 +26,13 @@ class FaceTrack:
 
     Attributes:
         track_id: number of this track; a person who leaves and returns gets another one.
-        person: number of the person, the same when they return.
+        person: number of the tracked face; the same when the face returns to its place within two seconds.
         start: frame of the first crop held.
         crops: one uint8 (96, 96) per frame from ``start`` on, without gaps.
         speaking: speech probability of the mouth, 0 to 1, per frame from ``start`` on; may lag ``crops``.
         boxes: bounding boxes of the face, in order of time.
         preview_crops: less stable crops for the frames after ``crops``, for low latency; may be empty.
+        identity: ``person`` of the first track of the same person, as recognized by the face; None while unknown.
     """
 
     track_id: int
@@ -42,6 +43,7 @@ class FaceTrack:
     boxes: list[FaceBox] = field(default_factory=list)
     preview_crops: list[NDArray[np.uint8]] = field(default_factory=list)
     ended: bool = False
+    identity: int | None = None
 
     @property
     def end(self) -> int:

@@ -19,7 +19,7 @@ from gorggle_server.vision.mouth_cropper import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gorggle_server.vision.face_detector import BoundingBox
+    from gorggle_server.vision.face_detector import BoundingBox, DetectedFace
 
 # If the face moves by more than this many face widths, or its size changes by more than this factor, from frame to
 # frame, the detector must verify it.
@@ -34,6 +34,13 @@ MIN_TRUSTED_CORRELATION = 0.85
 SAME_PERSON_CORRELATION = 0.6
 PATCH_PX, PATCH_WARPED_PX, PATCH_SHIFT_PX = 24, 144, 3
 PATCH_LEFT, PATCH_TOP, PATCH_SIDE = -3, -23, 264  # in the canvas of the mean face
+
+# A person who returns to the same position keeps the track: at most this many box sides away, and so much larger or smaller.
+MAX_RETURN_DISTANCE = 0.75
+MAX_RETURN_GROWTH = 1.6
+
+# A detection at another roll than the face's is too imprecise to verify it.
+MAX_ROLL_DIFFERENCE_DEG = 15.0
 
 # If the fitted face is further than this (in face widths) from the box used, or rolled further from the roll used,
 # landmarks are fitted again. A face that moves further per step is searched at its predicted position, a slower one at its last position, because the velocity
@@ -132,6 +139,18 @@ class Track:
             face.box.distance(self.box) > MAX_TRUSTED_SHIFT * self.box.side
             or size_ratio(face.box, self.box) > MAX_TRUSTED_GROWTH
             or face.similarity(self.face) < MIN_TRUSTED_CORRELATION
+        )
+
+    def has_similar_roll(self, found: DetectedFace) -> bool:
+        """Return whether a detection was made at about the face's roll."""
+        return abs(found.search_roll_deg - self.face.roll_deg) <= MAX_ROLL_DIFFERENCE_DEG
+
+    def has_returned(self, face: FaceObservation) -> bool:
+        """Return whether a face has the position and appearance of this lost one."""
+        return (
+            face.box.distance(self.confirmed.box) <= MAX_RETURN_DISTANCE * face.box.side
+            and size_ratio(face.box, self.confirmed.box) <= MAX_RETURN_GROWTH
+            and face.similarity(self.confirmed) >= SAME_PERSON_CORRELATION
         )
 
     def can_interpolate_to(self, face: FaceObservation) -> bool:

@@ -8,7 +8,6 @@ halves the cost if one frame of latency is acceptable.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import cycle
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -16,21 +15,20 @@ import numpy as np
 
 from gorggle_server.recognition_options import RecognitionOptions
 from gorggle_server.vision.face_detector import (
-    COARSE_SIDE_PX,
     BoundingBox,
     DetectedFace,
     FaceDetector,
     estimate_pose,
-    get_fine_side,
 )
+from gorggle_server.vision.face_search import CONFIDENT_SCORE, SAME_FACE_IOU, FaceSearch
 from gorggle_server.vision.face_track import (
+    MIN_TRUSTED_CORRELATION,
     REFINE_ROLL_DEG,
     REFINE_SHIFT,
     SAME_PERSON_CORRELATION,
     FaceObservation,
     Track,
     extract_patch,
-    size_ratio,
 )
 
 if TYPE_CHECKING:
@@ -38,10 +36,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# YuNet's scores, 0 to 1. A candidate of a search is detected again at a favourable scale and roll, and tracked if it is
-# confident there. For verifying a tracked face a lower score suffices.
-CANDIDATE_SCORE = 0.3
-CONFIDENT_SCORE = 0.7
+    from gorggle_server.vision.face_identity import FaceIdentifier
+
+# YuNet's score, 0 to 1, that suffices for verifying a tracked face.
 TRACKED_SCORE = 0.4
 
 # Only this many of the largest candidates are examined after a detection, to bound the time that a crowd takes.
@@ -51,18 +48,12 @@ MAX_CANDIDATES = 16
 # YuNet finds faces of up to about 300 pixels, so a search is fine and coarse.
 DETECTION_INTERVAL_FRAMES, IDLE_INTERVAL_FRAMES, SEARCH_INTERVAL_FRAMES = 10, 5, 50
 
-# YuNet finds faces rolled by up to 30 degrees. So every second coarse detection is for faces rolled by this angle, to
-# either side in turn, as is a fine one that finds no upright face.
-SEARCH_ROLL_DEG = 35.0
-COARSE_ROLLS_DEG = (0.0, SEARCH_ROLL_DEG, 0.0, -SEARCH_ROLL_DEG)
-
 # A new face is fitted from several boxes, and the fit with the smallest median distance to the others is used.
 FIT_BOX_SCALES = (0.85, 1.0, 1.15)
 
 # At every detection the landmarks are compared with YuNet's points. If they differ by more than this share of the box, the
 # face is fitted again; if the fits differ by more than the second share twice in a row, the new one replaces the old one,
-# which was not on the face. Detections at another roll than the face's are too imprecise.
-MAX_ROLL_DIFFERENCE_DEG = 15.0
+# which was not on the face.
 MAX_POINT_DISTANCE = 0.08
 MAX_FIT_DISTANCE = 0.05
 MISMATCHED_FITS_TO_REPLACE = 2
@@ -73,10 +64,7 @@ RECHECK_FRAMES = 3
 MAX_MISSES = 3
 MAX_LOST_FRAMES = 50
 
-SAME_FACE_IOU = 0.3
 DUPLICATE_IOU = 0.45
-MAX_RETURN_DISTANCE = 0.75
-MAX_RETURN_GROWTH = 1.6
 MIN_REPLACING_GROWTH = 1.5
 
 
@@ -85,16 +73,18 @@ class TrackedFace:
     """One person's face on one frame.
 
     Attributes:
-        track_id: the person's id, from 1.
+        track_id: number of the track, from 1.
         box: in pixels.
         landmarks: float32 (68, 2), pixels, x before y, iBUG order.
         is_interpolated: landmarks are interpolated between the previous and the next frame.
+        identity: number of the person's first track; None while unknown.
     """
 
     track_id: int
     box: BoundingBox
     landmarks: NDArray[np.float32]
     is_interpolated: bool = False
+    identity: int | None = None
 
 
 class FaceTracker:
@@ -104,20 +94,27 @@ class FaceTracker:
         detector: detects faces and landmarks.
         max_faces: maximum number of tracks, the largest faces first. A tracked face is only replaced by one that is
             1.5 times as large.
+        identifier: recognizes people whose earlier track has ended, or None. Owned by this object from now on.
 
     Attributes:
         faces_dropped: faces detected since the last fine search that exceeded ``max_faces``.
     """
 
-    def __init__(self, detector: FaceDetector, *, max_faces: int = RecognitionOptions.max_speakers) -> None:
-        self._detector = detector
+    def __init__(
+        self,
+        detector: FaceDetector,
+        *,
+        max_faces: int = RecognitionOptions.max_speakers,
+        identifier: FaceIdentifier | None = None,
+    ) -> None:
+        self._detector, self._identifier = detector, identifier
+        self._face_search = FaceSearch(detector)
         self._max_faces = max_faces
         self._tracks: list[Track] = []
         self._lost: list[Track] = []
-        self._coarse_rolls_deg = cycle(COARSE_ROLLS_DEG)
         self._detected_at = self._searched_at = -(10**9)
         self._last_frame: NDArray[np.uint8] | None = None
-        self._person_count = 0
+        self._track_count = 0
         self._index = 0
         self.faces_dropped = 0
 
@@ -173,8 +170,21 @@ class FaceTracker:
 
     def _visible_faces(self) -> list[TrackedFace]:
         return _sort_by_size(
-            _to_tracked_face(track, track.face) for track in self._tracks if track.is_visible
+            self._to_tracked_face(track, track.face.box, track.face.landmarks)
+            for track in self._tracks
+            if track.is_visible
         )
+
+    def _to_tracked_face(
+        self,
+        track: Track,
+        box: BoundingBox,
+        landmarks: NDArray[np.float32],
+        *,
+        is_interpolated: bool = False,
+    ) -> TrackedFace:
+        identity = None if self._identifier is None else self._identifier.get_identity(track.track_id)
+        return TrackedFace(track.track_id, box, landmarks, is_interpolated, identity)
 
     def _track_face(self, track: Track, frame: NDArray[np.uint8], frames: int) -> None:
         """Fit a face on the next frame; mark it as doubtful if the detector must verify it."""
@@ -189,9 +199,9 @@ class FaceTracker:
         pose = estimate_pose(half_way)
         if track.can_interpolate_to(face):
             track.advance(face, 2)
-            return TrackedFace(track.track_id, pose.box, half_way, is_interpolated=True)
+            return self._to_tracked_face(track, pose.box, half_way, is_interpolated=True)
         track.advance(self._fit(frame, *pose), 1)
-        looked_at = _to_tracked_face(track, track.face)
+        looked_at = self._to_tracked_face(track, track.face.box, track.face.landmarks)
         track.advance(face, 1)
         return looked_at
 
@@ -225,7 +235,7 @@ class FaceTracker:
         is_whole = self._is_detection_due(self._index)
         faces: list[DetectedFace] = []
         if is_whole:
-            faces = self._search(frame) if is_search else self._detect_coarsely(frame)
+            faces = self._detect(frame, is_search=is_search)
             self._detected_at = self._index
             self._searched_at = self._index if is_search else self._searched_at
         for track in list(self._tracks):
@@ -237,46 +247,23 @@ class FaceTracker:
             self.faces_dropped = 0 if is_search else self.faces_dropped
             candidates = [face for face in faces if not self._is_tracked(face.box)]
             self._add_faces(candidates[:MAX_CANDIDATES], frame)
+        if self._identifier is not None:
+            self._identifier.decide([track.track_id for track in self._tracks if track.is_visible])
 
     def _is_detection_due(self, index: int) -> bool:
         """Return whether detection on the whole frame is due."""
         interval = DETECTION_INTERVAL_FRAMES if self._tracks else IDLE_INTERVAL_FRAMES
         return index - self._searched_at >= SEARCH_INTERVAL_FRAMES or index - self._detected_at >= interval
 
-    def _detect_coarsely(self, frame: NDArray[np.uint8]) -> list[DetectedFace]:
-        return self._detector.detect(frame, COARSE_SIDE_PX, CANDIDATE_SCORE, next(self._coarse_rolls_deg))
-
-    def _search(self, frame: NDArray[np.uint8]) -> list[DetectedFace]:
-        """Detect faces of all sizes; if there is none, and none is tracked, also strongly rolled ones."""
-        sides = {get_fine_side(frame), COARSE_SIDE_PX}
-        faces = self._detect_at(frame, sides, 0.0)
-        if not self._tracks and all(face.score < CONFIDENT_SCORE for face in faces):
-            for roll_deg in (SEARCH_ROLL_DEG, -SEARCH_ROLL_DEG):
-                faces += self._detect_at(frame, sides, roll_deg)
-        return _select_distinct(faces)
-
-    def _detect_at(
-        self, frame: NDArray[np.uint8], long_sides_px: Iterable[int], roll_deg: float
-    ) -> list[DetectedFace]:
-        return [
-            face
-            for side in long_sides_px
-            for face in self._detector.detect(frame, side, CANDIDATE_SCORE, roll_deg)
-        ]
-
-    def _refine(self, frame: NDArray[np.uint8], candidate: DetectedFace) -> DetectedFace | None:
-        """Detect a candidate again at a favourable scale and roll; None if it is not a face."""
-        for offset_deg in (0.0, SEARCH_ROLL_DEG, -SEARCH_ROLL_DEG):
-            roll_deg = candidate.roll_deg + offset_deg
-            found = self._detector.detect_near(frame, candidate.box, CONFIDENT_SCORE, roll_deg)
-            if found is not None:
-                return found
-        return None
+    def _detect(self, frame: NDArray[np.uint8], *, is_search: bool) -> list[DetectedFace]:
+        if is_search:
+            return self._face_search.search(frame, rolled_too=not self._tracks)
+        return self._face_search.detect_coarsely(frame)
 
     def _verify(self, track: Track, faces: Iterable[DetectedFace], frame: NDArray[np.uint8]) -> None:
         """Verify a tracked face with the detector."""
         track.last_check = self._index
-        precise = [face for face in faces if _has_similar_roll(face, track)]
+        precise = [face for face in faces if track.has_similar_roll(face)]
         found = max(precise, key=lambda face: face.box.iou(track.box), default=None)
         if found is None or found.box.iou(track.box) < SAME_FACE_IOU:
             found = self._detector.detect_near(frame, track.box, TRACKED_SCORE, track.face.roll_deg)
@@ -289,12 +276,12 @@ class FaceTracker:
 
     def _confirm(self, track: Track, found: DetectedFace, frame: NDArray[np.uint8]) -> None:
         """Verify the landmarks of a face that the detector has found; replace them if they are off twice."""
-        if found.landmark_distance(track.face.landmarks) <= MAX_POINT_DISTANCE:
+        careful: FaceObservation | None = None
+        if found.landmark_distance(track.face.landmarks) > MAX_POINT_DISTANCE:
+            careful = self._fit_detection(frame, found)
+        if careful is None or careful.landmark_distance(track.face) <= MAX_FIT_DISTANCE:
             track.confirm(track.face)
-            return
-        careful = self._fit_detection(frame, found)
-        if careful.landmark_distance(track.face) <= MAX_FIT_DISTANCE:
-            track.confirm(track.face)
+            self._look_at(track, frame)
             return
         track.mismatched_fits += 1
         if track.mismatched_fits >= MISMATCHED_FITS_TO_REPLACE:
@@ -303,12 +290,27 @@ class FaceTracker:
     def _reacquire(self, track: Track, found: DetectedFace, frame: NDArray[np.uint8]) -> None:
         """Continue a doubtful track with a detected face if it is the same person (it may not be after a cut)."""
         face = self._fit_detection(frame, found)
-        if face.similarity(track.confirmed) >= SAME_PERSON_CORRELATION:
+        has_changed = face.similarity(track.face) < MIN_TRUSTED_CORRELATION
+        if face.similarity(track.confirmed) >= SAME_PERSON_CORRELATION and not (
+            has_changed and self._is_other_person(track, face, frame)
+        ):
             track.confirm(face)
+            self._look_at(track, frame)
             return
         self._drop_track(track)
         if found.score >= CONFIDENT_SCORE:
             self._add_face(found, frame)
+
+    def _look_at(self, track: Track, frame: NDArray[np.uint8]) -> None:
+        """Let the identifier see a verified face."""
+        if self._identifier is not None:
+            self._identifier.look_at(track.track_id, self._index, frame, track.face.landmarks)
+
+    def _is_other_person(self, track: Track, face: FaceObservation, frame: NDArray[np.uint8]) -> bool:
+        """Return whether a face at the place of a track is clearly somebody else's, although it looks similar."""
+        if self._identifier is None:
+            return False
+        return self._identifier.is_other_person(track.track_id, self._index, frame, face.landmarks)
 
     def _record_miss(self, track: Track) -> None:
         track.misses += 1
@@ -325,7 +327,7 @@ class FaceTracker:
 
     def _add_faces(self, candidates: Iterable[DetectedFace], frame: NDArray[np.uint8]) -> None:
         """Track the candidates that are faces."""
-        refined = (self._refine(frame, candidate) for candidate in candidates)
+        refined = (self._face_search.refine(frame, candidate) for candidate in candidates)
         dropped = sum(not self._add_face(face, frame) for face in refined if face is not None)
         self.faces_dropped = max(self.faces_dropped, dropped)
 
@@ -341,14 +343,15 @@ class FaceTracker:
         if len(self._tracks) == self._max_faces:
             self._drop_track(min(self._tracks, key=lambda track: track.box.side))
         remembered = filter(self._is_recoverable, self._lost)
-        returned = next((lost for lost in remembered if _is_same_person(face, lost)), None)
-        if returned is not None:
+        returned = next((lost for lost in remembered if lost.has_returned(face)), None)
+        if returned is not None and not self._is_other_person(returned, face, frame):
             self._lost.remove(returned)
             track_id = returned.track_id
         else:
-            self._person_count += 1
-            track_id = self._person_count
+            self._track_count += 1
+            track_id = self._track_count
         self._tracks.append(Track(track_id, face, face, self._index))
+        self._look_at(self._tracks[-1], frame)
         return True
 
     def _has_room_for(self, box: BoundingBox) -> bool:
@@ -370,30 +373,5 @@ class FaceTracker:
                 self._drop_track(track)
 
 
-def _to_tracked_face(track: Track, face: FaceObservation) -> TrackedFace:
-    return TrackedFace(track.track_id, face.box, face.landmarks)
-
-
 def _sort_by_size(faces: Iterable[TrackedFace]) -> list[TrackedFace]:
     return sorted(faces, key=lambda face: -face.box.side)
-
-
-def _select_distinct(faces: Iterable[DetectedFace]) -> list[DetectedFace]:
-    """Return the detection with the highest score of each face, largest first."""
-    distinct: list[DetectedFace] = []
-    for face in sorted(faces, key=lambda face: -face.score):
-        if all(face.box.iou(other.box) < SAME_FACE_IOU for other in distinct):
-            distinct.append(face)
-    return sorted(distinct, key=lambda face: -face.box.side)
-
-
-def _has_similar_roll(found: DetectedFace, track: Track) -> bool:
-    return abs(found.search_roll_deg - track.face.roll_deg) <= MAX_ROLL_DIFFERENCE_DEG
-
-
-def _is_same_person(face: FaceObservation, lost: Track) -> bool:
-    return (
-        face.box.distance(lost.confirmed.box) <= MAX_RETURN_DISTANCE * face.box.side
-        and size_ratio(face.box, lost.confirmed.box) <= MAX_RETURN_GROWTH
-        and face.similarity(lost.confirmed) >= SAME_PERSON_CORRELATION
-    )

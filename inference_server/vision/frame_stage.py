@@ -17,7 +17,13 @@ PipelineItem = StreamInfo | FrameResult | Waveform | EndOfStream
 
 
 def track_frames(
-    items: Iterable[TimelineItem], detector: FaceDetector, *, max_faces: int, audio: bool, live: bool
+    items: Iterable[TimelineItem],
+    detector: FaceDetector,
+    *,
+    max_faces: int,
+    audio: bool,
+    live: bool,
+    face_identity: bool,
 ) -> Generator[PipelineItem]:
     """Yield the items of ``resample`` with a ``FrameResult`` for each frame, and a last one before the end.
 
@@ -28,6 +34,7 @@ def track_frames(
         audio: whether the audio, if any, is used too. Without it, speech is detected from the lips, so no frame is
             skipped.
         live: yield every result at once, with preview crops.
+        face_identity: recognize people whose earlier track has ended.
     """
     mouths: MouthTracker | None = None
     for item in items:
@@ -35,7 +42,13 @@ def track_frames(
             case StreamInfo():
                 if item.decodes_video:
                     waits = audio and item.has_audio and not live
-                    mouths = MouthTracker(detector, max_faces=max_faces, skip_frames=waits, previews=live)
+                    mouths = MouthTracker(
+                        detector,
+                        max_faces=max_faces,
+                        skip_frames=waits,
+                        previews=live,
+                        face_identity=face_identity,
+                    )
                 yield item
             case GrayFrame():
                 assert mouths is not None, "StreamInfo announces video before the first frame"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from gorggle_server.recognition_options import RecognitionOptions
+from gorggle_server.vision.face_identity import FaceIdentifier
 from gorggle_server.vision.face_tracker import FaceTracker
 from gorggle_server.vision.frame_skipping import FrameSkipper
 from gorggle_server.vision.lip_activity import VisualVoiceActivityDetector
@@ -48,16 +49,17 @@ class NormalizedBox(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class MouthUpdate:
-    """New data of one person's mouth with one frame.
+    """New data of one tracked face's mouth with one frame.
 
     Attributes:
-        person: the person's id, from 1.
+        person: number of the tracked face, from 1.
         is_seen: the face is on this frame.
         crops: of this frame or earlier ones, in order, each uint8 (96, 96).
         speaking: speaking probabilities, 0 to 1, of the next frames of the track; four frames late.
         preview: this frame's crop without look-ahead, for low latency; less stable.
         box: of the face, at intervals.
         has_ended: the track has ended at the last frame with the face.
+        identity: number of the first tracked face of the same person; None while unknown. It does not change later.
     """
 
     person: int
@@ -67,6 +69,7 @@ class MouthUpdate:
     preview: NDArray[np.uint8] | None = None
     box: NormalizedBox | None = None
     has_ended: bool = False
+    identity: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +101,7 @@ class MouthTracker:
         max_faces: maximum number of tracked faces.
         skip_frames: fit landmarks on every second frame only, at one frame of latency.
         previews: also return preview crops.
+        face_identity: recognize people whose earlier track has ended.
     """
 
     def __init__(
@@ -107,8 +111,10 @@ class MouthTracker:
         max_faces: int = RecognitionOptions.max_speakers,
         skip_frames: bool = True,
         previews: bool = False,
+        face_identity: bool = True,
     ) -> None:
-        self._tracker = FaceTracker(detector, max_faces=max_faces)
+        identifier = FaceIdentifier() if face_identity else None
+        self._tracker = FaceTracker(detector, max_faces=max_faces, identifier=identifier)
         self._skipper = FrameSkipper(self._tracker, skip_frames=skip_frames)
         self._previews = previews
         self._mouths: dict[int, _MouthTrack] = {}
@@ -155,10 +161,11 @@ class MouthTracker:
 
 
 class _MouthTrack:
-    """The mouth of one tracked person."""
+    """The mouth of one tracked face."""
 
     def __init__(self, person: int, start: int, *, previews: bool) -> None:
         self._person, self._previews = person, previews
+        self._identity: int | None = None
         self._last_seen = self._next_box_frame = start
         self._cropper = MouthCropper(load_mean_face())
         self._prompt_cropper = LowLatencyMouthCropper(load_mean_face())
@@ -171,8 +178,10 @@ class _MouthTrack:
             speaking = self._activity.push(frame.index, None, None)
             if frame.index - self._last_seen > MAX_ABSENCE_FRAMES:
                 return self.end(crops, speaking)
-            return MouthUpdate(self._person, is_seen=False, crops=crops, speaking=speaking)
-        self._last_seen = frame.index
+            return MouthUpdate(
+                self._person, is_seen=False, crops=crops, speaking=speaking, identity=self._identity
+            )
+        self._last_seen, self._identity = frame.index, face.identity
         preview = None
         if face.is_interpolated:
             # Interpolated landmarks have no information on lip motion.
@@ -188,6 +197,7 @@ class _MouthTrack:
             speaking=speaking,
             preview=preview,
             box=self._get_due_box(frame, face),
+            identity=self._identity,
         )
 
     def end(self, crops: Iterable[MouthCrop] = (), speaking: Iterable[float] = ()) -> MouthUpdate:
@@ -199,6 +209,7 @@ class _MouthTrack:
             crops=[crop for crop in left if crop.frame_index <= self._last_seen],
             speaking=[*speaking, *self._activity.flush()],
             has_ended=True,
+            identity=self._identity,
         )
 
     def _get_due_box(self, frame: AnalyzedFrame, face: TrackedFace) -> NormalizedBox | None:

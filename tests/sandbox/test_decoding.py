@@ -66,9 +66,8 @@ def decode_in_process(
 ) -> list[PipelineItem]:
     """Return the results of decoding in this process."""
     items = resample(decode(make_pipe(data), limits, live=live, **options), limits)
-    return list(
-        track_frames(items, face_detector(), max_faces=4, audio=options.get("audio", True), live=live)
-    )
+    audio = options.get("audio", True)
+    return list(track_frames(items, face_detector(), max_faces=4, audio=audio, live=live, face_identity=True))
 
 
 def assert_same_items(items: list[PipelineItem], others: list[PipelineItem]) -> None:
@@ -95,7 +94,9 @@ def assert_same_items(items: list[PipelineItem], others: list[PipelineItem]) -> 
 
 
 def _comparable_fields(result: FrameResult) -> list[object]:
-    mouths = [(mouth.person, mouth.is_seen, mouth.box, mouth.has_ended) for mouth in result.mouths]
+    mouths = [
+        (mouth.person, mouth.is_seen, mouth.box, mouth.has_ended, mouth.identity) for mouth in result.mouths
+    ]
     return [result.index, result.faces, result.is_crowded, result.is_last, mouths]
 
 

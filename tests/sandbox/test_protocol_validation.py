@@ -108,7 +108,8 @@ def make_mouth(
 
 def raw_mouth_message(*fields: float, rest: bytes = b"", person: int = 1) -> bytes:
     """Return a mouth message with these flags, counts and box."""
-    body = protocol.MOUTH.pack(*fields) + rest
+    flags, crops, probabilities, *box = fields
+    body = protocol.MOUTH.pack(flags, crops, probabilities, 0, *box) + rest
     return pack_message(Header(MessageType.MOUTH, size=len(body), number=person), body)
 
 
@@ -196,6 +197,19 @@ def test_valid_messages_are_accepted() -> None:
         pytest.param(info_message() + frame_message(0, [make_mouth(), make_mouth()]), id="a person twice"),
         pytest.param(info_message() + frame_message(0, [make_mouth(n) for n in range(1, 110)]), id="a crowd"),
         pytest.param(info_message() + frame_message(0, [make_mouth(0)]), id="person 0"),
+        pytest.param(info_message() + frame_message(0, [make_mouth(1, identity=2)]), id="a later identity"),
+        pytest.param(
+            info_message()
+            + frame_message(0, [make_mouth(3, identity=1)])
+            + frame_message(1, [make_mouth(3, identity=2)]),
+            id="a changed identity",
+        ),
+        pytest.param(
+            info_message()
+            + frame_message(0, [make_mouth(3, identity=1)])
+            + frame_message(1, [make_mouth(3)]),
+            id="a lost identity",
+        ),
         pytest.param(
             info_message() + frame_message(0, [make_mouth(2**40)]), id="a person number beyond the limit"
         ),
@@ -358,7 +372,7 @@ def test_decoded_text_has_no_control_characters() -> None:
 
 
 def test_a_decode_job_round_trips() -> None:
-    job = DecodeJob(MediaLimits(12.5, 2**31, 4096 * 2304), False, True, 2**40, 99, True, 7)
+    job = DecodeJob(MediaLimits(12.5, 2**31, 4096 * 2304), False, True, 2**40, 99, True, 7, False)
     assert DecodeJob.unpack(job.pack()) == job
 
 

@@ -11,13 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from gorggle_server.vision.face_detector import COARSE_SIDE_PX, MIN_SCORE
-from gorggle_server.vision.face_tracker import (
-    MAX_CANDIDATES,
-    MAX_LOST_FRAMES,
-    SEARCH_ROLL_DEG,
-    FaceTracker,
-    TrackedFace,
-)
+from gorggle_server.vision.face_search import SEARCH_ROLL_DEG
+from gorggle_server.vision.face_tracker import MAX_CANDIDATES, MAX_LOST_FRAMES, FaceTracker, TrackedFace
 from gorggle_training.clips import dialogue_scene
 from gorggle_training.face_rendering import Speaker
 from gorggle_training.speech_synthesis import Voice
