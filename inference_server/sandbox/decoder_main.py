@@ -176,7 +176,7 @@ def _run_job(
             spool_file=spool_file,
         )
         items = resample(decoded, job.limits)
-        results_items = track_frames(
+        tracked = track_frames(
             items,
             detector,
             max_faces=job.max_faces,
@@ -184,7 +184,7 @@ def _run_job(
             live=job.live,
             face_identity=job.face_identity,
         )
-        for item in results_items:
+        for item in tracked:
             results.send_item(item)
     except (BrokenPipeError, EOFError):
         raise
