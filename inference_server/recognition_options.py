@@ -73,6 +73,7 @@ class RecognitionOptions:
         open_vocabulary_models: other models of the server that do, for this modality.
         audio_model: name of the model that recognizes the audio as well, from its waveform; words are then decided one by
             one between the two models. Empty: none.
+        languages: BCP 47 tags of the languages that may be spoken; empty: any of the model's.
         max_alternatives: further hypotheses per segment, besides the best.
         max_speakers: faces tracked at once.
         beam_size: width of the beam search, at least 1.
@@ -89,6 +90,7 @@ class RecognitionOptions:
     open_vocabulary_models: tuple[str, ...] = ()
     audio_model: str = ""
     modality: Modality = Modality.AUDIO_VISUAL
+    languages: tuple[str, ...] = ()
     word_timestamps: bool = True
     max_alternatives: int = 0
     max_speakers: int = 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -155,6 +156,15 @@ def check_audio_model(
             f"audio_model is {config.audio_model!r}, which reads lips: name a model that takes audio only",
             field="audio_model",
         )
+
+
+def select_languages(requested: Sequence[str], languages: Sequence[str]) -> tuple[str, ...]:
+    """Return a model's languages that a request names, in the model's tags; empty if it names none of them, or "auto"."""
+    if "auto" in requested:
+        return ()
+    return tuple(
+        language for language in languages if any(_matches_language(code, language) for code in requested)
+    )
 
 
 def _matches_language(requested: str, language: str) -> bool:

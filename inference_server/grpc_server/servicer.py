@@ -231,6 +231,7 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
         return dataclasses.replace(
             options,
             audio_model=audio_model,
+            languages=self._select_languages(config, options.model, audio_model),
             model_input=description.model_input,
             has_open_vocabulary=description.has_open_vocabulary,
             open_vocabulary_models=tuple(open_models),
@@ -250,6 +251,21 @@ class LipReadingServicer(lip_reading_pb2_grpc.LipReadingServicer):
         second = self._models[config.audio_model].description
         request_decoding.check_audio_model(config, options, second, can_combine=can_combine)
         return config.audio_model
+
+    def _select_languages(
+        self, config: config_pb2.RecognitionConfig, model: str, audio_model: str
+    ) -> tuple[str, ...]:
+        """Return the languages that a model with several is to choose from; empty for all.
+
+        A second model recognizes the languages of the first one.
+        """
+        first = self._models[model].description.languages
+        known = self._models[audio_model].description.languages if audio_model else first
+        # Windows with equal options are batched: where there is no choice, requests do not differ.
+        if len(known) < 2:
+            return ()
+        requested = list(config.language_codes) or (first if audio_model else ())
+        return request_decoding.select_languages(requested, known)
 
     def _decode_stream_settings(self, config: config_pb2.StreamingConfig) -> _StreamSettings:
         options = request_decoding.decode_streaming_config(config, self._models.default, self._settings)

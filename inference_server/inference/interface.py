@@ -58,13 +58,18 @@ class InferenceInput:
 class DecodingOptions:
     """Search options. Only windows with equal options are batched.
 
-    A model that searches greedily ignores the beam size and the length penalty, and has no alternatives.
+    A model that searches greedily ignores the beam size and the length penalty, and has no alternatives. A model of one
+    language ignores ``languages``.
+
+    Attributes:
+        languages: BCP 47 tags of those that may be spoken; empty: any of the model's.
     """
 
     beam_size: int
     length_penalty: float
     max_alternatives: int
     word_timestamps: bool
+    languages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

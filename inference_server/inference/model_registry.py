@@ -8,18 +8,21 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from gorggle_fusion.confidence import Calibration
 from gorggle_server import s3
 from gorggle_server.avhubert import Model, load_model
-from gorggle_server.errors import InvalidRequestError, NotFoundError
+from gorggle_server.errors import InvalidRequestError, ModelFormatError, NotFoundError
 from gorggle_server.inference.interface import ModelDescription, SpeechRecognizer
 from gorggle_server.inference.moonshine_recognizer import DESCRIPTION as MOONSHINE
 from gorggle_server.inference.moonshine_recognizer import MoonshineRecognizer
 from gorggle_server.inference.recognizer import Recognizer
-from gorggle_server.model_catalogue.store import ModelStore
+from gorggle_server.inference.whisper_recognizer import WhisperRecognizer, describe_whisper
+from gorggle_server.model_catalogue.catalogue import find_missing_extra, load_catalogue
+from gorggle_server.model_catalogue.store import ModelStore, read_record
 from gorggle_server.moonshine import MODEL_FILES, MODEL_SHA256, find_model_folder
 from gorggle_server.recognition_options import Modality
 from gorggle_server.settings import (
@@ -29,11 +32,14 @@ from gorggle_server.settings import (
     NO_AUDIO_MODEL,
     ServerSettings,
 )
+from gorggle_server.whisper import WEIGHTS_FILE, ModelFolder, check_folder
+from gorggle_server.whisper import Model as WhisperModel
 
 _log = logging.getLogger(__name__)
 
 MAX_MODEL_BYTES = 8 * 2**30
 MODEL_FILE_SUFFIXES = frozenset({".pt", ".safetensors"})
+WHISPER_ENGINE = "faster-whisper"
 
 _CARD_MODALITIES = {
     "audio-visual": Modality.AUDIO_VISUAL,
@@ -109,6 +115,9 @@ def resolve_model_sources(settings: ServerSettings) -> dict[str, str]:
     default = settings.default_model or EMBEDDED_MODEL.stem
     sources = {default: sources.get(default, default), **sources}
     store = ModelStore(settings.model_dir)
+    second = settings.audio_model
+    if second in load_catalogue() or store.find(second):
+        sources.setdefault(second, second)
     return {name: resolve_source(source, store) for name, source in sources.items()}
 
 
@@ -117,14 +126,15 @@ def load_models(settings: ServerSettings) -> ModelRegistry:
 
     Raises:
         NotFoundError: a model does not exist at its location, or the package of a selected model is not installed.
-        InvalidRequestError: ``settings.audio_model`` reads lips.
-        ModelFormatError: a file is not a model.
+        InvalidRequestError: ``settings.audio_model`` reads lips, or the engine of a model is not installed.
+        ModelFormatError: a file or a folder is not a model.
     """
     models: dict[str, ServedModel] = {}
     unavailable: dict[str, str] = {}
     for name, source in resolve_model_sources(settings).items():
         if source != MOONSHINE_MODEL:
-            models[name] = _load_avhubert(name, source, settings)
+            load = _load_whisper if Path(source).is_dir() else _load_avhubert
+            models[name] = load(name, source, settings)
             _log.info("loaded model %s from %s", name, source)
             continue
         try:
@@ -135,7 +145,8 @@ def load_models(settings: ServerSettings) -> ModelRegistry:
                 raise
             unavailable[name] = str(error)
             _log.info("model %s is not available: %s", name, error)
-    registry = ModelRegistry(models, unavailable)
+    absent = _explain_absence(ModelStore(settings.model_dir))
+    registry = ModelRegistry(models, {**absent, **unavailable})
     is_named = settings.audio_model not in ("", AUTO_AUDIO_MODEL, NO_AUDIO_MODEL)
     if is_named and registry[settings.audio_model].description.model_input.uses_lips:
         raise InvalidRequestError(
@@ -194,6 +205,52 @@ def _find_moonshine(name: str, *, is_loaded_on_demand: bool) -> ServedModel:
         # It takes 100 MB and half a second, and many servers never use it.
         is_loaded_on_demand=is_loaded_on_demand,
     )
+
+
+def _load_whisper(name: str, source: str, settings: ServerSettings) -> ServedModel:
+    if extra := find_missing_extra(WHISPER_ENGINE):
+        raise InvalidRequestError(
+            f"model {name} in {source} needs the engine {WHISPER_ENGINE}, which is not installed: pip install '{extra}'"
+        )
+    folder = check_folder(Path(source))
+    record = read_record(folder.path)
+    _check_weights(folder, record)
+    model = WhisperModel(
+        folder,
+        settings.device,
+        settings.dtype,
+        int8=settings.quantization == "int8",
+        num_threads=torch.get_num_threads(),
+    )
+    described = describe_whisper(model, folder.dimensions, load_catalogue().get(str(record.get("name"))))
+    return ServedModel(name, WhisperRecognizer(model), described, _hash_files(folder.files))
+
+
+def _check_weights(folder: ModelFolder, record: Mapping[str, Any]) -> None:
+    """Raise ModelFormatError if the weights of an installed model are not those that were downloaded."""
+    expected = {file.get("name"): file.get("sha256") for file in record.get("files", ())}
+    sha256 = expected.get(WEIGHTS_FILE)
+    if sha256 and _hash_files([folder.path / WEIGHTS_FILE]) != sha256:
+        name = record.get("name")
+        raise ModelFormatError(
+            f"{folder.path / WEIGHTS_FILE} is damaged (its SHA-256 is not {sha256}): run `gorggle model remove {name}` and "
+            f"`gorggle model get {name}`"
+        )
+
+
+def _explain_absence(store: ModelStore) -> dict[str, str]:
+    """Return for each model of the catalogue what is to be done to serve it."""
+    installed = store.list_models()
+    reasons = {}
+    for model in load_catalogue().values():
+        steps = []
+        if extra := find_missing_extra(model.engine):
+            steps.append(f"pip install '{extra}'")
+        if model.name not in installed and not model.is_embedded:
+            steps.append(f"`gorggle model get {model.name}`")
+        steps.append("name it in the server's setting `models`")
+        reasons[model.name] = ", then ".join(steps)
+    return reasons
 
 
 def resolve_source(source: str, store: ModelStore) -> str:

@@ -186,8 +186,13 @@ class DecodingBatch:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Return whether an error means that the device or this machine lacked memory."""
-    # On a CPU torch raises a bare RuntimeError that names its allocator.
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+    # On a CPU torch raises a bare RuntimeError that names its allocator; CTranslate2 raises one on a GPU.
+    text = str(error)
+    return (
+        isinstance(error, torch.OutOfMemoryError | MemoryError)
+        or "DefaultCPUAllocator" in text
+        or "CUDA failed with error out of memory" in text
+    )
 
 
 def max_output_tokens(frames: int) -> int:

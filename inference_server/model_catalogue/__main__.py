@@ -13,7 +13,7 @@ from typing import Any
 
 from gorggle.cli.progress import ProgressLine
 from gorggle_server.errors import GorggleError, InvalidRequestError, NotFoundError
-from gorggle_server.model_catalogue.catalogue import CatalogueModel, load_catalogue
+from gorggle_server.model_catalogue.catalogue import CatalogueModel, find_missing_extra, load_catalogue
 from gorggle_server.model_catalogue.download import Downloader, DownloadError, Observer, check_url
 from gorggle_server.model_catalogue.install import install
 from gorggle_server.model_catalogue.store import (
@@ -128,7 +128,8 @@ def _describe(model: CatalogueModel, installed: InstalledModel | None) -> dict[s
     """Return a model's entry in the list, as JSON-serializable values."""
     state = "included" if model.is_embedded else "installed" if installed else "not installed"
     if not model.is_servable:
-        state += f", needs {model.engine}"
+        extra = find_missing_extra(model.engine)
+        state += f", needs {extra or model.engine}"
     return {
         "name": model.name,
         "state": state,
@@ -168,9 +169,9 @@ def _get(options: argparse.Namespace, store: ModelStore) -> None:
         print(f"{model.name} is already installed in {installed.folder}")
         return
     _accept_license(model, is_accepted=options.accept_license)
-    if not model.is_servable:
+    if extra := find_missing_extra(model.engine):
         print(
-            f"note: this version of Gorggle lacks the engine {model.engine}: the model can be downloaded, but not used yet",
+            f"note: the engine {model.engine} is not installed: to use the model, run pip install '{extra}'",
             file=sys.stderr,
         )
     progress = _ProgressReport(model.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,8 +13,16 @@ from urllib.parse import urlsplit
 
 ASSETS_FOLDER = Path(__file__).parents[1] / "assets"
 CATALOGUE_FILE = Path(__file__).with_name("catalogue.toml")
-# Engines of this server. Models of other engines can be downloaded, but not served.
-ENGINES = frozenset({"avhubert", "moonshine"})
+# Engines of this server.
+ENGINES = frozenset({"avhubert", "faster-whisper", "moonshine"})
+# Optional ones: the packages that they import, and the extra that installs them.
+_OPTIONAL_ENGINES = {"faster-whisper": (("faster_whisper", "ctranslate2", "tokenizers"), "gorggle[whisper]")}
+
+
+def find_missing_extra(engine: str) -> str | None:
+    """Return the extra that must be installed to run an engine; None if all its packages are."""
+    packages, extra = _OPTIONAL_ENGINES.get(engine, ((), ""))
+    return extra if any(importlib.util.find_spec(package) is None for package in packages) else None
 
 
 @dataclass(frozen=True)
@@ -62,8 +71,8 @@ class CatalogueModel:
 
     @property
     def is_servable(self) -> bool:
-        """Whether this server has the model's engine."""
-        return self.engine in ENGINES
+        """Whether the model's engine is installed here."""
+        return self.engine in ENGINES and find_missing_extra(self.engine) is None
 
 
 @functools.cache

@@ -18,7 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from gorggle_server.errors import InvalidRequestError, NotFoundError
-from gorggle_server.model_catalogue.catalogue import ASSETS_FOLDER, ENGINES, CatalogueModel, load_catalogue
+from gorggle_server.model_catalogue.catalogue import (
+    ASSETS_FOLDER,
+    ENGINES,
+    CatalogueModel,
+    find_missing_extra,
+    load_catalogue,
+)
 
 RECORD_NAME = "model.json"
 DOWNLOADS_NAME = ".downloads"
@@ -65,6 +71,15 @@ class InstalledModel:
         return _measure(self.folder)
 
 
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return the record of a folder of the store; empty if it has none, or a damaged one."""
+    with contextlib.suppress(OSError, ValueError):
+        record = json.loads((folder / RECORD_NAME).read_text(encoding="utf-8"))
+        if isinstance(record, dict):
+            return record
+    return {}
+
+
 class ModelStore:
     """The installed models of a folder, which need not exist yet."""
 
@@ -76,10 +91,8 @@ class ModelStore:
         models = {}
         for record_path in sorted(self.folder.glob(f"*/{RECORD_NAME}")):
             folder = record_path.parent
-            with contextlib.suppress(OSError, ValueError):
-                record = json.loads(record_path.read_text(encoding="utf-8"))
-                if isinstance(record, dict) and "engine" in record:
-                    models[folder.name] = InstalledModel(folder.name, folder, record)
+            if "engine" in (record := read_record(folder)):
+                models[folder.name] = InstalledModel(folder.name, folder, record)
         return models
 
     def find(self, name: str) -> InstalledModel | None:
@@ -107,6 +120,11 @@ class ModelStore:
             raise InvalidRequestError(
                 f"model {name} needs the engine {engine}, which this version of Gorggle does not have; choose a model of: "
                 f"{', '.join(sorted(ENGINES))}"
+            )
+        if extra := find_missing_extra(engine):
+            also = "" if model else f", then `gorggle model get {name}`"
+            raise InvalidRequestError(
+                f"model {name} needs the engine {engine}, which is not installed: pip install '{extra}'{also}"
             )
         if known and known.is_embedded:
             return ASSETS_FOLDER / f"{name}.safetensors"

@@ -66,7 +66,9 @@ class InterimDecoder:
         self._options, self._submit = options, submit
         self._create_input, self._emitter = create_input, emitter
         self._first_frame, self._partial_transcripts = first_frame, dict(partial_transcripts)
-        self._decoding_options = DecodingOptions(1, options.length_penalty, 0, word_timestamps=True)
+        self._decoding_options = DecodingOptions(
+            1, options.length_penalty, 0, word_timestamps=True, languages=options.languages
+        )
         self._rate_limiter = InterimRateLimiter()
 
     def submit(

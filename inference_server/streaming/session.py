@@ -89,7 +89,7 @@ class RecognitionSession:
         # Word timestamps decide which words are stable, whether or not the caller requested them.
         word_times = options.word_timestamps or options.interim_results
         self._decoding_options = DecodingOptions(
-            options.beam_size, options.length_penalty, options.max_alternatives, word_times
+            options.beam_size, options.length_penalty, options.max_alternatives, word_times, options.languages
         )
         self._first_frame = resume_state.first_frame
         before = resume_state.checkpoint.shift(self._first_frame)

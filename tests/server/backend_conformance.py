@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import functools
 import itertools
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,14 +32,19 @@ from gorggle_server.inference.interface import (
 from gorggle_server.inference.moonshine_recognizer import MoonshineRecognizer
 from gorggle_server.inference.recognizer import Recognizer
 from gorggle_server.inference.scheduler import InferenceBackend
+from gorggle_server.inference.whisper_recognizer import WhisperRecognizer
 from gorggle_server.input_format import frames_to_samples
+from gorggle_server.model_catalogue.catalogue import find_missing_extra
 from gorggle_server.moonshine import find_model_folder
 from gorggle_server.recognition_options import Modality
+from gorggle_server.whisper import Model as WhisperModel
+from gorggle_server.whisper import check_folder
 from tests import speech_model
 from tests.avhubert import golden
 from tests.clips import read_demo_audio
+from tests.whisper.tiny_model import write_model
 
-MODEL, SPEECH_MODEL = "golden", "speech"
+MODEL, SPEECH_MODEL, WHISPER_MODEL = "golden", "speech", "whisper"
 OPTIONS = (
     DecodingOptions(4, 1.0, 2, True),
     DecodingOptions(1, 1.0, 0, False),
@@ -74,6 +81,13 @@ def assert_same_hypotheses(found: list[Hypothesis], expected: list[Hypothesis]) 
 def speech_recognizer() -> MoonshineRecognizer:
     """Return the speech model of the package ``moonshine-voice``."""
     return MoonshineRecognizer(find_model_folder())
+
+
+@functools.cache
+def whisper_recognizer() -> WhisperRecognizer:
+    """Return a recognizer for a small Whisper model."""
+    with tempfile.TemporaryDirectory() as folder:
+        return WhisperRecognizer(WhisperModel(check_folder(write_model(Path(folder)))))
 
 
 @functools.cache
@@ -115,6 +129,8 @@ SUBJECTS = {
 }
 if speech_model.IS_INSTALLED:
     SUBJECTS[SPEECH_MODEL] = Subject(speech_recognizer, make_speech_window, (Modality.AUDIO_ONLY,))
+if find_missing_extra("faster-whisper") is None:
+    SUBJECTS[WHISPER_MODEL] = Subject(whisper_recognizer, make_speech_window, (Modality.AUDIO_ONLY,))
 
 
 def create_recognizers() -> dict[str, SpeechRecognizer]:

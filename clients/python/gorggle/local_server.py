@@ -37,15 +37,16 @@ class LocalServer:
 
     Args:
         model: name of the model to serve in addition to the server's own, and its default.
+        audio_model: name of the server's second model; see the setting ``audio_model``.
 
     Raises:
         ConfigurationError: the server is not installed.
         UnavailableError: it exited, or was not ready in time.
     """
 
-    def __init__(self, model: str | None = None) -> None:
+    def __init__(self, model: str | None = None, audio_model: str | None = None) -> None:
         self.address = ""
-        self._command = _build_command(model)
+        self._command = _build_command(model, audio_model)
         self._log: collections.deque[str] = collections.deque(maxlen=MAX_LOG_LINES)
         self._process: subprocess.Popen[bytes] | None = None
         self._readers: list[threading.Thread] = []
@@ -137,13 +138,15 @@ class LocalServer:
         return f": {lines[-1].strip()}" if lines else ""
 
 
-def _build_command(model: str | None) -> list[str]:
+def _build_command(model: str | None, audio_model: str | None) -> list[str]:
     if util.find_spec(MODULE) is None:
         raise ConfigurationError(f"{NOT_INSTALLED}, or use --server")
     # -P keeps a folder of the module's name in the current directory from being run instead.
     arguments = ["--listen", "127.0.0.1:0", "--print-ready", "--exit-on-stdin-eof"]
     if model:
         arguments += ["--default-model", model]
+    if audio_model:
+        arguments += ["--audio-model", audio_model]
     return [sys.executable, "-P", "-m", MODULE, *arguments]
 
 

@@ -88,7 +88,7 @@ class ServerHandle:
         options = self._options
         if options.server is None:
             # Not every command selects a model.
-            server = LocalServer(getattr(options, "model", None))
+            server = LocalServer(getattr(options, "model", None), getattr(options, "audio_model", None))
             return Client(self._stack.enter_context(server).address)
         return Client(
             _parse_addresses(options.server),
