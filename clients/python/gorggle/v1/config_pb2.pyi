@@ -115,7 +115,8 @@ class RecognitionConfig(_message.Message):
     def language_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Languages spoken in the media, as BCP 47 tags ("en", "en-GB"), or "auto". A tag is accepted if the model has that
         language or a broader or narrower form of it (`Model.language_codes`); otherwise the call fails with
-        INVALID_ARGUMENT. Default: auto.
+        INVALID_ARGUMENT. A model with several languages chooses one of these for each utterance, with "auto" one of all. Default:
+        auto.
         """
 
     @_builtins.property
