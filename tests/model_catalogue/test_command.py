@@ -179,18 +179,30 @@ def test_the_embedded_model_needs_no_download(model_dir: Path, capsys) -> None:
     assert "there is nothing to download" in capsys.readouterr().out
 
 
-def test_the_list_marks_models_without_an_engine(model_dir: Path, capsys) -> None:
+def test_the_list_marks_models_without_an_engine(model_dir: Path, without_whisper: None, capsys) -> None:
     assert main(["list"]) == 0
     rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
     assert "included" in rows["gorggle-mini-1"]
-    assert "not installed, needs faster-whisper" in rows["whisper-tiny"]
+    assert "not installed, needs gorggle[whisper]" in rows["whisper-tiny"]
     assert "not installed " in rows[NAME]
     assert "forbidden" in rows[NAME]
 
 
-def test_a_server_refuses_a_whisper_model(model_dir: Path, capsys) -> None:
+def test_a_server_without_the_package_names_the_commands(
+    model_dir: Path, without_whisper: None, capsys
+) -> None:
     assert serve(["--listen", "127.0.0.1:0", "--model", "whisper-tiny"]) == 1
     assert (
-        "needs the engine faster-whisper, which this version of Gorggle does not have"
-        in capsys.readouterr().err
+        "model whisper-tiny needs the engine faster-whisper, which is not installed: pip install 'gorggle[whisper]', then "
+        "`gorggle model get whisper-tiny`" in capsys.readouterr().err
     )
+
+
+def test_an_installed_engine_makes_its_models_servable(model_dir: Path, capsys) -> None:
+    pytest.importorskip("faster_whisper", reason="the extra gorggle[whisper] is not installed")
+    assert main(["list", "--json"]) == 0
+    listed = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert listed["whisper-tiny"]["servable"]
+    assert listed["whisper-tiny"]["state"] == "not installed"
+    assert serve(["--listen", "127.0.0.1:0", "--model", "whisper-tiny"]) == 1
+    assert "is not installed: run `gorggle model get whisper-tiny`" in capsys.readouterr().err

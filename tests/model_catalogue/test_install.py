@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -138,11 +139,21 @@ def test_a_known_model_is_answered_with_the_command_that_installs_it(store: Mode
         resolve(store, default_model="avhubert-avsr-base-30h")
 
 
-def test_a_model_without_an_engine_is_refused(whisper: CatalogueModel, store: ModelStore) -> None:
-    for _ in ("not installed", "installed"):
-        with pytest.raises(InvalidRequestError, match="needs the engine faster-whisper"):
+def test_a_model_without_its_engine_is_refused(
+    whisper: CatalogueModel, store: ModelStore, without_whisper: None
+) -> None:
+    for steps in ("', then `gorggle model get whisper-tiny`", "'"):
+        with pytest.raises(InvalidRequestError, match=rf"pip install 'gorggle\[whisper\]{steps}$"):
             resolve(store, default_model="whisper-tiny")
         install(whisper, store, DOWNLOADER)
+
+
+def test_a_model_of_an_unknown_engine_is_refused(whisper: CatalogueModel, store: ModelStore) -> None:
+    installed = install(dataclasses.replace(whisper, engine="kaldi"), store, DOWNLOADER)
+    with pytest.raises(
+        InvalidRequestError, match="needs the engine kaldi, which this version of Gorggle does not"
+    ):
+        resolve(store, default_model=installed.name)
 
 
 @pytest.mark.parametrize("record", ["", "{", "[]", "{}", "\udcff"])

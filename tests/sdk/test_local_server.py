@@ -113,6 +113,14 @@ def test_a_local_server_serves_the_selected_model(fake_server: Path, monkeypatch
     assert (completed.returncode, completed.stdout, completed.stderr) == (0, LINE, MODEL_LINE)
 
 
+def test_a_local_server_serves_the_selected_second_model(
+    fake_server: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_ARGUMENTS", "--audio-model whisper-tiny")
+    completed = run_gorggle("transcribe", "a.mp4", "--audio-model", "whisper-tiny")
+    assert (completed.returncode, completed.stdout) == (0, LINE), completed.stderr
+
+
 def test_several_files_share_one_local_server(fake_server: Path) -> None:
     completed = run_gorggle("transcribe", "nowhere.mp4", "a.mp4", "a.mp4", "--format", "json")
     assert completed.returncode == 1

@@ -206,7 +206,7 @@ def _add_transcribe(commands: argparse._SubParsersAction[argparse.ArgumentParser
     parser.add_argument(
         "--audio-model",
         metavar="NAME",
-        help="second model, which recognizes the audio as well, such as moonshine-tiny-en, if --model reads lips; words are "
+        help="second model, which recognizes the audio as well, such as moonshine-tiny-en or an installed model of Whisper, if --model reads lips; words are "
         "decided one by one; none: no second model (default: the server's)",
     )
     parser.add_argument("--beam-size", type=_parse_count, default=0, metavar="N", help="beam search width")
