@@ -40,6 +40,7 @@ from gorggle_server.vision.face_detector import (
     FaceDetector,
     find_landmark_model,
 )
+from gorggle_server.vision.face_identity import FaceIdentifier
 from gorggle_server.vision.face_tracker import FaceTracker
 from gorggle_server.vision.frame_skipping import AnalyzedFrame, FrameSkipper
 from gorggle_server.vision.lip_activity import VisualVoiceActivityDetector
@@ -179,7 +180,8 @@ class ServerPipeline(TimedPipeline):
 
     def __init__(self, *, waits: bool = True) -> None:
         super().__init__()
-        self._strides = FrameSkipper(FaceTracker(TimedFaceDetector(self)), skip_frames=waits)
+        tracker = FaceTracker(TimedFaceDetector(self), identifier=FaceIdentifier())
+        self._strides = FrameSkipper(tracker, skip_frames=waits)
         self._cropper, self._prompt = MouthCropper(load_mean_face()), LowLatencyMouthCropper(load_mean_face())
         self._activity = VisualVoiceActivityDetector()
         self.points: dict[int, Points | None] = {}

@@ -77,7 +77,12 @@ def read_utterance(clip: LabelledClip) -> Utterance:
         timeline = resample(decode(file, limits), limits)
         # Without `audio`, no frame is skipped in tracking.
         for item in track_frames(
-            timeline, FaceDetector(), max_faces=RecognitionOptions.max_speakers, audio=False, live=False
+            timeline,
+            FaceDetector(),
+            max_faces=RecognitionOptions.max_speakers,
+            audio=False,
+            live=False,
+            face_identity=False,
         ):
             match item:
                 case FrameResult():

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from gorggle_server.vision.face_embedding import align_clear_face, embed_face, is_rendered
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable
 
     import numpy as np
     from numpy.typing import NDArray
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # have 0.42 and less.
 SAME_PERSON_SIMILARITY = 0.55
 OTHER_PERSON_SIMILARITY = 0.4
+# Rendered faces are all alike: one has 0.86 to 0.98, two have up to 0.91, which is enough to notice most replaced ones.
+OTHER_RENDERED_SIMILARITY = 0.84
 # The best match must exceed that with anybody who was seen together with that person by this.
 MIN_LEAD = 0.1
 
@@ -134,6 +136,16 @@ class FaceIdentifier:
             if face.identity is not None:
                 self._seen_together.setdefault(face.identity, set()).update(face.seen_with)
 
+    def end_track(self, number: int, continuable: Container[int]) -> None:
+        """Take an undecided face whose track has ended for a new person; forget faces whose tracks cannot continue."""
+        face = self._faces.get(number)
+        if face is not None and face.looks:
+            self._add_person(number, face)
+        self._faces = {other: face for other, face in self._faces.items() if other in continuable}
+        self._seen_together = {
+            person: others for person, others in self._seen_together.items() if person in self._people
+        }
+
     def is_other_person(
         self, number: int, index: int, frame: NDArray[np.uint8], landmarks: NDArray[np.float32]
     ) -> bool:
@@ -150,8 +162,8 @@ class FaceIdentifier:
             if aligned is None:
                 return False
             look = _Look(aligned)
-            similarity = max(map(look.similarity, looks))
-            face.is_other = similarity < OTHER_PERSON_SIMILARITY and not look.is_rendered
+            limit = OTHER_RENDERED_SIMILARITY if look.is_rendered else OTHER_PERSON_SIMILARITY
+            face.is_other = max(map(look.similarity, looks)) < limit
             face.last_check = index
         return face.is_other
 
@@ -171,6 +183,9 @@ class FaceIdentifier:
                 return
             if is_comparable and len(face.looks) < MAX_COMPARED_LOOKS:
                 return
+        self._add_person(number, face)
+
+    def _add_person(self, number: int, face: _Face) -> None:
         if len(self._people) == MAX_PEOPLE:
             del self._people[next(iter(self._people))]
         face.identity = number
@@ -185,6 +200,7 @@ class FaceIdentifier:
         }
         best = max(scores, key=lambda person: scores[person])
         # Two people who were never seen together may be one person who was not recognized.
-        rivals = (self._seen_together.get(best, set()) & scores.keys()) - {best}
-        lead = scores[best] - max((scores[rival] for rival in rivals), default=-1.0)
+        seen_together = self._seen_together.get(best, set())
+        rivals = [scores[person] for person in scores if person in seen_together and person != best]
+        lead = scores[best] - max(rivals, default=-1.0)
         return best if scores[best] >= SAME_PERSON_SIMILARITY and lead >= MIN_LEAD else None

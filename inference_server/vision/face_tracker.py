@@ -22,7 +22,6 @@ from gorggle_server.vision.face_detector import (
 )
 from gorggle_server.vision.face_search import CONFIDENT_SCORE, SAME_FACE_IOU, FaceSearch
 from gorggle_server.vision.face_track import (
-    MIN_TRUSTED_CORRELATION,
     REFINE_ROLL_DEG,
     REFINE_SHIFT,
     SAME_PERSON_CORRELATION,
@@ -30,6 +29,7 @@ from gorggle_server.vision.face_track import (
     Track,
     extract_patch,
 )
+from gorggle_server.vision.scene_change import SceneChangeDetector
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -109,6 +109,8 @@ class FaceTracker:
     ) -> None:
         self._detector, self._identifier = detector, identifier
         self._face_search = FaceSearch(detector)
+        self._scene_changes = SceneChangeDetector()
+        self._is_cut = False
         self._max_faces = max_faces
         self._tracks: list[Track] = []
         self._lost: list[Track] = []
@@ -125,7 +127,11 @@ class FaceTracker:
             frame: uint8 (H, W), grayscale. Passing the same array again (a repeated frame) costs nothing.
             index: frame number, increasing.
         """
-        frames, self._index = index - self._index, index
+        is_cut = frame is not self._last_frame and self._scene_changes.push(frame)
+        return self._update(frame, index, is_cut=is_cut)
+
+    def _update(self, frame: NDArray[np.uint8], index: int, *, is_cut: bool) -> list[TrackedFace]:
+        frames, self._index, self._is_cut = index - self._index, index, is_cut
         if frame is not self._last_frame:
             self._last_frame = frame
             for track in self._tracks:
@@ -161,8 +167,13 @@ class FaceTracker:
             (track, self._fit_near(frame, track.predict_box(2), track.face.roll_deg))
             for track in self._tracks
         ]
-        if any(track.needs_verification(face) for track, face in found):
-            return self.update(skipped, index - 1), self.update(frame, index)
+        cuts = [self._scene_changes.push(pixels) for pixels in (skipped, frame)]
+        if any(cuts) or any(track.needs_verification(face) for track, face in found):
+            return (
+                self._update(skipped, index - 1, is_cut=cuts[0]),
+                self._update(frame, index, is_cut=cuts[1]),
+            )
+        self._is_cut = False
         faces_between = [self._interpolate(track, face, skipped) for track, face in found]
         self._index, self._last_frame = index, frame
         self._run_detection(frame)
@@ -189,7 +200,7 @@ class FaceTracker:
     def _track_face(self, track: Track, frame: NDArray[np.uint8], frames: int) -> None:
         """Fit a face on the next frame; mark it as doubtful if the detector must verify it."""
         face = self._fit_near(frame, track.predict_box(frames), track.face.roll_deg)
-        track.is_doubtful = track.needs_verification(face)
+        track.is_doubtful = self._is_cut or track.needs_verification(face)
         if not track.is_doubtful:
             track.advance(face, frames)
 
@@ -290,10 +301,8 @@ class FaceTracker:
     def _reacquire(self, track: Track, found: DetectedFace, frame: NDArray[np.uint8]) -> None:
         """Continue a doubtful track with a detected face if it is the same person (it may not be after a cut)."""
         face = self._fit_detection(frame, found)
-        has_changed = face.similarity(track.face) < MIN_TRUSTED_CORRELATION
-        if face.similarity(track.confirmed) >= SAME_PERSON_CORRELATION and not (
-            has_changed and self._is_other_person(track, face, frame)
-        ):
+        is_other = self._is_cut and self._is_other_person(track, face, frame)
+        if face.similarity(track.confirmed) >= SAME_PERSON_CORRELATION and not is_other:
             track.confirm(face)
             self._look_at(track, frame)
             return
@@ -322,6 +331,9 @@ class FaceTracker:
         self._tracks.remove(track)
         track.last_check = self._index
         self._lost = [*filter(self._is_recoverable, self._lost), track]
+        if self._identifier is not None:
+            continuable = {track.track_id for track in (*self._tracks, *self._lost)}
+            self._identifier.end_track(track.track_id, continuable)
 
     # -- adding and removing tracks -----------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from skimage import data
 
 from gorggle_server.media.demuxer import decode
 from gorggle_server.media.resampling import GrayFrame, resample
@@ -33,7 +34,7 @@ from gorggle_server.vision.face_identity import (
     SAME_PERSON_SIMILARITY,
     FaceIdentifier,
 )
-from gorggle_server.vision.face_tracker import FaceTracker, TrackedFace
+from gorggle_server.vision.face_tracker import MAX_LOST_FRAMES, FaceTracker, TrackedFace
 from gorggle_server.vision.mouth_tracker import MouthTracker
 from gorggle_training.face_rendering import Speaker, render_frames
 from gorggle_training.visemes import K
@@ -125,21 +126,23 @@ def test_a_face_is_aligned_to_the_points_that_the_network_expects() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pose", "yaw_deg", "blur_px"),
-    [
-        (Pose(320, 240, 20), 0, 0),
-        (Pose(320, 240, 60), 45, 0),
-        (Pose(320, 240, 60), -45, 0),
-        (Pose(14, 240, 60), 0, 0),
-        (Pose(320, 240, 60), 0, 5),
-    ],
-    ids=["small", "turned right", "turned left", "cut off", "blurred"],
+    ("pose", "blur_px"),
+    [(Pose(320, 240, 20), 0), (Pose(14, 240, 60), 0), (Pose(320, 240, 60), 5)],
+    ids=["small", "cut off", "blurred"],
 )
-def test_an_unclear_face_is_no_evidence(pose: Pose, yaw_deg: float, blur_px: float) -> None:
+def test_an_unclear_face_is_no_evidence(pose: Pose, blur_px: float) -> None:
     frame = np.full((480, 640), 90, np.uint8)
-    truth = paint_head(astronaut().turn(yaw_deg) if yaw_deg else astronaut(), pose, frame, cut_out=True)
+    truth = paint_head(astronaut(), pose, frame, cut_out=True)
     frame = np.asarray(cv2.GaussianBlur(frame, (0, 0), blur_px), np.uint8) if blur_px else frame
     assert align_clear_face(frame, truth) is None
+
+
+def test_a_face_in_profile_is_no_evidence() -> None:
+    """``skimage.data.camera`` (CC0) shows a man in profile, 60 pixels wide: enlarged, he is large enough."""
+    frame = np.asarray(cv2.resize(data.camera(), None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC), np.uint8)
+    (face,) = FaceTracker(face_detector()).update(frame, 0)
+    assert face.box.side > MIN_FACE_PX
+    assert align_clear_face(frame, face.landmarks) is None
 
 
 def test_a_face_of_the_minimum_size_is_evidence() -> None:
@@ -214,20 +217,31 @@ def test_a_newcomer_beside_the_only_known_person_is_another_one() -> None:
     assert get_identities(after) == [1, 2]
 
 
-@pytest.mark.parametrize(("eyes_px", "yaw_deg"), [(20, 0), (50, 45)], ids=["small", "turned"])
-def test_a_person_who_returns_unclearly_is_undecided(eyes_px: float, yaw_deg: float) -> None:
-    unclear = paint_shot((astronaut, Pose(430, 200, eyes_px)), frames=40, yaw_deg=yaw_deg)
-    *_, after = track_shots(paint_shot((astronaut, HERE)), empty_shot(60), unclear)
-    assert get_identities(after) == [None]
+@pytest.mark.parametrize("yaw_deg", [-30, 30])
+def test_a_person_who_returns_turned_is_recognized(yaw_deg: float) -> None:
+    turned = paint_shot((astronaut, THERE), yaw_deg=yaw_deg)
+    *_, after = track_shots(paint_shot((astronaut, HERE)), empty_shot(60), turned)
+    assert get_identities(after) == [1]
 
 
-def test_a_person_who_returns_turned_is_recognized_when_facing_the_camera() -> None:
-    turned = paint_shot((astronaut, THERE), frames=30, yaw_deg=45)
-    *_, undecided, after = track_shots(
-        paint_shot((astronaut, HERE)), empty_shot(60), turned, paint_shot((astronaut, THERE), frames=30)
-    )
+def test_a_person_who_returns_far_away_is_recognized_when_near_enough() -> None:
+    far = paint_shot((astronaut, Pose(430, 200, 20)), frames=30)
+    approaching = [paint_shot((astronaut, Pose(430, 200, 20 + n)), frames=1)[0] for n in range(25)]
+    *_, undecided, after = track_shots(paint_shot((astronaut, HERE)), empty_shot(60), far, approaching)
     assert get_identities(undecided) == [None]
     assert get_identities(after) == [1]
+    assert [face.track_id for face in undecided] == [face.track_id for face in after]
+
+
+def test_a_person_whose_track_ended_undecided_is_remembered() -> None:
+    *_, short, last = track_shots(
+        paint_shot((astronaut, HERE)),
+        paint_shot((hopper, HERE), frames=4),
+        empty_shot(SETTLED_FRAMES),
+        paint_shot((hopper, THERE)),
+    )
+    assert not short
+    assert get_identities(last) == [2]
 
 
 def test_identities_do_not_change_within_a_track() -> None:
@@ -269,11 +283,14 @@ def test_without_face_identity_nobody_is_recognized() -> None:
 RENDERED_SEEDS = range(1_000_100, 1_000_106)
 
 
-def test_rendered_speakers_who_replace_each_other_stay_apart() -> None:
+def test_rendered_speakers_who_follow_each_other_stay_apart() -> None:
     """Rendered faces are alike: the network was trained on photographs."""
-    ids = [
-        get_identities(faces) for faces in track_shots(*(hold_frame(drawn_frame(s)) for s in RENDERED_SEEDS))
+    shots = [
+        shot
+        for seed in RENDERED_SEEDS
+        for shot in (hold_frame(drawn_frame(seed)), empty_shot(MAX_LOST_FRAMES + SETTLED_FRAMES))
     ]
+    ids = [get_identities(faces) for faces in track_shots(*shots)[::2]]
     assert len({identity for (identity,) in ids}) == len(RENDERED_SEEDS)
 
 
@@ -291,6 +308,10 @@ def hold_frame(frame: NDArray[np.uint8]) -> Frames:
 # --------------------------------------------------------------------------------------------------------- real speakers
 
 
+# Three images of a new person are compared, ten frames apart.
+GRID_FRAMES = 30
+
+
 @cache
 def read_grid_clips(count: int) -> dict[str, list[Frames]]:
     """Return the grayscale frames of the first clips of each speaker."""
@@ -306,7 +327,7 @@ def _read_frames(path: Path) -> Frames:
     limits = MediaLimits()
     with path.open("rb") as file:
         items = list(resample(decode(file, limits, audio=False), limits))
-    return [item.pixels for item in items if isinstance(item, GrayFrame)][:SHOT_FRAMES]
+    return [item.pixels for item in items if isinstance(item, GrayFrame)][:GRID_FRAMES]
 
 
 needs_real_data = pytest.mark.skipif(
