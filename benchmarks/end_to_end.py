@@ -39,7 +39,7 @@ from gorggle_server.avhubert import Model, load_model
 from gorggle_server.avhubert.audio_features import audio_features
 from gorggle_server.avhubert.tokenizer import RESERVED_TOKENS, WORD_START, Vocabulary
 from gorggle_server.inference.interface import InferenceInput
-from gorggle_server.inference.recognizer import Recognizer
+from gorggle_server.inference.recognizer import EncodedWindow, Recognizer
 from gorggle_server.input_format import FRAME_RATE_HZ, SAMPLE_RATE_HZ
 from gorggle_server.observability.stage_timer import PipelineStage, StageTimer
 from gorggle_server.recognition_options import Modality
@@ -59,10 +59,11 @@ def run_ours(
     for name, stage in (("decoding", PipelineStage.DECODE), (VISION_STAGE, PipelineStage.VISION)):
         times.seconds[name] = timer.spans[stage].busy_s
         times.seconds[OTHER_STAGE] -= timer.spans[stage].busy_s
-    (encoded,) = times.measure(
+    (window,) = times.measure(
         "front-end and encoder", lambda: Recognizer(model).encode([InferenceInput(crops, None)])
     )
-    assert isinstance(encoded, Tensor)
+    assert isinstance(window, EncodedWindow)
+    encoded = window.features
     (found,) = times.measure(
         f"beam search, beam {options.beam}",
         lambda: model.beam_search(encoded.unsqueeze(0), beam=options.beam, max_len=options.tokens),
