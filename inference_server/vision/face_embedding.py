@@ -112,7 +112,7 @@ def preload() -> None:
     is_rendered(embed_face(np.zeros((ALIGNED_PX, ALIGNED_PX), np.uint8)))
 
 
-# One network for all threads: it takes 60 MB, and faces are compared rarely.
+# One network for all threads: it takes 100 MB, and faces are compared rarely.
 _lock = threading.Lock()
 
 
