@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ def open_session(path: Path, num_threads: int = 1) -> Any:
         NotFoundError: onnxruntime is not installed.
         ModelFormatError: the file is missing or damaged.
     """
+    # Importing the wheels of PyPI starts a thread that sends usage data to their publisher.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:

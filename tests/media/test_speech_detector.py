@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,3 +68,21 @@ def test_there_is_one_value_per_frame_as_from_the_level_estimator(samples: int) 
 def test_other_arrays_are_refused() -> None:
     with pytest.raises(InvalidRequestError, match="int16"):
         SpeechDetector().push(np.zeros(640, np.float32))  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="requires /proc")
+def test_onnxruntime_starts_no_telemetry_thread() -> None:
+    code = (
+        "import os; from gorggle_server.media.speech_detector import SpeechDetector; SpeechDetector(); "
+        "print(len(os.listdir('/proc/self/task')))"
+    )
+    # numpy's own threads are not counted.
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    completed = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**environment, "OPENBLAS_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert completed.stdout.strip() == "1"
