@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -21,7 +20,7 @@ from gorggle_server.inference.moonshine_recognizer import DESCRIPTION as MOONSHI
 from gorggle_server.inference.moonshine_recognizer import MoonshineRecognizer
 from gorggle_server.inference.recognizer import Recognizer
 from gorggle_server.inference.whisper_recognizer import WhisperRecognizer, describe_whisper
-from gorggle_server.model_catalogue.catalogue import find_missing_extra, load_catalogue
+from gorggle_server.model_catalogue.catalogue import CatalogueModel, find_missing_extra, load_catalogue
 from gorggle_server.model_catalogue.store import ModelStore, read_record
 from gorggle_server.moonshine import MODEL_FILES, MODEL_SHA256, find_model_folder
 from gorggle_server.recognition_options import Modality
@@ -53,7 +52,7 @@ class ServedModel:
     """A model and the name that requests use.
 
     Attributes:
-        sha256: of its file, or of its files one after the other, in hexadecimal.
+        sha256: of its weights' file, or of its files one after the other, in hexadecimal.
         is_loaded_on_demand: the first request loads the weights, not the start of the server.
     """
 
@@ -213,8 +212,8 @@ def _load_whisper(name: str, source: str, settings: ServerSettings) -> ServedMod
             f"model {name} in {source} needs the engine {WHISPER_ENGINE}, which is not installed: pip install '{extra}'"
         )
     folder = check_folder(Path(source))
-    record = read_record(folder.path)
-    _check_weights(folder, record)
+    sha256 = _hash_files([folder.path / WEIGHTS_FILE])
+    _check_weights(folder, sha256)
     model = WhisperModel(
         folder,
         settings.device,
@@ -222,20 +221,28 @@ def _load_whisper(name: str, source: str, settings: ServerSettings) -> ServedMod
         int8=settings.quantization == "int8",
         num_threads=torch.get_num_threads(),
     )
-    described = describe_whisper(model, folder.dimensions, load_catalogue().get(str(record.get("name"))))
-    return ServedModel(name, WhisperRecognizer(model), described, _hash_files(folder.files))
+    entry = _find_entry(folder, sha256)
+    recognizer = WhisperRecognizer(model, entry.word_time_shift_s if entry else 0.0)
+    return ServedModel(name, recognizer, describe_whisper(model, folder.dimensions, entry), sha256)
 
 
-def _check_weights(folder: ModelFolder, record: Mapping[str, Any]) -> None:
+def _check_weights(folder: ModelFolder, sha256: str) -> None:
     """Raise ModelFormatError if the weights of an installed model are not those that were downloaded."""
-    expected = {file.get("name"): file.get("sha256") for file in record.get("files", ())}
-    sha256 = expected.get(WEIGHTS_FILE)
-    if sha256 and _hash_files([folder.path / WEIGHTS_FILE]) != sha256:
+    record = read_record(folder.path)
+    recorded = {file.get("name"): file.get("sha256") for file in record.get("files", ())}
+    if recorded.get(WEIGHTS_FILE) not in (None, sha256):
         name = record.get("name")
         raise ModelFormatError(
-            f"{folder.path / WEIGHTS_FILE} is damaged (its SHA-256 is not {sha256}): run `gorggle model remove {name}` and "
-            f"`gorggle model get {name}`"
+            f"{folder.path / WEIGHTS_FILE} is damaged (its SHA-256 is {sha256}, not {recorded[WEIGHTS_FILE]}): run "
+            f"`gorggle model remove {name}` and `gorggle model get {name}`"
         )
+
+
+def _find_entry(folder: ModelFolder, sha256: str) -> CatalogueModel | None:
+    """Return the entry of a model in the catalogue, by its weights or by the name that it was installed under."""
+    models = load_catalogue()
+    by_weights = (model for model in models.values() if sha256 in {file.sha256 for file in model.files})
+    return next(by_weights, models.get(str(read_record(folder.path).get("name"))))
 
 
 def _explain_absence(store: ModelStore) -> dict[str, str]:

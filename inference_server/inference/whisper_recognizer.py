@@ -17,7 +17,15 @@ from gorggle_server.input_format import SAMPLE_RATE_HZ
 from gorggle_server.model_catalogue.catalogue import CatalogueModel
 from gorggle_server.recognition_options import AudioInput, Modality, ModelInput, RecognitionOptions
 from gorggle_server.repetition import remove_loops
-from gorggle_server.whisper import Dimensions, Model, SearchOptions, Transcription, time_words
+from gorggle_server.whisper import (
+    Dimensions,
+    Model,
+    SearchOptions,
+    Transcription,
+    measure_loudness,
+    time_words,
+    trim_silence,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,17 +43,21 @@ _COST_SECONDS, _COST_TOKENS = 2, 8
 
 @dataclass(frozen=True, eq=False)
 class SpeechFeatures:
-    """Spectrogram (mels, 3000) of a waveform of ``duration_s``."""
+    """Spectrogram (mels, 3000) of a waveform of ``duration_s``, and its ``loudness`` from ``measure_loudness``."""
 
     spectrogram: NDArray[np.float32]
+    loudness: NDArray[np.float64]
     duration_s: float
 
 
 class WhisperRecognizer:
-    """Recognizes windows with a waveform; see ``interface.SpeechRecognizer``."""
+    """Recognizes windows with a waveform; see ``interface.SpeechRecognizer``.
 
-    def __init__(self, model: Model) -> None:
-        self.model = model
+    ``word_time_shift_s`` corrects a known bias of the model's word times.
+    """
+
+    def __init__(self, model: Model, word_time_shift_s: float = 0.0) -> None:
+        self.model, self._word_time_shift_s = model, word_time_shift_s
 
     def encode(self, windows: Sequence[InferenceInput]) -> list[SpeechFeatures | ModelFormatError]:
         """Compute the windows' spectrograms. The network's encoder runs with the search (see ``WhisperDecodingBatch``).
@@ -58,12 +70,14 @@ class WhisperRecognizer:
     def _compute_features(self, window: InferenceInput) -> SpeechFeatures:
         assert window.waveform is not None, "the session creates the input that the model takes"
         return SpeechFeatures(
-            self.model.compute_features(window.waveform), len(window.waveform) / SAMPLE_RATE_HZ
+            self.model.compute_features(window.waveform),
+            measure_loudness(window.waveform),
+            len(window.waveform) / SAMPLE_RATE_HZ,
         )
 
     def start_decoding(self, options: DecodingOptions) -> WhisperDecodingBatch:
         """Return an empty batch."""
-        return WhisperDecodingBatch(self.model, options)
+        return WhisperDecodingBatch(self.model, options, self._word_time_shift_s)
 
     def release_memory(self) -> None:
         """Do nothing: CTranslate2 keeps its memory for the next batch."""
@@ -126,8 +140,8 @@ class WhisperDecodingBatch:
     CTranslate2 searches a batch to its end in one call, so all windows finish with the next step.
     """
 
-    def __init__(self, model: Model, options: DecodingOptions) -> None:
-        self._model, self._options = model, options
+    def __init__(self, model: Model, options: DecodingOptions, word_time_shift_s: float) -> None:
+        self._model, self._options, self._shift_s = model, options, word_time_shift_s
         self._waiting: dict[Hashable, SpeechFeatures] = {}
 
     def add(self, keys: Sequence[Hashable], encoded: Sequence[Any]) -> None:
@@ -198,7 +212,8 @@ class WhisperDecodingBatch:
                 log_probability=text.log_probability,
             )
             if aligned:
-                timed = time_words(words, aligned[row], windows[row].duration_s)
+                timed = time_words(words, aligned[row], windows[row].duration_s, self._shift_s)
+                timed = trim_silence(timed, windows[row].loudness)
                 hypothesis = replace(
                     hypothesis,
                     words=tuple(

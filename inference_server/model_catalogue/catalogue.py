@@ -62,6 +62,7 @@ class CatalogueModel:
     files: tuple[RemoteFile, ...]
     trained_on: str = ""
     is_embedded: bool = False
+    word_time_shift_s: float = 0.0
 
     @property
     def size_bytes(self) -> int | None:
@@ -107,4 +108,5 @@ def _parse_model(fields: Mapping[str, Any], licenses: Mapping[str, License]) -> 
         files=tuple(RemoteFile(url=base_url + file["name"], **file) for file in fields.get("files", ())),
         trained_on=fields.get("trained_on", ""),
         is_embedded=fields.get("embedded", False),
+        word_time_shift_s=fields.get("word_time_shift_s", 0.0),
     )

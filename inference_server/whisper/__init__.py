@@ -6,7 +6,14 @@ Models are folders in the form of CTranslate2, which runs them; log-mel spectrog
 
 from gorggle_server.whisper.model import MAX_DURATION_S, Model, SearchOptions, Transcription
 from gorggle_server.whisper.model_folder import WEIGHTS_FILE, Dimensions, ModelFolder, check_folder
-from gorggle_server.whisper.words import AlignedTokens, TimedWord, split_words, time_words
+from gorggle_server.whisper.words import (
+    AlignedTokens,
+    TimedWord,
+    measure_loudness,
+    split_words,
+    time_words,
+    trim_silence,
+)
 
 __all__ = [
     "MAX_DURATION_S",
@@ -19,6 +26,8 @@ __all__ = [
     "TimedWord",
     "Transcription",
     "check_folder",
+    "measure_loudness",
     "split_words",
     "time_words",
+    "trim_silence",
 ]

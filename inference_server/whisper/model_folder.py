@@ -41,12 +41,6 @@ class ModelFolder:
     dimensions: Dimensions
     vocabulary: tuple[str, ...]
 
-    @property
-    def files(self) -> list[Path]:
-        """The files that the model consists of."""
-        names = (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, *VOCABULARY_FILES)
-        return [self.path / name for name in names if (self.path / name).is_file()]
-
 
 def check_folder(path: Path) -> ModelFolder:
     """Check that a folder holds a complete model, without loading its weights.

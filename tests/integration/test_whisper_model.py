@@ -205,7 +205,8 @@ def test_damaged_downloads_are_refused_at_the_start(model_dir: Path, tmp_path: P
     record["files"] = [{"name": "model.bin", "sha256": "0" * 64}]
     (folder / "model.json").write_text(json.dumps(record))
     with pytest.raises(
-        ModelFormatError, match=r"model\.bin is damaged .*`gorggle model remove whisper-tiny`"
+        ModelFormatError,
+        match=r"model\.bin is damaged \(its SHA-256 is .*`gorggle model remove whisper-tiny`",
     ):
         load_models(ServerSettings(model_dir=tmp_path, default_model="whisper-tiny"))
     (folder / "tokenizer.json").unlink()
