@@ -36,13 +36,13 @@ from gorggle_server.vision.face_detector import (
     COARSE_SIDE_PX,
     MIN_SCORE,
     NEAR_SIDE_PX,
-    BoundingBox,
     FaceDetector,
-    find_landmark_model,
 )
+from gorggle_server.vision.face_geometry import BoundingBox
 from gorggle_server.vision.face_identity import FaceIdentifier
 from gorggle_server.vision.face_tracker import FaceTracker
 from gorggle_server.vision.frame_skipping import AnalyzedFrame, FrameSkipper
+from gorggle_server.vision.landmark_model import find_dlib_model
 from gorggle_server.vision.lip_activity import VisualVoiceActivityDetector
 from gorggle_server.vision.mouth_cropper import (
     CANVAS_PX,
@@ -97,7 +97,7 @@ class ReferencePipeline(TimedPipeline):
     def __init__(self) -> None:
         super().__init__()
         self._detector = dlib.get_frontal_face_detector()
-        self._predictor = dlib.shape_predictor(str(find_landmark_model()))
+        self._predictor = dlib.shape_predictor(str(find_dlib_model()))
 
     def process(self, colour: Frame, grey: Frame) -> Points | None:
         """Process a frame and return the landmarks of the largest face."""

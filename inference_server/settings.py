@@ -19,6 +19,7 @@ from gorggle_server.recognition_options import (
     MediaLimits,
     RecognitionOptions,
 )
+from gorggle_server.vision.landmark_model import LandmarkModel, LandmarkModelName
 
 # A path or the location of a secret (see ``security.secret_sources``).
 SecretLocation = Annotated[str, BeforeValidator(str)]
@@ -124,8 +125,14 @@ class ServerSettings(BaseSettings):
         description="CPU threads for model inference; 0 uses half of the CPUs and leaves the rest for decoding and face "
         "tracking",
     )
+    landmark_model: Literal["dlib", "mediapipe"] = Field(
+        "dlib",
+        description="model of the face landmarks that mouths are cropped by: dlib, whose default file is not for commercial use, "
+        "or mediapipe",
+    )
     landmark_model_path: Path | None = Field(
-        None, description="alternative 68-point dlib shape predictor; by default the embedded one"
+        None,
+        description="alternative 68-point dlib shape predictor; by default the one of the package face_recognition_models",
     )
     face_identity: bool = Field(
         True,
@@ -245,6 +252,19 @@ class ServerSettings(BaseSettings):
                 "as 127.0.0.1:50052"
             )
         return self
+
+    @model_validator(mode="after")
+    def _require_dlib_for_its_file(self) -> Self:
+        if self.landmark_model_path is not None and self.landmark_model != "dlib":
+            raise ValueError(
+                f"landmark_model_path is {self.landmark_model_path}, a file for dlib, but landmark_model is "
+                f"{self.landmark_model}: set only one of them"
+            )
+        return self
+
+    def get_landmark_model(self) -> LandmarkModel:
+        """Return the landmark model of the face tracking."""
+        return LandmarkModel(LandmarkModelName(self.landmark_model), self.landmark_model_path)
 
 
 def _is_loopback(address: str) -> bool:

@@ -20,6 +20,7 @@ from gorggle_server.media.resampling import EndOfStream, Waveform, resample
 from gorggle_server.recognition_options import EndpointingConfig, MediaLimits, RecognitionOptions
 from gorggle_server.vision.face_detector import FaceDetector
 from gorggle_server.vision.frame_stage import track_frames
+from gorggle_server.vision.landmark_model import LandmarkModel, LandmarkModelName
 from gorggle_server.vision.mouth_tracker import FrameResult
 from gorggle_training.labelled_clips import LabelledClip, RejectedClip
 from gorggle_training.shards import UTTERANCES_PER_SHARD, ShardFolder, init_worker, save_shard
@@ -34,14 +35,18 @@ CACHE_VERSION = 1
 
 
 def prepare_clips(
-    clips: Sequence[LabelledClip], cache: Path, workers: int, report: Callable[[str], None]
+    clips: Sequence[LabelledClip],
+    cache: Path,
+    workers: int,
+    report: Callable[[str], None],
+    landmark_model: LandmarkModelName = LandmarkModelName.DLIB,
 ) -> tuple[ShardFolder, list[RejectedClip]]:
     """Crop the mouths of clips with worker processes, unless the cache already has them.
 
     Returns:
         The utterances, and the clips that cannot be used.
     """
-    folder = cache / _hash_clips(clips)
+    folder = cache / _hash_clips(clips, landmark_model)
     folder.mkdir(parents=True, exist_ok=True)
     chunks = [
         list(clips[first : first + UTTERANCES_PER_SHARD])
@@ -49,7 +54,7 @@ def prepare_clips(
     ]
     missing = [number for number in range(len(chunks)) if not _rejections_path(folder, number).exists()]
     for done, _ in enumerate(
-        _write_chunks(folder, [(number, chunks[number]) for number in missing], workers)
+        _write_chunks(folder, [(number, chunks[number]) for number in missing], workers, landmark_model)
     ):
         report(f"cropped clips: {done + 1} of {len(missing)} shards, {UTTERANCES_PER_SHARD} clips each")
     rejected = [
@@ -60,7 +65,9 @@ def prepare_clips(
     return ShardFolder(folder), rejected
 
 
-def read_utterance(clip: LabelledClip) -> Utterance:
+def read_utterance(
+    clip: LabelledClip, landmark_model: LandmarkModelName = LandmarkModelName.DLIB
+) -> Utterance:
     """Decode a clip and crop the mouth of the face that is visible longest.
 
     Frames without a face get the crop of the nearest frame with one.
@@ -76,9 +83,10 @@ def read_utterance(clip: LabelledClip) -> Utterance:
     with clip.media.open("rb") as file:
         timeline = resample(decode(file, limits), limits)
         # Without `audio`, no frame is skipped in tracking.
+        detector = FaceDetector(LandmarkModel(landmark_model))
         for item in track_frames(
             timeline,
-            FaceDetector(),
+            detector,
             max_faces=RecognitionOptions.max_speakers,
             audio=False,
             live=False,
@@ -110,9 +118,12 @@ def read_utterance(clip: LabelledClip) -> Utterance:
 
 
 def _write_chunks(
-    folder: Path, chunks: Sequence[tuple[int, list[LabelledClip]]], workers: int
+    folder: Path,
+    chunks: Sequence[tuple[int, list[LabelledClip]]],
+    workers: int,
+    landmark_model: LandmarkModelName,
 ) -> Iterator[None]:
-    write = functools.partial(_write_chunk, folder)
+    write = functools.partial(_write_chunk, folder, landmark_model)
     if min(workers, len(chunks)) <= 1:  # starting a process takes seconds
         yield from map(write, chunks)
         return
@@ -121,14 +132,16 @@ def _write_chunks(
         yield from pool.imap_unordered(write, chunks)
 
 
-def _write_chunk(folder: Path, numbered: tuple[int, list[LabelledClip]]) -> None:
+def _write_chunk(
+    folder: Path, landmark_model: LandmarkModelName, numbered: tuple[int, list[LabelledClip]]
+) -> None:
     """Write one shard, and last the clips that cannot be used with the reasons."""
     number, clips = numbered
     utterances: list[Utterance] = []
     reasons: dict[str, str] = {}
     for clip in clips:
         try:
-            utterances.append(read_utterance(clip))
+            utterances.append(read_utterance(clip, landmark_model))
         except (GorggleError, ValueError, OSError) as error:
             reasons[str(clip.media)] = str(error)
     if utterances and not (folder / f"{number:05d}").exists():
@@ -140,9 +153,11 @@ def _rejections_path(folder: Path, number: int) -> Path:
     return folder / f"{number:05d}.json"
 
 
-def _hash_clips(clips: Sequence[LabelledClip]) -> str:
-    """Return a name for the cache that changes with the files and their words."""
+def _hash_clips(clips: Sequence[LabelledClip], landmark_model: LandmarkModelName) -> str:
+    """Return a name for the cache that changes with the files, their words and the landmark model."""
     digest = hashlib.sha256(str(CACHE_VERSION).encode())
+    if landmark_model is not LandmarkModelName.DLIB:
+        digest.update(landmark_model.encode())
     for clip in clips:
         status = clip.media.stat()
         digest.update(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from gorggle_server.avhubert.tokenizer import Vocabulary
 from gorggle_server.errors import InvalidRequestError, ModelFormatError
 from gorggle_server.inference.model_registry import resolve_source
 from gorggle_server.model_catalogue.store import ModelStore, get_model_dir
+from gorggle_server.vision.landmark_model import LandmarkModelName
 from gorggle_training.clip_shards import prepare_clips
 from gorggle_training.confidence_calibration import calibrate_model_file
 from gorggle_training.evaluate import make_validator
@@ -94,8 +96,11 @@ def load_data(
             f"{len(shared)} clips are in the training and the validation data, such as {min(shared)}: "
             "remove them from one"
         )
-    recorded = _prepare(labelled, vocabulary, cache, options.workers, report)
-    validation = _prepare(held_out, vocabulary, cache, options.workers, report) if held_out else None
+    prepare = functools.partial(
+        _prepare, vocabulary, cache, options.workers, report, LandmarkModelName(options.landmark_model)
+    )
+    recorded = prepare(labelled)
+    validation = prepare(held_out) if held_out else None
     training: Store = recorded
     if options.rendered is not None:
         rendered = UtteranceStore(options.rendered, Split.TRAIN)
@@ -159,11 +164,12 @@ def build_card(
 
 
 def _prepare(
-    clips: Iterable[ClipOrRejection],
     vocabulary: Vocabulary,
     cache: Path,
     workers: int,
     report: Callable[[str], None],
+    landmark_model: LandmarkModelName,
+    clips: Iterable[ClipOrRejection],
 ) -> ShardFolder:
     """Return the utterances of all usable clips.
 
@@ -175,7 +181,7 @@ def _prepare(
     rejected = [clip for clip in checked if isinstance(clip, RejectedClip)]
     store = None
     if usable:
-        store, unreadable = prepare_clips(usable, cache, workers, report)
+        store, unreadable = prepare_clips(usable, cache, workers, report, landmark_model)
         rejected += unreadable
     for clip in rejected[:MAX_LISTED_REJECTIONS]:
         report(f"left out {clip.media}: {clip.reason}")

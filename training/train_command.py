@@ -14,6 +14,7 @@ from pathlib import Path
 from gorggle_evaluation.manifest import ManifestError
 from gorggle_server.errors import GorggleError
 from gorggle_server.settings import EMBEDDED_MODEL
+from gorggle_server.vision.landmark_model import LandmarkModelName
 
 EXIT_OK, EXIT_FAILED = 0, 1
 
@@ -95,6 +96,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_parse_count,
         default=os.cpu_count() or 1,
         help="processes that crop clips (default: all CPUs)",
+    )
+    parser.add_argument(
+        "--landmark-model",
+        choices=[name.value for name in LandmarkModelName],
+        default=LandmarkModelName.DLIB.value,
+        help="model of the face landmarks that mouths are cropped by; the server's setting should be the same (default: "
+        "%(default)s)",
     )
     parser.add_argument("--name", default="fine-tuned", help="name of the model, for its card")
     parser.add_argument("--resume", action="store_true", help="resume the run in the folder")

@@ -37,7 +37,8 @@ from gorggle_server.security.api_tokens import TokenStore
 from gorggle_server.security.secret_sources import SecretsManager, open_secret_source
 from gorggle_server.settings import ServerSettings
 from gorggle_server.vision import face_embedding
-from gorggle_server.vision.face_detector import FaceDetector, find_landmark_model
+from gorggle_server.vision.face_detector import FaceDetector
+from gorggle_server.vision.landmark_model import LandmarkModelName, find_dlib_model
 
 if TYPE_CHECKING:
     from gorggle_server.grpc_server.interceptors.tracing import Tracing
@@ -148,15 +149,17 @@ class Server:
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
 
     def _prepare_face_tracking(self) -> None:
+        landmark_model = self.settings.get_landmark_model()
         if self._decoder_pool is None:
-            # A hundred megabytes that stay cached: loading them in the first call would delay it.
-            FaceDetector(self.settings.landmark_model_path)
+            # dlib's hundred megabytes stay cached: loading them in the first call would delay it.
+            FaceDetector(landmark_model)
             if self.settings.face_identity:
                 face_embedding.preload()
             return
         from gorggle_server.sandbox.decoding import check_decoding
 
-        find_landmark_model(self.settings.landmark_model_path)
+        if landmark_model.name is LandmarkModelName.DLIB:
+            find_dlib_model(landmark_model.path)
         check_decoding(self._decoder_pool)
 
     async def stop(self) -> None:
@@ -235,7 +238,9 @@ def _create_decoder_pool(settings: ServerSettings) -> DecoderPool | None:
     from gorggle_server.sandbox.pool import DecoderPool
 
     return DecoderPool(
-        settings.decoder_memory_bytes, settings.decoder_timeout_s, landmark_model=settings.landmark_model_path
+        settings.decoder_memory_bytes,
+        settings.decoder_timeout_s,
+        landmark_model=settings.get_landmark_model(),
     )
 
 

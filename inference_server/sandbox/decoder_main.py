@@ -1,8 +1,8 @@
-"""``python -m gorggle_server.sandbox.decoder_main FD [LANDMARKS]``: decodes and face-tracks one stream in a sandbox.
+"""``python -m gorggle_server.sandbox.decoder_main FD [NAME [PATH]]``: decodes and face-tracks one stream in a sandbox.
 
 Started by ``decoder_process``, with the media on standard input and the results on standard output (see ``protocol``).
-FD is an empty open file for media that must be spooled, LANDMARKS the landmark model. The process loads everything,
-waits for its job, sandboxes itself, decodes and exits. ``fork_server`` starts decoders faster.
+FD is an empty open file for media that must be spooled, NAME the landmark model and PATH its file (see ``LandmarkModel``). The
+process loads everything, waits for its job, sandboxes itself, decodes and exits. ``fork_server`` starts decoders faster.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from gorggle_server.recognition_options import MediaLimits
 from gorggle_server.sandbox import hardening, protocol
 from gorggle_server.sandbox.protocol import DecodeJob, FailureCode, Header, MessageType
 from gorggle_server.vision import face_embedding
-from gorggle_server.vision.face_detector import BoundingBox, FaceDetector
+from gorggle_server.vision.face_detector import FaceDetector
+from gorggle_server.vision.face_geometry import BoundingBox
 from gorggle_server.vision.frame_stage import track_frames
+from gorggle_server.vision.landmark_model import LandmarkModel
 from gorggle_server.vision.mouth_cropper import load_mean_face
 from gorggle_server.vision.mouth_tracker import FrameResult
 
@@ -112,15 +114,16 @@ def main() -> int:
     """Decode one stream; the exit code is 0 if the result has been reported to the server."""
     results_fd = _take_over_fd(1)
     protection = hardening.isolate_signals_and_network() | hardening.drop_privileges()
-    detector = preload(Path(sys.argv[2]) if len(sys.argv) > 2 else None)
+    detector = preload(LandmarkModel.from_arguments(sys.argv[2:]))
     return serve(0, results_fd, os.fdopen(int(sys.argv[1]), "w+b"), protection, detector)
 
 
-def preload(landmark_model: Path | None) -> FaceDetector:
+def preload(landmark_model: LandmarkModel) -> FaceDetector:
     """Load everything that is loaded on first use, because the sandbox cannot open files.
 
     Raises:
         NotFoundError: a model does not exist or is invalid.
+        ModelFormatError: a file of the package is damaged.
     """
     cv2.setNumThreads(1)  # FFmpeg uses the CPUs; this also makes OpenCV load its plug-ins now
     for _ in resample(decode(io.BytesIO(create_probe_clip()), MediaLimits()), MediaLimits()):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from gorggle_server.sandbox.hardening import SandboxFeatures
 from gorggle_server.sandbox.protocol import HEADER, DecodeJob, DecoderError, Header, MessageType
 from gorggle_server.sandbox.protocol_validation import parse_header
+from gorggle_server.vision.landmark_model import DEFAULT_LANDMARK_MODEL, LandmarkModel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,20 +50,21 @@ class SpawnedProcess:
     thread-safe; ``wait`` returns the exit code, or the negative number of the signal that killed the process.
     """
 
-    def __init__(self, command: Sequence[str], landmark_model: Path | None = None) -> None:
+    def __init__(
+        self, command: Sequence[str], landmark_model: LandmarkModel = DEFAULT_LANDMARK_MODEL
+    ) -> None:
         """Start the process without waiting until it is ready.
 
         Args:
             command: to which the number of a file descriptor is appended.
-            landmark_model: instead of the default one.
+            landmark_model: of the face tracking.
 
         Raises:
             OSError: no process or temporary file can be created.
         """
         with tempfile.TemporaryFile() as spool_file:
-            named = [] if landmark_model is None else [str(landmark_model)]
             self._process = subprocess.Popen(
-                [*command, str(spool_file.fileno()), *named],
+                [*command, str(spool_file.fileno()), *landmark_model.to_arguments()],
                 bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -75,7 +75,7 @@ class ForkServer:
         """Fork a decoder.
 
         Raises:
-            NotFoundError: the landmark model does not exist.
+            NotFoundError: the landmark model does not exist or is damaged.
             ForkServerExitedError: the fork server has exited or hangs.
             OSError: no process or pipe can be created.
         """

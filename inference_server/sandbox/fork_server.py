@@ -1,8 +1,8 @@
-"""``python -m gorggle_server.sandbox.fork_server [LANDMARKS] FD``: forks decoder processes.
+"""``python -m gorggle_server.sandbox.fork_server [NAME [PATH]] FD``: forks decoder processes.
 
-Python, FFmpeg and the landmark model (100 MB) are loaded once and shared copy-on-write, so a decoder starts in
-milliseconds. This process is single-threaded and handles neither media nor secrets. It receives requests over the socket
-FD (see ``fork_client``) and exits with the server.
+NAME is the landmark model, PATH its file (see ``LandmarkModel``). Python, FFmpeg and the landmark model (dlib's has 100 MB)
+are loaded once and shared copy-on-write, so a decoder starts in milliseconds. This process is single-threaded and handles
+neither media nor secrets. It receives requests over the socket FD (see ``fork_client``) and exits with the server.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import signal
 import socket
 import sys
 import traceback
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gorggle_server.errors import NotFoundError
+from gorggle_server.errors import ModelFormatError, NotFoundError
 from gorggle_server.sandbox import decoder_main, hardening
 from gorggle_server.sandbox.fork_client import FORK_FAILED, FORKED, NOT_FOUND, NUMBER, PASSED_FDS, READY
 from gorggle_server.sandbox.protocol import MAX_TEXT_BYTES
+from gorggle_server.vision.landmark_model import LandmarkModel
 
 if TYPE_CHECKING:
     from gorggle_server.sandbox.hardening import SandboxFeatures
@@ -36,8 +36,8 @@ def main() -> int:
     protection = hardening.isolate_signals_and_network()
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the server has gone
         try:
-            finder = decoder_main.preload(Path(landmark_model[0]) if landmark_model else None)
-        except NotFoundError as error:
+            finder = decoder_main.preload(LandmarkModel.from_arguments(landmark_model))
+        except (NotFoundError, ModelFormatError) as error:
             control.send(NOT_FOUND + str(error).encode(errors="replace")[:MAX_TEXT_BYTES])
             return 1
         # Garbage collection would write to, and so copy, the pages shared with decoders.

@@ -18,10 +18,10 @@ from gorggle_server.sandbox.decoder_process import (
 )
 from gorggle_server.sandbox.fork_client import ForkServer, ForkServerExitedError, can_fork
 from gorggle_server.sandbox.protocol import DecodeJob, DecoderError
+from gorggle_server.vision.landmark_model import DEFAULT_LANDMARK_MODEL, LandmarkModel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from gorggle_server.sandbox.decoder_process import ChildProcess
 
@@ -46,7 +46,7 @@ class DecoderPool:
         memory_bytes: int = DECODER_MEMORY_BYTES,
         timeout_s: float = DECODER_TIMEOUT_S,
         spares: int = 1,
-        landmark_model: Path | None = None,
+        landmark_model: LandmarkModel = DEFAULT_LANDMARK_MODEL,
         command: Sequence[str] | None = None,
     ) -> None:
         """Create the pool; processes are started on the first ``acquire``.
@@ -55,13 +55,13 @@ class DecoderPool:
             memory_bytes: address space of one process.
             timeout_s: maximum time without progress.
             spares: number of spare processes.
-            landmark_model: instead of the default one.
+            landmark_model: of the face tracking.
             command: to run for each process, with the number of a file descriptor appended; None: use a fork server if
                 the system supports it.
         """
         self.memory_bytes, self.timeout_s = memory_bytes, timeout_s
         self._spares = spares
-        self._landmark_model = None if landmark_model is None else landmark_model.absolute()
+        self._landmark_model = landmark_model
         self._command = DECODER if command is None and not can_fork() else command
         self._fork_server: ForkServer | None = None
         self._ready: deque[DecoderProcess | Exception] = deque()
@@ -194,8 +194,8 @@ class DecoderPool:
 
     def _fork_child(self) -> ChildProcess:
         if self._fork_server is None:
-            named = [] if self._landmark_model is None else [str(self._landmark_model)]
-            fork_server = ForkServer([*FORK_SERVER, *named], build_environment())
+            command = [*FORK_SERVER, *self._landmark_model.to_arguments()]
+            fork_server = ForkServer(command, build_environment())
             with self._changed:
                 self._fork_server = fork_server
                 if self.is_closed:

@@ -134,7 +134,7 @@ class ContainerPipeline(MediaPipeline):
         self._cpu_timer = cpu_timer or CpuTimer()
         self._timer = timer or StageTimer()
         self._limits = MediaLimits(max_duration_s, settings.max_spooled_bytes, settings.max_frame_pixels)
-        self._landmark_model, self._face_identity = settings.landmark_model_path, settings.face_identity
+        self._landmark_model, self._face_identity = settings.get_landmark_model(), settings.face_identity
         self._tracked_faces: dict[int, _TrackedFace] = {}
         self._has_warned_of_faces = False
 

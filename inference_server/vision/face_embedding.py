@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 
 from gorggle_server.errors import NotFoundError
-from gorggle_server.vision.face_detector import LEFT_EYE, MOUTH_CORNERS, NOSE, RIGHT_EYE, estimate_pose
+from gorggle_server.vision.face_detector import LEFT_EYE, MOUTH_CORNERS, NOSE, RIGHT_EYE
+from gorggle_server.vision.face_geometry import estimate_pose
 from gorggle_server.vision.mouth_cropper import FrameRegion, estimate_similarity
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from gorggle_server.vision.mouth_cropper import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gorggle_server.vision.face_detector import BoundingBox, DetectedFace
+    from gorggle_server.vision.face_detector import DetectedFace
+    from gorggle_server.vision.face_geometry import BoundingBox
 
 # If the face moves by more than this many face widths, or its size changes by more than this factor, from frame to
 # frame, the detector must verify it.
@@ -48,6 +49,9 @@ MAX_ROLL_DIFFERENCE_DEG = 15.0
 REFINE_SHIFT = 0.06
 REFINE_ROLL_DEG = 10.0
 
+# Below this presence, MediaPipe's own threshold, the detector must verify a face, and a new one is not tracked.
+MIN_PRESENCE = 0.5
+
 # On a skipped frame the mouth is interpolated, if its acceleration puts the error below this many eye distances plus
 # this share of the movement (fast movement is blurred anyway).
 MAX_INTERPOLATION_ERROR = 0.008
@@ -63,15 +67,17 @@ class FaceObservation:
 
     Attributes:
         landmarks: float32 (68, 2), pixels, x before y.
-        box: that dlib's predictor expects.
+        box: in pixels.
         roll_deg: clockwise in the image.
         patch: a small aligned image of the head, compared to recognise the person.
+        presence: probability that there is a face, as the landmark model estimates it.
     """
 
     landmarks: NDArray[np.float32]
     box: BoundingBox
     roll_deg: float
     patch: NDArray[np.float32]
+    presence: float = 1.0
 
     @property
     def mouth_centre(self) -> complex:
@@ -136,7 +142,8 @@ class Track:
     def needs_verification(self, face: FaceObservation) -> bool:
         """Return whether a fitted face has moved, grown or changed so much that the detector must verify it."""
         return (
-            face.box.distance(self.box) > MAX_TRUSTED_SHIFT * self.box.side
+            face.presence < MIN_PRESENCE
+            or face.box.distance(self.box) > MAX_TRUSTED_SHIFT * self.box.side
             or size_ratio(face.box, self.box) > MAX_TRUSTED_GROWTH
             or face.similarity(self.face) < MIN_TRUSTED_CORRELATION
         )

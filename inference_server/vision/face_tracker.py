@@ -1,7 +1,7 @@
 """Tracks faces from frame to frame: each person keeps one id and has landmarks on every frame.
 
 Landmarks are fitted on every frame, starting from the last box and roll, and the detector runs at intervals: to find
-new faces, and to verify tracked ones, because dlib's predictor returns landmarks even without a face. ``frame_skipping``
+new faces, and to verify tracked ones, because landmark models return landmarks even without a face. ``frame_skipping``
 halves the cost if one frame of latency is acceptable.
 """
 
@@ -14,14 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gorggle_server.recognition_options import RecognitionOptions
-from gorggle_server.vision.face_detector import (
-    BoundingBox,
-    DetectedFace,
-    FaceDetector,
-    estimate_pose,
-)
+from gorggle_server.vision.face_detector import DetectedFace, FaceDetector
+from gorggle_server.vision.face_geometry import BoundingBox, estimate_pose
 from gorggle_server.vision.face_search import CONFIDENT_SCORE, SAME_FACE_IOU, FaceSearch
 from gorggle_server.vision.face_track import (
+    MIN_PRESENCE,
     REFINE_ROLL_DEG,
     REFINE_SHIFT,
     SAME_PERSON_CORRELATION,
@@ -235,8 +232,10 @@ class FaceTracker:
         return min(fits, key=lambda fit: median(fit.landmark_distance(other) for other in fits))
 
     def _fit(self, frame: NDArray[np.uint8], box: BoundingBox, roll_deg: float) -> FaceObservation:
-        landmarks = self._detector.predict_landmarks(frame, box, roll_deg)
-        return FaceObservation(landmarks, *estimate_pose(landmarks), extract_patch(frame, landmarks))
+        landmarks, presence = self._detector.predict_landmarks(frame, box, roll_deg)
+        return FaceObservation(
+            landmarks, *estimate_pose(landmarks), extract_patch(frame, landmarks), presence
+        )
 
     # -- detection ----------------------------------------------------------------------------------------------
 
@@ -344,13 +343,13 @@ class FaceTracker:
         self.faces_dropped = max(self.faces_dropped, dropped)
 
     def _add_face(self, found: DetectedFace, frame: NDArray[np.uint8]) -> bool:
-        """Track a new face; return False if ``max_faces`` is reached."""
+        """Track a new face, unless it is none; return False if ``max_faces`` is reached."""
         if self._is_tracked(found.box):
             return True
         if not self._has_room_for(found.box):
             return False
         face = self._fit_detection(frame, found)
-        if self._is_tracked(face.box):
+        if face.presence < MIN_PRESENCE or self._is_tracked(face.box):
             return True
         if len(self._tracks) == self._max_faces:
             self._drop_track(min(self._tracks, key=lambda track: track.box.side))

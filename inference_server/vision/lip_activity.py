@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from gorggle_server.vision.face_track import LEFT_EYE, RIGHT_EYE
+from gorggle_server.vision.landmark_model import LandmarkModelName
 from gorggle_server.vision.rolling_quantile import RollingQuantile
 
 if TYPE_CHECKING:
@@ -29,9 +30,10 @@ MOUTH_CORNERS = (48, 54)
 WIDTH_WEIGHT = 0.25
 
 # Motion at which the speaking probability is 0.5: of landmarks relative to the eye distance, of crops relative to their
-# contrast. Landmarks are integers and jitter, crops react to changes of light, so their geometric mean is used. For
-# synthetic speakers, the median at rest is 0.007 and 0.075; 90 % of speech frames exceed 0.012 and 0.12.
-LANDMARK_MOVEMENT = 0.013
+# contrast. Landmarks jitter, crops react to changes of light, so their geometric mean is used. For synthetic speakers, the
+# median at rest is 0.007 (dlib) and 0.075; 90 % of speech frames exceed 0.012 and 0.12. The mesh jitters half as much as
+# dlib's whole pixels, and its lips move 0.6 to 0.85 times as far (nine speakers of GRID).
+LANDMARK_MOVEMENT = {LandmarkModelName.DLIB: 0.013, LandmarkModelName.MEDIAPIPE: 0.009}
 CROP_MOVEMENT = 0.145
 STEEPNESS = 4.0
 
@@ -112,7 +114,8 @@ class MotionEstimator:
 class VisualVoiceActivityDetector:
     """Estimates the speaking probability of a mouth from landmarks and crops, frame by frame."""
 
-    def __init__(self) -> None:
+    def __init__(self, landmark_model: LandmarkModelName = LandmarkModelName.DLIB) -> None:
+        self._landmark_movement = LANDMARK_MOVEMENT[landmark_model]
         self._landmark_meter, self._crop_meter = MotionEstimator(), MotionEstimator()
         self._threshold = AdaptiveThreshold()
 
@@ -141,7 +144,7 @@ class VisualVoiceActivityDetector:
 
     def _to_probabilities(self, of_landmarks: list[float], of_crops: list[float]) -> list[float]:
         movement = [
-            math.sqrt(landmarks / LANDMARK_MOVEMENT * crop / CROP_MOVEMENT)
+            math.sqrt(landmarks / self._landmark_movement * crop / CROP_MOVEMENT)
             for landmarks, crop in zip(of_landmarks, of_crops, strict=True)
         ]
         return _to_probabilities((value / self._threshold.push(value) for value in movement), 1.0)

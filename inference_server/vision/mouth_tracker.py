@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from gorggle_server.vision.face_detector import FaceDetector
     from gorggle_server.vision.face_tracker import TrackedFace
     from gorggle_server.vision.frame_skipping import AnalyzedFrame
+    from gorggle_server.vision.landmark_model import LandmarkModelName
     from gorggle_server.vision.mouth_cropper import MouthCrop
 
 # Face boxes are reported five times per second.
@@ -113,6 +114,7 @@ class MouthTracker:
         previews: bool = False,
         face_identity: bool = True,
     ) -> None:
+        self._landmark_model = detector.landmark_model
         identifier = FaceIdentifier() if face_identity else None
         self._tracker = FaceTracker(detector, max_faces=max_faces, identifier=identifier)
         self._skipper = FrameSkipper(self._tracker, skip_frames=skip_frames)
@@ -152,7 +154,9 @@ class MouthTracker:
         faces = {face.track_id: face for face in frame.faces}
         for person in faces:
             if person not in self._mouths:
-                self._mouths[person] = _MouthTrack(person, frame.index, previews=self._previews)
+                self._mouths[person] = _MouthTrack(
+                    person, frame.index, self._landmark_model, previews=self._previews
+                )
         news = [mouth.update(frame, faces.get(person)) for person, mouth in self._mouths.items()]
         for mouth in news:
             if mouth.has_ended:
@@ -163,13 +167,13 @@ class MouthTracker:
 class _MouthTrack:
     """The mouth of one tracked face."""
 
-    def __init__(self, person: int, start: int, *, previews: bool) -> None:
+    def __init__(self, person: int, start: int, landmark_model: LandmarkModelName, *, previews: bool) -> None:
         self._person, self._previews = person, previews
         self._identity: int | None = None
         self._last_seen = self._next_box_frame = start
         self._cropper = MouthCropper(load_mean_face())
         self._prompt_cropper = LowLatencyMouthCropper(load_mean_face())
-        self._activity = VisualVoiceActivityDetector()
+        self._activity = VisualVoiceActivityDetector(landmark_model)
 
     def update(self, frame: AnalyzedFrame, face: TrackedFace | None) -> MouthUpdate:
         """Process a frame with the face, or without it."""

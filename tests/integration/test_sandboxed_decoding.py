@@ -213,3 +213,15 @@ def test_sandboxing_can_be_disabled_on_the_command_line() -> None:
     assert _create_parser().parse_args(["--no-sandbox-decoding"]).sandbox_decoding is False
     assert _create_parser().parse_args(["--sandbox-decoding"]).sandbox_decoding is True
     assert _create_parser().parse_args([]).sandbox_decoding is None
+
+
+@pytest.mark.parametrize("sandbox", [True, False])
+def test_the_face_mesh_reads_the_same_words(server: RunningServer, sandbox: bool) -> None:
+    with (
+        running_server(landmark_model="mediapipe", sandbox_decoding=sandbox) as running,
+        Client(running.address) as by_mesh,
+        Client(server.address) as by_dlib,
+    ):
+        assert [segment.text for segment in by_mesh.transcribe(DEMO, modality="video")] == [
+            segment.text for segment in by_dlib.transcribe(DEMO, modality="video")
+        ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
@@ -24,7 +25,7 @@ from gorggle_server.sandbox.decoding import check_decoding, decode_in_sandbox
 from gorggle_server.sandbox.fork_client import FORKED, ForkServer, ForkServerExitedError, can_fork
 from gorggle_server.sandbox.pool import FORK_SERVER, DecoderPool
 from gorggle_server.sandbox.protocol import DecoderError
-from gorggle_server.vision.face_detector import find_landmark_model
+from gorggle_server.vision.landmark_model import LandmarkModel, LandmarkModelName, find_dlib_model
 from tests.media.samples import LIMITS, clip
 from tests.sandbox.helpers import (
     JOB,
@@ -76,8 +77,14 @@ def test_a_decoder_is_forked_quickly(fork_server: ForkServer) -> None:
 
 
 @needs_proc
-def test_decoders_share_the_memory_of_the_landmark_model(pool: DecoderPool) -> None:
-    decodes_completely(pool)
+@pytest.mark.parametrize("landmark_model", LandmarkModelName)
+def test_decoders_share_the_memory_of_the_landmark_model(landmark_model: LandmarkModelName) -> None:
+    with contextlib.closing(DecoderPool(landmark_model=LandmarkModel(landmark_model))) as pool:
+        check_shared_memory(pool)
+
+
+def check_shared_memory(pool: DecoderPool) -> None:
+    assert decodes_completely(pool)
     with pool.acquire(JOB) as process:
         rollup = Path(f"/proc/{process.pid}/smaps_rollup")
         try:
@@ -90,11 +97,13 @@ def test_decoders_share_the_memory_of_the_landmark_model(pool: DecoderPool) -> N
 
 
 @needs_proc
-def test_the_fork_server_is_single_threaded(pool: DecoderPool) -> None:
-    decodes_completely(pool)
-    rows = read_status(get_fork_server_pid(pool))
-    assert rows["Threads"] == "1"
-    assert Path(f"/proc/{get_fork_server_pid(pool)}/cmdline").read_bytes().count(b"fork_server") == 1
+@pytest.mark.parametrize("landmark_model", LandmarkModelName)
+def test_the_fork_server_is_single_threaded(landmark_model: LandmarkModelName) -> None:
+    with contextlib.closing(DecoderPool(landmark_model=LandmarkModel(landmark_model))) as pool:
+        assert decodes_completely(pool)
+        rows = read_status(get_fork_server_pid(pool))
+        assert rows["Threads"] == "1"
+        assert Path(f"/proc/{get_fork_server_pid(pool)}/cmdline").read_bytes().count(b"fork_server") == 1
 
 
 @needs_proc
@@ -253,16 +262,16 @@ def test_an_unusable_landmark_model_is_reported(problem: str, tmp_path: Path) ->
     path = tmp_path / "landmarks.dat"
     if problem == "invalid":
         path.write_bytes(b"no predictor")
-    pool = DecoderPool(landmark_model=path)
+    pool = DecoderPool(landmark_model=LandmarkModel(path=path))
     with pytest.raises(NotFoundError, match=str(path)):
         check_decoding(pool)
     pool.close()
 
 
 def test_a_relative_landmark_model_path_is_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "mine.dat").symlink_to(find_landmark_model())
+    (tmp_path / "mine.dat").symlink_to(find_dlib_model())
     monkeypatch.chdir(tmp_path)
-    pool = DecoderPool(landmark_model=Path("mine.dat"))
+    pool = DecoderPool(landmark_model=LandmarkModel(path=Path("mine.dat")))
     assert decodes_completely(pool)
     pool.close()
 

@@ -68,3 +68,15 @@ def test_invalid_settings_are_reported_in_one_line(
     assert reported.startswith("gorggle serve: ")
     assert words in reported
     assert len(reported.splitlines()) == 1
+
+
+def test_the_file_of_dlib_is_refused_with_another_landmark_model(tmp_path: Path) -> None:
+    path = tmp_path / "mine.dat"
+    assert ServerSettings(landmark_model_path=path).get_landmark_model().path == path
+    with pytest.raises(ValidationError, match=r"mine\.dat, a file for dlib, but landmark_model is mediapipe"):
+        ServerSettings(landmark_model="mediapipe", landmark_model_path=path)
+
+
+def test_an_unknown_landmark_model_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--landmark-model", "openpose"]) == 2
+    assert "landmark_model: Input should be 'dlib' or 'mediapipe'" in capsys.readouterr().err

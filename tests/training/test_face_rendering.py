@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from gorggle_server.vision.face_detector import FaceDetector, estimate_box
+from gorggle_server.vision.face_detector import FaceDetector
+from gorggle_server.vision.face_geometry import estimate_box
 from gorggle_server.vision.mouth_cropper import crop_mouths, load_mean_face
 from gorggle_training.face_rendering import Speaker, demo_speaker, render_crops, render_frames
 from gorggle_training.mouth_geometry import mouth_shape
@@ -51,8 +52,10 @@ def detect_landmarks(frames: list[np.ndarray], detector: FaceDetector) -> list[n
     for frame in frames:
         grey = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
         faces = detector.detect(grey)
-        points = detector.predict_landmarks(grey, faces[0].box) if faces else None
-        landmarks.append(points if points is None else detector.predict_landmarks(grey, estimate_box(points)))
+        points = detector.predict_landmarks(grey, faces[0].box).points if faces else None
+        landmarks.append(
+            points if points is None else detector.predict_landmarks(grey, estimate_box(points)).points
+        )
     return landmarks
 
 

@@ -14,6 +14,7 @@ from gorggle_server.avhubert import ModelConfig, load_model, save_model
 from gorggle_server.avhubert.config import PAD
 from gorggle_server.avhubert.network import AVHubertNetwork
 from gorggle_server.errors import ModelFormatError, NotFoundError
+from gorggle_server.vision.landmark_model import LandmarkModelName
 from gorggle_training import train_command
 from gorggle_training.clip_shards import prepare_clips, read_utterance
 from gorggle_training.clips import write_clip
@@ -128,6 +129,16 @@ def test_cropped_clips_are_cached_until_their_words_change(
     corrected = [replace(clips[0], words=clips[0].words[:-1])]
     changed, _ = prepare_clips(corrected, cache, 1, lambda _: None)
     assert changed[0].text == "bin blue at f two"
+
+
+def test_clips_are_cropped_again_with_another_landmark_model(
+    recorded: ShardFolder, clips: list[LabelledClip], tmp_path: Path
+) -> None:
+    dlib, _ = prepare_clips(clips[:1], tmp_path, 1, lambda _: None)
+    mesh, _ = prepare_clips(clips[:1], tmp_path, 1, lambda _: None, LandmarkModelName.MEDIAPIPE)
+    assert len(list(tmp_path.iterdir())) == 2
+    difference = np.abs(dlib[0].crops.astype(int) - mesh[0].crops)
+    assert 0 < difference.mean() < 8
 
 
 def test_unusable_clips_are_left_out_with_a_reason(clips: list[LabelledClip], tmp_path: Path) -> None:

@@ -20,7 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage import data
 
-from gorggle_server.vision.face_detector import FaceDetector, estimate_box
+from gorggle_server.vision.face_detector import FaceDetector
+from gorggle_server.vision.face_geometry import BoundingBox, estimate_box
+from gorggle_server.vision.landmark_model import LandmarkModel, LandmarkModelName
 from gorggle_training.clips import demo_scene
 
 MOUTH = slice(48, 68)
@@ -97,8 +99,8 @@ class Pose:
 
 
 @cache
-def face_detector() -> FaceDetector:
-    return FaceDetector()
+def face_detector(landmark_model: LandmarkModelName = LandmarkModelName.DLIB) -> FaceDetector:
+    return FaceDetector(LandmarkModel(landmark_model))
 
 
 @cache
@@ -124,7 +126,8 @@ def _create_head(photograph: NDArray[np.uint8]) -> Head:
     # dlib returns landmarks in whole pixels; enlarging the image increases their precision.
     enlarged = cv2.resize(grey, None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC)
     face = face_detector().detect(grey, 480)[0]
-    landmarks = face_detector().predict_landmarks(enlarged, type(face.box)(*(3 * side for side in face.box)))
+    box = BoundingBox(*(3 * side for side in face.box))
+    landmarks = face_detector().predict_landmarks(enlarged, box).points
     return Head(photograph, (landmarks.astype(np.float64) + 0.5) / 3 - 0.5)
 
 
@@ -165,6 +168,15 @@ def paint_head(
     else:
         canvas[:] = moved
     return opened.landmarks @ matrix[:, :2].T + matrix[:, 2]
+
+
+def make_frame(
+    head: Head, eyes_px: float, size: tuple[int, int] = (640, 480), roll_deg: float = 0.0
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Return a grayscale image with a head in its middle, and its landmarks."""
+    canvas = np.zeros(size[::-1], np.uint8)
+    truth = paint_head(head, Pose(size[0] / 2, size[1] / 2, eyes_px, turn=-roll_deg), canvas)
+    return canvas, truth
 
 
 def mouth_opening(frame: int) -> float:

@@ -1,32 +1,17 @@
-"""Face and landmark detection in two photographs."""
+"""Face detection in two photographs."""
 
 from __future__ import annotations
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from gorggle_server.errors import NotFoundError
-from gorggle_server.vision.face_detector import (
-    DETECTION_MODEL_FILE,
-    BoundingBox,
-    FaceDetector,
-    estimate_box,
-    estimate_pose,
-    find_landmark_model,
-    get_fine_side,
-)
-from tests.vision.synthetic_video import Pose, astronaut, face_detector, hopper, paint_head
-
-
-def make_frame(head, eyes_px: float, size: tuple[int, int] = (640, 480), roll_deg: float = 0.0):
-    canvas = np.zeros(size[::-1], np.uint8)
-    truth = paint_head(head, Pose(size[0] / 2, size[1] / 2, eyes_px, turn=-roll_deg), canvas)
-    return canvas, truth
+from gorggle_server.vision.face_detector import DETECTION_MODEL_FILE, get_fine_side
+from gorggle_server.vision.face_geometry import BoundingBox, estimate_box, estimate_pose
+from tests.vision.synthetic_video import Pose, astronaut, face_detector, hopper, make_frame, paint_head
 
 
 def test_the_detection_model_is_the_published_one() -> None:
@@ -43,24 +28,6 @@ def test_a_face_is_detected_at_its_position(head, size: tuple[int, int], eyes_px
     assert face.score > 0.85
     assert face.box.iou(expected.box) > 0.8
     assert face.roll_deg == pytest.approx(expected.roll_deg, abs=6)
-
-
-def test_landmarks_match_those_of_the_enlarged_photograph() -> None:
-    frame, truth = make_frame(astronaut(), 80)
-    landmarks = face_detector().predict_landmarks(frame, estimate_box(truth.astype(np.float32)))
-    assert landmarks.shape == (68, 2)
-    assert landmarks.dtype == np.float32
-    assert np.linalg.norm(landmarks - truth, axis=1).mean() < 0.04 * 80
-
-
-@pytest.mark.parametrize("eyes_px", [15, 60])
-@pytest.mark.parametrize("roll_deg", [-45, -20, 20, 45, 90])
-def test_landmarks_of_small_and_rolled_faces_are_as_accurate(eyes_px: float, roll_deg: float) -> None:
-    frame, truth = make_frame(astronaut(), eyes_px, roll_deg=roll_deg)
-    box, roll = estimate_pose(truth)
-    landmarks = face_detector().predict_landmarks(frame, box, roll + 8)
-    assert np.linalg.norm(landmarks - truth, axis=1).mean() < 0.03 * eyes_px
-    assert estimate_pose(landmarks).roll_deg == pytest.approx(roll, abs=2)
 
 
 @pytest.mark.parametrize("roll_deg", [-45, 45, 90, 180])
@@ -138,31 +105,6 @@ def test_boxes_overlap_by_intersection_over_union() -> None:
     assert BoundingBox(0, 0, 10, 10).iou(BoundingBox(5, 0, 15, 10)) == pytest.approx(1 / 3)
     assert BoundingBox(0, 0, 10, 10).iou(BoundingBox(10, 0, 20, 10)) == 0
     assert BoundingBox(0, 0, 0, 0).iou(BoundingBox(0, 0, 0, 0)) == 0
-
-
-def test_the_packaged_landmark_model_is_the_default(tmp_path: Path) -> None:
-    assert find_landmark_model().name == "shape_predictor_68_face_landmarks.dat"
-    other = tmp_path / "other.dat"
-    other.touch()
-    assert find_landmark_model(other) == other
-
-
-def test_a_missing_landmark_model_is_named_in_the_error(tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match=r"absent\.dat does not exist"):
-        FaceDetector(tmp_path / "absent.dat")
-
-
-def test_an_invalid_landmark_model_is_rejected(tmp_path: Path) -> None:
-    file = tmp_path / "text.dat"
-    file.write_text("not a predictor")
-    with pytest.raises(NotFoundError, match="not a dlib landmark predictor"):
-        FaceDetector(file)
-
-
-def test_a_missing_package_is_named_in_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(NotFoundError, match="install face_recognition_models"):
-        find_landmark_model()
 
 
 def test_a_face_is_detected_at_low_brightness_and_contrast() -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from gorggle_server.vision.face_tracker import FaceTracker
 from gorggle_server.vision.frame_skipping import FrameSkipper
+from gorggle_server.vision.landmark_model import LandmarkModelName
 from gorggle_server.vision.lip_activity import (
     MAX_THRESHOLD,
     MIN_THRESHOLD,
@@ -36,11 +37,12 @@ FRAMES = 150
 
 @cache
 def render_talking_head(
-    person: str, *, live: bool = False
+    person: str, *, live: bool = False, landmark_model: LandmarkModelName = LandmarkModelName.DLIB
 ) -> tuple[list[NDArray[np.float32]], NDArray[np.uint8]]:
     """Return landmarks and mouth crops of a six-second clip in which a moving head speaks from frame 40 to 110."""
     head = {"astronaut": astronaut, "hopper": hopper}[person]()
-    skipper, frames, results = FrameSkipper(FaceTracker(face_detector()), skip_frames=not live), [], []
+    tracker = FaceTracker(face_detector(landmark_model))
+    skipper, frames, results = FrameSkipper(tracker, skip_frames=not live), [], []
     for index in range(FRAMES):
         frame = np.zeros((480, 640), np.uint8)
         opening = mouth_opening(index) if SPEECH.start <= index < SPEECH.stop else 0.0
@@ -63,9 +65,12 @@ def estimate_movement(landmarks: list[NDArray[np.float32]]) -> NDArray[np.float6
 
 @pytest.mark.parametrize("live", [False, True])
 @pytest.mark.parametrize("person", ["astronaut", "hopper"])
-def test_speaking_is_distinguished_from_rest_on_a_moving_head(person: str, live: bool) -> None:
-    landmarks, crops = render_talking_head(person, live=live)
-    activity = VisualVoiceActivityDetector()
+@pytest.mark.parametrize("landmark_model", LandmarkModelName)
+def test_speaking_is_distinguished_from_rest_on_a_moving_head(
+    landmark_model: LandmarkModelName, person: str, live: bool
+) -> None:
+    landmarks, crops = render_talking_head(person, live=live, landmark_model=landmark_model)
+    activity = VisualVoiceActivityDetector(landmark_model)
     probability: list[float] = []
     for index, (points, crop) in enumerate(zip(landmarks, crops, strict=True)):
         probability += activity.push(index, points, crop)

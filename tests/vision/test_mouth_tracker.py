@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gorggle_server.vision.face_detector import BoundingBox
+from gorggle_server.vision.face_detector import FaceDetector
+from gorggle_server.vision.face_geometry import BoundingBox
 from gorggle_server.vision.face_tracker import TrackedFace
 from gorggle_server.vision.frame_skipping import AnalyzedFrame
+from gorggle_server.vision.landmark_model import LandmarkModelName
 from gorggle_server.vision.mouth_cropper import MAX_ABSENCE_FRAMES
 from gorggle_server.vision.mouth_tracker import (
     FACE_BOX_INTERVAL_FRAMES,
@@ -64,8 +66,8 @@ def get_updates(results: list[FrameResult], person: int) -> list[MouthUpdate]:
 
 
 @pytest.mark.parametrize("skip_frames", [False, True])
-def test_every_frame_has_one_result_and_one_crop(skip_frames: bool) -> None:
-    tracker = MouthTracker(face_detector(), skip_frames=skip_frames)
+def test_every_frame_has_one_result_and_one_crop(detector: FaceDetector, skip_frames: bool) -> None:
+    tracker = MouthTracker(detector, skip_frames=skip_frames)
     results = track_mouths(tracker, map(speaking_head, range(40)))
     assert [result.index for result in results] == list(range(41))
     assert [result.faces for result in results] == [1] * 40 + [0]
@@ -93,8 +95,8 @@ def test_previews_are_available_without_delay() -> None:
         assert mouth.preview.shape == (96, 96)
 
 
-def test_an_absent_face_ends_its_track_at_the_last_detection() -> None:
-    tracker = MouthTracker(face_detector(), skip_frames=False)
+def test_an_absent_face_ends_its_track_at_the_last_detection(detector: FaceDetector) -> None:
+    tracker = MouthTracker(detector, skip_frames=False)
     images = [*map(speaking_head, range(20)), *map(no_face, range(MAX_ABSENCE_FRAMES + 20))]
     results = track_mouths(tracker, images)
     updates = get_updates(results, 1)
@@ -118,11 +120,13 @@ def test_more_faces_than_the_maximum_are_reported() -> None:
 
 
 def test_an_out_of_range_face_box_is_not_reported() -> None:
-    landmarks = face_detector().predict_landmarks(speaking_head(0), BoundingBox(200, 100, 400, 300))
+    landmarks = face_detector().predict_landmarks(speaking_head(0), BoundingBox(200, 100, 400, 300)).points
     frame = AnalyzedFrame(0, speaking_head(0), [])
     for side, is_reported in ((200.0, True), (1e9, False), (float("nan"), False)):
         face = TrackedFace(1, BoundingBox.from_centre((300.0, 200.0), side), landmarks)
-        assert (_MouthTrack(1, 0, previews=False).update(frame, face).box is not None) == is_reported
+        assert (
+            _MouthTrack(1, 0, LandmarkModelName.DLIB, previews=False).update(frame, face).box is not None
+        ) == is_reported
 
 
 def test_video_without_faces_yields_results_without_mouths() -> None:
