@@ -11,7 +11,9 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gorggle_server.avhubert.attention import Attention, KeysValues
@@ -44,8 +46,8 @@ class StaticCacheView:
     """
 
     def __init__(self, cache: KVCache) -> None:
-        clips, width, slots = cache.ancestor_mask.shape
-        device = cache.ancestor_mask.device
+        clips, width, slots = cache.table.ancestor_mask.shape
+        device = cache.device
         self._cache, self._key = cache, get_shape_key(cache)
         self.tokens = torch.zeros(clips, width, device=device, dtype=torch.long)
         self.positions = torch.ones(clips, device=device, dtype=torch.long)
@@ -54,25 +56,26 @@ class StaticCacheView:
         self._write_positions = torch.arange(clips, device=device).unsqueeze(1) * slots + first
         self._seen = torch.zeros(clips, 1, width, slots, device=device, dtype=torch.bool)
         self.encoder_mask = torch.zeros(
-            clips, 1, 1, cache.encoder_mask.shape[1], device=device, dtype=torch.bool
+            clips, 1, 1, cache.table.frame_capacity, device=device, dtype=torch.bool
         )
 
     def matches(self, cache: KVCache) -> bool:
         """Return whether the cache's addresses and shapes are those of this view."""
         return get_shape_key(cache) == self._key
 
-    def fill(self, tokens: Tensor, slots: Tensor) -> None:
+    def fill(self, tokens: Tensor, slots: NDArray[np.int64]) -> None:
         """Copy the inputs of a step into the static tensors: tokens (C, W) and their slots (C, W)."""
-        cache, clips = self._cache, self._cache.clips
-        rows = torch.arange(clips, device=slots.device).unsqueeze(1)
+        table = self._cache.table
+        clips, frames = table.clips, np.arange(table.frame_capacity)
         self.tokens[:clips] = tokens
-        self.positions[:clips] = cache.positions[:clips]
-        self._write_positions[:clips] = rows * cache.ancestor_mask.shape[2] + slots
-        for mask, table in (
-            (self._seen[:, 0], cache.ancestor_mask),
-            (self.encoder_mask[:, 0, 0], cache.encoder_mask),
+        self.positions[:clips] = torch.from_numpy(table.positions[:clips])
+        places = np.arange(clips)[:, None] * table.slot_capacity + slots
+        self._write_positions[:clips] = torch.from_numpy(places)
+        for mask, used in (
+            (self._seen[:, 0], table.ancestor_mask[:clips]),
+            (self.encoder_mask[:, 0, 0], frames < table.lengths[:clips, None]),
         ):
-            mask[:clips] = table[:clips]
+            mask[:clips] = torch.from_numpy(used)
             mask[clips:] = False
             mask[clips:, ..., 0] = True
 
@@ -104,21 +107,22 @@ class CudaGraphRunner:
         self._steps, self._may_capture = 0, True
 
     def run_step(self, tokens: Tensor, cache: KVCache) -> Tensor:
-        """Run ``Decoder.step``, after it has advanced ``positions``."""
+        """Run ``Decoder.step``."""
         slots = cache.allocate_slots()
         if self._view is None or not self._view.matches(cache):
             self._view, self._graph, self._steps = StaticCacheView(cache), None, 0
         view = self._view
         view.fill(tokens, slots)
         self._steps += 1
+        clips = cache.table.clips
         if self._graph is not None:
             self._graph.replay()
             assert self._logits is not None
-            return self._logits[: cache.clips]
+            return self._logits[:clips]
         logits = self._step(view.tokens, view.positions, view)
         if self._may_capture and self._steps >= STEPS_BEFORE_CAPTURE and logits.device.type == "cuda":
-            self._capture(view, logits[: cache.clips])
-        return logits[: cache.clips]
+            self._capture(view, logits[:clips])
+        return logits[:clips]
 
     def _capture(self, view: StaticCacheView, expected: Tensor) -> None:
         """Capture the step just run and compare a replay, which writes the same values into the same slots."""
@@ -149,9 +153,4 @@ class GraphedKVCache(KVCache):
 
 def get_shape_key(cache: KVCache) -> tuple[int, ...]:
     """Return a key of the cache's addresses and shapes, which changes when the cache grows."""
-    return (
-        cache.source.data_ptr(),
-        cache.past.data_ptr(),
-        *cache.ancestor_mask.shape,
-        cache.encoder_mask.shape[1],
-    )
+    return (cache.source.data_ptr(), cache.past.data_ptr(), *cache.source.shape, *cache.past.shape)

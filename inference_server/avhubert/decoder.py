@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from gorggle_server.avhubert.attention import Attention, KeysValues
-from gorggle_server.avhubert.config import PAD, ModelConfig
+from gorggle_server.avhubert.beam_search import Candidates, StepInput, select_candidates
+from gorggle_server.avhubert.config import EOS, PAD, ModelConfig
 from gorggle_server.avhubert.cuda_graphs import GraphedKVCache
 from gorggle_server.avhubert.kv_cache import KVCache
 from gorggle_server.avhubert.sparse_self_attention import AncestorIndex
@@ -40,22 +43,22 @@ class StepView:
     """
 
     def __init__(self, cache: KVCache, heads: int) -> None:
+        slots, table, device = cache.allocate_slots(), cache.table, cache.device
         self._cache = cache
-        clips, frames = cache.clips, cache.frames
-        slots = cache.allocate_slots()
-        rows = torch.arange(clips, device=slots.device).unsqueeze(1)
-        self._write_positions = (rows * cache.ancestor_mask.shape[2] + slots).flatten()
-        mask, lengths = cache.ancestor_mask[:clips, :, : cache.slots], cache.positions[:clips]
-        self._seen = mask.unsqueeze(1)
+        places = np.arange(table.clips)[:, None] * table.slot_capacity + slots
+        self._write_positions = torch.from_numpy(places.flatten()).to(device)
+        mask = torch.from_numpy(table.ancestor_mask[: table.clips, :, : table.slots])
+        self._seen = mask.to(device).unsqueeze(1)
         self._ancestors: AncestorIndex | None = None
-        if AncestorIndex.is_worthwhile(mask, lengths, cache.past.dtype):
-            self._ancestors = AncestorIndex(mask, lengths, cache.ancestor_mask.shape[2], heads)
-        audible = cache.encoder_mask[:clips, :frames]
-        self.encoder_mask = None if bool(audible.all()) else audible[:, None, None, :]
+        lengths = table.positions[: table.clips]
+        if AncestorIndex.is_worthwhile(table.slots, int(lengths.max()), cache.past):
+            self._ancestors = AncestorIndex(mask, torch.from_numpy(lengths), table.slot_capacity, heads)
+        audible = np.arange(table.frames) < table.lengths[: table.clips, None]
+        self.encoder_mask = None if audible.all() else torch.from_numpy(audible[:, None, None, :]).to(device)
 
     def source(self, layer: int) -> KeysValues:
         """Return the encoder output's keys and values, each (C, T, D)."""
-        clips, frames = self._cache.clips, self._cache.frames
+        clips, frames = self._cache.table.clips, self._cache.table.frames
         keys, values = self._cache.source[layer]
         return KeysValues(keys[:clips, :frames], values[:clips, :frames])
 
@@ -68,7 +71,7 @@ class StepView:
         if self._ancestors is not None:
             result: Tensor = attention.out_proj(self._ancestors.attend(queries, *past))
             return result
-        clips, slots = self._cache.clips, self._cache.slots
+        clips, slots = self._cache.table.clips, self._cache.table.slots
         seen = KeysValues(past[0, :clips, :slots], past[1, :clips, :slots])
         return attention.attend(queries, seen, self._seen)
 
@@ -174,14 +177,23 @@ class Decoder(nn.Module):
         size = (len(self.layers), weight.shape[1], width, weight.device, weight.dtype)
         return GraphedKVCache(*size, step=self._run_step) if self.use_cuda_graphs else KVCache(*size)
 
-    def prefill(self, encoder_out: Tensor, lengths: list[int], cache: KVCache) -> None:
-        """Add clips to a cache: project their encoder output (B, T, D), which is padded after ``lengths``."""
-        rows = cache.add_sequences(lengths)
+    @torch.inference_mode()
+    def prefill(self, clips: Sequence[Tensor], cache: KVCache) -> None:
+        """Add clips to a cache: project their encoder outputs, each (T, D)."""
+        lengths = [len(clip) for clip in clips]
+        rows = cache.add_clips(lengths)
+        padded = nn.utils.rnn.pad_sequence(list(clips), batch_first=True)
         for number, layer in enumerate(self._layers):
             for kind, projection in enumerate((layer.encoder_attn.k_proj, layer.encoder_attn.v_proj)):
-                cache.source[number, kind, rows.start : rows.stop, : encoder_out.shape[1]] = projection(
-                    encoder_out
-                )
+                cache.source[number, kind, rows.start : rows.stop, : max(lengths)] = projection(padded)
+
+    @torch.inference_mode()
+    def find_candidates(self, step: StepInput, cache: KVCache) -> Candidates:
+        """Append the newest token of every hypothesis, and find the best continuations; see ``StepDecoder``."""
+        logits = self.step(torch.from_numpy(step.tokens).to(cache.device), cache).float()
+        if cache.device.type == "cpu":
+            return select_candidates(logits.numpy(), step)
+        return _select_on_device(logits, step)
 
     def step(self, tokens: Tensor, cache: KVCache) -> Tensor:
         """Append one token to every hypothesis of a running batch and score the next.
@@ -193,11 +205,11 @@ class Decoder(nn.Module):
         Returns:
             Logits (C, W, V).
         """
-        cache.positions[: cache.clips] += 1
         if isinstance(cache, GraphedKVCache):
             return cache.graph_runner.run_step(tokens, cache)
         view = StepView(cache, self._layers[0].self_attn.heads)
-        return self._run_step(tokens, cache.positions[: cache.clips], view)
+        positions = torch.from_numpy(cache.table.positions[: cache.table.clips]).to(cache.device)
+        return self._run_step(tokens, positions, view)
 
     def _run_step(self, tokens: Tensor, positions: Tensor, view: CacheView) -> Tensor:
         x = self._embed(tokens, PAD + positions.unsqueeze(1))
@@ -238,3 +250,25 @@ class Decoder(nn.Module):
             return functional.linear(normed, self.output_weight)
         logits: Tensor = self.output_proj(normed)
         return logits
+
+
+def _select_on_device(logits: Tensor, step: StepInput) -> Candidates:
+    """As ``select_candidates``, on a GPU: only the candidates are copied to the host."""
+    device, (_, width, vocabulary) = logits.device, logits.shape
+    is_first = torch.from_numpy(step.is_first).to(device)[:, None]
+    is_last = torch.from_numpy(step.is_last).to(device)[:, None]
+    # One reduction checks all values: inf and nan both propagate through the sum.
+    is_finite = torch.isfinite(logits.sum(dim=(1, 2)))
+    scores = logits.masked_fill(~is_finite[:, None, None], 0.0).log_softmax(dim=-1)
+    scores[:, :, PAD] = -math.inf
+    ends = scores[:, :, EOS].masked_fill(is_first, -math.inf)
+    scores.masked_fill_(is_last[:, :, None], -math.inf)
+    scores[:, :, EOS] = ends
+    totals = scores + torch.from_numpy(step.totals).to(device).unsqueeze(2)
+    best, places = totals.flatten(1).topk(2 * width)
+    # One copy, which waits for the step: integers up to 2^53 are exact in float64.
+    copied = torch.cat((best.double(), places.double(), is_finite.double()[:, None]), dim=1).cpu().numpy()
+    found = copied[:, 2 * width : 4 * width].astype(np.int64)
+    return Candidates(
+        copied[:, : 2 * width].astype(np.float32), found // vocabulary, found % vocabulary, copied[:, -1] > 0
+    )

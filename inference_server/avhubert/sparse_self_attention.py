@@ -51,10 +51,18 @@ class AncestorIndex:
             self._beyond = beyond.repeat_interleave(heads, dim=0)
 
     @staticmethod
-    def is_worthwhile(ancestor_mask: Tensor, lengths: Tensor, dtype: torch.dtype) -> bool:
-        """Return whether indexed attention is supported here and faster than dense attention."""
-        few = ancestor_mask.shape[2] > _SLOTS_PER_TOKEN * int(lengths.max())
-        return few and ancestor_mask.device.type == "cpu" and dtype == torch.float32 and _supports_products()
+    def is_worthwhile(slots: int, longest: int, past: Tensor) -> bool:
+        """Return whether indexed attention is supported here and faster than dense attention.
+
+        Args:
+            slots: number of slots in use.
+            longest: number of tokens of the longest hypotheses.
+            past: keys and values.
+        """
+        is_sparse = slots > _SLOTS_PER_TOKEN * longest
+        return (
+            is_sparse and past.device.type == "cpu" and past.dtype == torch.float32 and _supports_products()
+        )
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Attend to the indexed tokens.

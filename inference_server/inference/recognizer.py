@@ -134,11 +134,8 @@ class DecodingBatch:
 
     def add(self, keys: Sequence[Hashable], encoded: Sequence[EncodedWindow]) -> None:
         """Add encoded windows, of ``Recognizer.encode``, under the caller's keys."""
-        features = [window.features for window in encoded]
-        lengths = [len(window) for window in features]
-        limit = self._model.config.max_target_size - 1
-        padded = torch.nn.utils.rnn.pad_sequence(features, batch_first=True)
-        self._search.add(keys, padded, lengths, [min(max_output_tokens(frames), limit) for frames in lengths])
+        clips, limit = [window.features for window in encoded], self._model.config.max_target_size - 1
+        self._search.add(keys, clips, [min(max_output_tokens(len(clip)), limit) for clip in clips])
         self._encoded.update(zip(keys, encoded, strict=True))
 
     def remove(self, key: Hashable) -> None:

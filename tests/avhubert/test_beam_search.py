@@ -59,9 +59,9 @@ def test_adding_and_removing_clips_does_not_change_results(
     search = BeamSearch(decoder, beam=beam, length_penalty=1.0)
     found: dict[object, list[Hypothesis] | ModelFormatError] = {}
     for step in range(60):
-        for number, (frames, limit, start_step) in enumerate(clips):
+        for number, (_, limit, start_step) in enumerate(clips):
             if start_step == step:
-                search.add([number], sources[number], [frames], [limit])
+                search.add([number], sources[number], [limit])
             if number in removed and start_step + 3 == step and number in search.keys:
                 search.remove(number)
         if search.keys:
@@ -78,11 +78,11 @@ def test_non_finite_input_does_not_affect_other_clips() -> None:
     good, damaged = torch.randn(1, 20, WIDTH), torch.full((1, 20, WIDTH), float("nan"))
     alone = beam_search(BeamSearch(decoder, beam=4, length_penalty=1.0), good, None, limits=[12])[0]
     search = BeamSearch(decoder, beam=4, length_penalty=1.0)
-    search.add(["damaged", "good"], torch.cat((damaged, good)), [20, 20], [12, 12])
+    search.add(["damaged", "good"], torch.cat((damaged, good)), [12, 12])
     done = search.step()
     assert isinstance(done["damaged"], ModelFormatError)
     # The slots of the damaged clip are reused without a trace of its values.
-    search.add(["next"], good, [20], [12])
+    search.add(["next"], good, [12])
     while search.keys:
         done.update(search.step())
     assert get_tokens(done["good"]) == get_tokens(done["next"]) == get_tokens(alone)
@@ -92,11 +92,11 @@ def test_slots_of_abandoned_tokens_are_reused() -> None:
     decoder = random_decoder(1)
     decoder.embed_tokens.weight[2] = 0  # makes the end token improbable
     search = BeamSearch(decoder, beam=5, length_penalty=0.0)
-    search.add(["clip"], torch.randn(1, 30, WIDTH), [30], [40])
+    search.add(["clip"], torch.randn(1, 30, WIDTH), [40])
     max_slots = 0
     while search.keys:
         search.step()
-        max_slots = max(max_slots, search._cache.slots)
+        max_slots = max(max_slots, search._cache.table.slots)
     # Without reuse, forty steps of five hypotheses would need 200 slots.
     assert 40 <= max_slots < 160
 
@@ -112,7 +112,7 @@ def test_sparse_and_dense_self_attention_agree(
         found: dict[object, list[Hypothesis]] = {}
         for step in range(40):
             if step % 4 == 0 and step < 12:  # the clips start at different steps
-                search.add([step], sources[step // 4], [sources[step // 4].shape[1]], [20])
+                search.add([step], sources[step // 4], [20])
             for key, hypotheses in search.step().items() if search.keys else ():
                 assert not isinstance(hypotheses, ModelFormatError)
                 found[key] = hypotheses
@@ -159,9 +159,9 @@ def test_static_shapes_do_not_change_results(clips: list[tuple[int, int, int]], 
     def decode_clips() -> dict[object, list[Hypothesis] | ModelFormatError]:
         search, found = BeamSearch(decoder, beam=beam, length_penalty=1.0), {}
         for step in range(60):
-            for number, (frames, limit, start_step) in enumerate(clips):
+            for number, (_, limit, start_step) in enumerate(clips):
                 if start_step == step:
-                    search.add([number], sources[number], [frames], [limit])
+                    search.add([number], sources[number], [limit])
             if search.keys:
                 found.update(search.step())
         return found
@@ -178,13 +178,13 @@ def test_static_tensors_are_reused_until_the_cache_grows() -> None:
     decoder = random_decoder(1)
     decoder.use_cuda_graphs = True
     search = BeamSearch(decoder, beam=2, length_penalty=1.0)
-    search.add(["first"], torch.randn(1, 30, WIDTH), [30], [9])
+    search.add(["first"], torch.randn(1, 30, WIDTH), [9])
     search.step()
     runner = search._cache.graph_runner
     assert runner is not None
     view = runner._view
     search.step()
     assert runner._view is view
-    search.add(["second", "third"], torch.randn(2, 90, WIDTH), [90, 40], [9, 9])
+    search.add(["second", "third"], [torch.randn(90, WIDTH), torch.randn(40, WIDTH)], [9, 9])
     search.step()
     assert runner._view is not view

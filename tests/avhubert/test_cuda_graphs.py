@@ -39,7 +39,7 @@ def fake_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
 def start_search(decoder: Decoder) -> tuple[BeamSearch, CudaGraphRunner]:
     decoder.use_cuda_graphs = True
     search = BeamSearch(decoder, beam=3, length_penalty=1.0)
-    search.add(["clip"], torch.randn(1, 30, WIDTH), [30], [40])
+    search.add(["clip"], torch.randn(1, 30, WIDTH), [40])
     search.step()
     runner = search._cache.graph_runner
     assert runner is not None
@@ -62,7 +62,7 @@ def test_a_graph_with_the_same_result_is_replayed() -> None:
     search.step()
     assert FakeCudaGraph.replays == 2
     # A graph is valid only for the tensors with which it was captured.
-    search.add(["another", "third"], torch.randn(2, 90, WIDTH), [90, 90], [4, 4])
+    search.add(["another", "third"], torch.randn(2, 90, WIDTH), [4, 4])
     search.step()
     assert FakeCudaGraph.replays == 2
 
