@@ -46,13 +46,12 @@ class SlotTable:
     @property
     def slot_capacity(self) -> int:
         """Rows have room for this many slots."""
-        return self.ancestor_mask.shape[2]
+        return int(self.ancestor_mask.shape[2])
 
     @property
     def frames(self) -> int:
         """Frames of the longest clip."""
-        longest: int = self.lengths[: self.clips].max(initial=0)
-        return int(longest)
+        return int(self.lengths[: self.clips].max(initial=0))
 
     def add_clips(self, lengths: list[int]) -> range:
         """Allocate rows for clips of these frame counts."""

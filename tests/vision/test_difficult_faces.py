@@ -33,6 +33,8 @@ from tests.vision.synthetic_video import (
 VGA, FULL_HD, UHD = (640, 480), (1920, 1080), (3840, 2160)
 # Of the mouth of a turned face, in face widths; the truth are dlib's landmarks of the frontal photograph, turned.
 MAX_TURNED_OFFSET = {LandmarkModelName.DLIB: 0.05, LandmarkModelName.MEDIAPIPE: 0.06}
+# On a rendered face that is turned, the fits of MediaPipe's mesh differ by 4 to 12 %.
+MAX_TURNED_RENDERED_OFFSET = {LandmarkModelName.DLIB: 0.05, LandmarkModelName.MEDIAPIPE: 0.15}
 
 
 def find_only_face(detector: FaceDetector, frame: NDArray[np.uint8]) -> TrackedFace:
@@ -71,7 +73,8 @@ def test_a_small_rolled_or_turned_face_is_found_with_its_mouth(
     frame, truth = paint_picture(head().turn(yaw_deg) if yaw_deg else head(), size, face_px, roll_deg)
     face = find_only_face(detector, frame)
     offset = np.linalg.norm((face.landmarks - truth)[MOUTH].mean(axis=0))
-    assert offset < (MAX_TURNED_OFFSET[landmark_model] if yaw_deg else 0.03) * face_px
+    turned_offset = MAX_TURNED_RENDERED_OFFSET if head is drawn_head else MAX_TURNED_OFFSET
+    assert offset < (turned_offset[landmark_model] if yaw_deg else 0.03) * face_px
 
 
 @pytest.mark.parametrize("face_px", [600, 1500])
