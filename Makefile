@@ -9,7 +9,7 @@ RUN := runs/gorggle-mini-1
 # Test processes in parallel: two more than there are CPUs, because tests often wait for other processes.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)) + 2)')
 
-.PHONY: help setup demo bench test drills lint format protos web layers train parity fuzz soak load clean
+.PHONY: help setup demo bench test drills lint format protos web layers train export parity fuzz soak load clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -79,6 +79,9 @@ train: setup  ## train and evaluate the embedded model (90 minutes of training o
 	$(BIN)/python -m training evaluate $(RUN)/model.safetensors --noise --plot $(RUN)/noise.png > $(RUN)/evaluation.json
 	$(BIN)/python -m training export --out $(RUN) --evaluation $(RUN)/evaluation.json inference_server/assets/gorggle-mini-1.safetensors
 	$(BIN)/python -m training calibrate inference_server/assets/gorggle-mini-1.safetensors
+
+export: setup  ## write the ONNX graphs of the embedded models
+	$(BIN)/python -m training graphs inference_server/assets/gorggle-mini-1.safetensors
 
 fuzz: setup  ## run the property tests on random examples; send 20,000 malicious requests and media files to a real server
 	HYPOTHESIS_PROFILE=default $(PYTEST) -m hypothesis

@@ -228,6 +228,32 @@ def format_stream_scaling(found: dict[str, Any]) -> list[str]:
     return format_table(columns, rows)
 
 
+def format_backends(found: dict[str, Any]) -> list[str]:
+    """Format the comparison of onnxruntime with torch."""
+    measured = found["backends"]
+    rows = [
+        (
+            row["stage"],
+            f"{1e3 * row['torch_s']:.0f} ms",
+            f"{1e3 * row['onnxruntime_s']:.0f} ms",
+            f"**{row['ratio']:.2f}×**",
+            {True: "identical", False: "differ", None: ""}[row.get("tokens_identical")],
+        )
+        for row in measured["rows"]
+    ]
+    loading = measured["loading"]
+    for name, kind, unit in (("import and loading", "seconds", "s"), ("peak memory", "megabytes", "MB")):
+        torch, light = loading["torch"][kind], loading["onnxruntime"][kind]
+        digits = 2 if unit == "s" else 0
+        texts = (f"{value:.{digits}f} {unit}" for value in (torch, light))
+        rows.append((name, *texts, f"**{torch / light:.1f}×**", ""))
+    return [
+        format_machine(measured["machine"]),
+        "",
+        *format_table(("stage", ">torch", ">onnxruntime", ">ratio", "hypotheses"), rows),
+    ]
+
+
 def format_startup(found: dict[str, Any]) -> list[str]:
     """Format startup times."""
     measured = found["startup"]
@@ -292,6 +318,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "whole": format_end_to_end,
     "growth": format_stream_scaling,
     "startup": format_startup,
+    "backends": format_backends,
     "load-crops": format_load("load-crops"),
     "load-video": format_load("load-video"),
 }

@@ -48,6 +48,7 @@ PARTS = (
         f"--dtype bfloat16 {WEIGHTS_ARGS}",
         f"--dtype bfloat16 --baseline float32 --models embedded --beams 5 --stages encoder,search {QUICK_ARGS}",
     ),
+    Part("backends", "backends", "", "--repeats 1"),
     Part("vision", "vision", "", "--seconds 1 --clips drawn", threaded=False),
     Part("whole", "end_to_end", "", f"--models embedded --beam 3 {QUICK_ARGS}"),
     Part("growth", "stream_scaling", "", "--kinds crops --streams 1,2 --repeats 1", threaded=False),

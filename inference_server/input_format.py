@@ -23,3 +23,7 @@ def frames_to_seconds(frames: int) -> float:
 def frames_to_samples(frames: int) -> int:
     """Return the number of audio samples that a number of video frames lasts."""
     return frames * SAMPLES_PER_FRAME
+
+
+# Published normalisation of grey levels, 0 to 1 (AV-HuBERT, appendix A.1 of the paper).
+GREY_MEAN, GREY_STD = 0.421, 0.165

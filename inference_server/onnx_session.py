@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from gorggle_server.errors import ModelFormatError, NotFoundError
 
 
-def open_session(path: Path, num_threads: int = 1) -> Any:
+def open_session(path: Path, num_threads: int = 1, weights: Mapping[str, Any] | None = None) -> Any:
     """Open a model.
+
+    Args:
+        path: of the model.
+        num_threads: of one operation.
+        weights: values of type ``onnxruntime.OrtValue`` for the external weights of the model, by name.
 
     Raises:
         NotFoundError: onnxruntime is not installed.
@@ -26,6 +32,8 @@ def open_session(path: Path, num_threads: int = 1) -> Any:
     options.intra_op_num_threads, options.inter_op_num_threads = num_threads, 1
     # Idle threads must sleep: spinning, they take CPU time from decoding and face tracking.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if weights:
+        options.add_external_initializers(list(weights), list(weights.values()))
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # boundary to onnxruntime, which has no common error class

@@ -102,6 +102,11 @@ class ServerSettings(BaseSettings):
         default_factory=get_default_model_dir,
         description="folder of the models that `gorggle model get` installs",
     )
+    backend: Literal["auto", "onnxruntime", "torch"] = Field(
+        "auto",
+        description="library that runs AV-HuBERT models: onnxruntime, torch, or auto: onnxruntime for models of gorggle-mini's "
+        "architecture on a CPU in float32, torch for others",
+    )
     device: Literal["cpu", "cuda"] = Field("cpu", description="device for model inference: cpu or cuda")
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="floating-point type of model inference: float32 or bfloat16"
@@ -262,9 +267,20 @@ class ServerSettings(BaseSettings):
             )
         return self
 
+    def count_model_threads(self) -> int:
+        """Return the number of CPU threads for model inference."""
+        return self.num_threads or max(1, count_cpus() // 2)
+
     def get_landmark_model(self) -> LandmarkModel:
         """Return the landmark model of the face tracking."""
         return LandmarkModel(LandmarkModelName(self.landmark_model), self.landmark_model_path)
+
+
+def count_cpus() -> int:
+    """Return the number of CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _is_loopback(address: str) -> bool:

@@ -4,6 +4,7 @@ python -m training prepare  [--data DIR] [--utterances N] [--workers N]
 python -m training train    --out runs/x [--minutes N] [--device cpu|cuda] [--resume]
 python -m training fine-tune --manifest FILE --out runs/y  (the same as `gorggle train`)
 python -m training export   --out runs/x MODEL
+python -m training graphs   MODEL
 python -m training calibrate MODEL [--manifest FILE] [--data DIR]
 python -m training clips    --out DIR [--sentences N] [--two-speakers]
 python -m training evaluate MODEL [--sentences N] [--noise]
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "train": _train,
         "fine-tune": _fine_tune,
         "export": _export,
+        "graphs": _graphs,
         "calibrate": _calibrate,
         "evaluate": _evaluate,
         "clips": _clips,
@@ -72,6 +74,10 @@ def _build_parser() -> argparse.ArgumentParser:
         metavar="TEXT",
         help="for the model card: the runs that the initial weights came from",
     )
+    graphs = commands.add_parser(
+        "graphs", help="write the ONNX graphs of a model's architecture into the server"
+    )
+    graphs.add_argument("--folder", type=Path, help="default: the folder that the server reads")
     calibrate = commands.add_parser(
         "calibrate", help="fit the word confidences on held-out utterances, and write them to the model card"
     )
@@ -103,7 +109,7 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--plot", type=Path, metavar="PNG", help="plot the error rates over noise")
     evaluate.add_argument("--threads", type=int, default=2)
-    for command in (export, calibrate, evaluate):
+    for command in (export, graphs, calibrate, evaluate):
         command.add_argument("model", type=Path, help="model file (.safetensors)")
     for command in (prepare, train, calibrate, evaluate):
         command.add_argument(
@@ -153,6 +159,13 @@ def _export(options: argparse.Namespace) -> None:
 
     evaluation = json.loads(options.evaluation.read_text()) if options.evaluation else None
     export_model(options.out, options.model, evaluation, options.earlier_runs)
+
+
+def _graphs(options: argparse.Namespace) -> None:
+    from gorggle_server.avhubert.onnx_loading import GRAPHS, read_config
+    from gorggle_training.onnx_graphs import write_graphs
+
+    write_graphs(read_config(options.model), options.folder or GRAPHS)
 
 
 def _calibrate(options: argparse.Namespace) -> None:

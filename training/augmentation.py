@@ -9,8 +9,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gorggle_server.inference.recognizer import GREY_MEAN, GREY_STD
-from gorggle_server.input_format import FRAME_RATE_HZ, MODEL_INPUT_SIZE_PX, SAMPLES_PER_FRAME
+from gorggle_server.input_format import (
+    FRAME_RATE_HZ,
+    GREY_MEAN,
+    GREY_STD,
+    MODEL_INPUT_SIZE_PX,
+    SAMPLES_PER_FRAME,
+)
 from gorggle_training.camera_simulation import CameraEffects
 from gorggle_training.speech_synthesis import TimedWord
 from gorggle_training.utterances import SPAN_SHARE, Utterance

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 from collections.abc import Callable
 from importlib import metadata
 from typing import TYPE_CHECKING
@@ -35,7 +34,7 @@ from gorggle_server.media.speech_detector import load_network
 from gorggle_server.observability.metrics import ServerMetrics
 from gorggle_server.security.api_tokens import TokenStore
 from gorggle_server.security.secret_sources import SecretsManager, open_secret_source
-from gorggle_server.settings import ServerSettings
+from gorggle_server.settings import ServerSettings, count_cpus
 from gorggle_server.vision import face_embedding
 from gorggle_server.vision.face_detector import FaceDetector
 from gorggle_server.vision.landmark_model import LandmarkModelName, find_dlib_model
@@ -245,9 +244,6 @@ def _create_decoder_pool(settings: ServerSettings) -> DecoderPool | None:
 
 
 def _load_recognizers(settings: ServerSettings) -> tuple[ModelRegistry, dict[str, SpeechRecognizer]]:
-    import torch
-
-    torch.set_num_threads(_count_model_threads(settings))
     catalog = load_models(settings)
     for served in catalog:
         if not served.is_loaded_on_demand:
@@ -257,25 +253,14 @@ def _load_recognizers(settings: ServerSettings) -> tuple[ModelRegistry, dict[str
 
 def _create_admission_controller(settings: ServerSettings, device_estimate: float) -> AdmissionController:
     """Create the admission controller with the budgets of this machine."""
-    cpu = ResourceLimit(settings.max_live_cpu_utilization * _count_cpus(), LIVE_CPU_ESTIMATE)
+    cpu = ResourceLimit(settings.max_live_cpu_utilization * count_cpus(), LIVE_CPU_ESTIMATE)
     own_estimate = LIVE_GIL_ESTIMATE if settings.sandbox_decoding else LIVE_CPU_ESTIMATE
     gil = ResourceLimit(MAX_GIL_LOAD if settings.max_live_cpu_utilization else 0.0, own_estimate)
     # With a GPU one thread waits for it; without, all model threads compute.
-    threads = 1 if settings.device == "cuda" else _count_model_threads(settings)
+    threads = 1 if settings.device == "cuda" else settings.count_model_threads()
     return AdmissionController(
         ResourceLimit(settings.max_live_device_utilization, device_estimate), cpu, threads, gil
     )
-
-
-def _count_model_threads(settings: ServerSettings) -> int:
-    return settings.num_threads or max(1, _count_cpus() // 2)
-
-
-def _count_cpus() -> int:
-    """Return the number of CPUs that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _create_server_options(settings: ServerSettings) -> list[tuple[str, int]]:

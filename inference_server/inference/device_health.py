@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 
-import torch
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -22,6 +21,8 @@ class GpuCollector(Collector):
             "GPU memory: allocated to tensors, reserved by torch, free, total",
             labels=["kind"],
         )
+        import torch
+
         free, total = torch.cuda.mem_get_info()
         memory.add_metric(["tensors"], torch.cuda.memory_allocated())
         memory.add_metric(["reserved"], torch.cuda.memory_reserved())
@@ -37,6 +38,8 @@ class GpuCollector(Collector):
 
 
 def _get_utilization() -> float | None:
+    import torch
+
     try:
         return torch.cuda.utilization() / 100
     except Exception as error:  # boundary to the driver's library, which has its own error classes
@@ -45,7 +48,11 @@ def _get_utilization() -> float | None:
 
 
 def run_probe_kernel(device: str) -> None:
-    """Run a trivial kernel on the device ("cpu" or "cuda"); raise torch's error if the device is unusable."""
+    """Run a trivial kernel on a GPU; raise torch's error if it is unusable. A CPU ("cpu") always works."""
+    if device == "cpu":
+        return
+    import torch
+
     torch.ones(2, device=device).sum().item()
 
 

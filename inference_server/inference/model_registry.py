@@ -9,16 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from gorggle_fusion.confidence import Calibration
 from gorggle_server import s3
-from gorggle_server.avhubert import Model, load_model
+from gorggle_server.avhubert import onnx_loading
 from gorggle_server.errors import InvalidRequestError, ModelFormatError, NotFoundError
 from gorggle_server.inference.interface import ModelDescription, SpeechRecognizer
 from gorggle_server.inference.moonshine_recognizer import DESCRIPTION as MOONSHINE
 from gorggle_server.inference.moonshine_recognizer import MoonshineRecognizer
-from gorggle_server.inference.recognizer import Recognizer
+from gorggle_server.inference.recognizer import Model, Recognizer
 from gorggle_server.inference.whisper_recognizer import WhisperRecognizer, describe_whisper
 from gorggle_server.model_catalogue.catalogue import CatalogueModel, find_missing_extra, load_catalogue
 from gorggle_server.model_catalogue.store import ModelStore, read_record
@@ -138,7 +136,7 @@ def load_models(settings: ServerSettings) -> ModelRegistry:
             continue
         try:
             is_selected = not models or name == settings.audio_model
-            models[name] = _find_moonshine(name, is_loaded_on_demand=not is_selected)
+            models[name] = _find_moonshine(name, settings, is_loaded_on_demand=not is_selected)
         except NotFoundError as error:
             if not models:
                 raise
@@ -158,14 +156,56 @@ def load_models(settings: ServerSettings) -> ModelRegistry:
 def _load_avhubert(name: str, source: str, settings: ServerSettings) -> ServedModel:
     with tempfile.TemporaryDirectory(prefix="gorggle-model-") as folder:
         path = _fetch_model(source, Path(folder))
-        model = load_model(path, device=settings.device, dtype=settings.dtype)
-        model.optimize(int8=settings.quantization == "int8")
+        model = (
+            _load_onnx(path, settings) if _uses_onnxruntime(path, settings) else _load_torch(path, settings)
+        )
         calibrations = {
             _CARD_MODALITIES[modality]: Calibration(entry["slope"], entry["offset"])
             for modality, entry in model.card.get("confidence_calibration", {}).items()
         }
         recognizer = Recognizer(model, calibrations)
         return ServedModel(name, recognizer, _describe_avhubert(model), _hash_files([path]))
+
+
+def _uses_onnxruntime(path: Path, settings: ServerSettings) -> bool:
+    """Return whether a model is run by onnxruntime.
+
+    Raises:
+        InvalidRequestError: onnxruntime was selected, but cannot run the model with these settings.
+    """
+    if settings.backend == "torch":
+        return False
+    is_possible = (
+        (settings.device, settings.dtype, settings.quantization) == ("cpu", "float32", "none")
+        and path.suffix == ".safetensors"
+        and onnx_loading.can_load(path)
+    )
+    if settings.backend == "onnxruntime" and not is_possible:
+        raise InvalidRequestError(
+            f"backend is onnxruntime, which runs models of gorggle-mini's architecture, on a CPU, in float32 without quantization; "
+            f"{path} with device {settings.device}, dtype {settings.dtype} and quantization {settings.quantization} needs torch",
+            field="backend",
+        )
+    return is_possible
+
+
+def _load_onnx(path: Path, settings: ServerSettings) -> Model:
+    return onnx_loading.load_onnx_model(path, settings.count_model_threads())
+
+
+def _load_torch(path: Path, settings: ServerSettings) -> Model:
+    # Imported late: it takes a second and hundreds of megabytes.
+    try:
+        import torch
+
+        from gorggle_server.avhubert import load_model
+    except ImportError as error:
+        raise InvalidRequestError(
+            f"{path} needs torch, which is not installed: pip install 'gorggle[torch]'"
+        ) from error
+    torch.set_num_threads(settings.count_model_threads())
+    model = load_model(path, device=settings.device, dtype=settings.dtype)
+    return model.optimize(int8=settings.quantization == "int8")
 
 
 def _describe_avhubert(model: Model) -> ModelDescription:
@@ -179,7 +219,7 @@ def _describe_avhubert(model: Model) -> ModelDescription:
         encoder_width=config.encoder_dim,
         decoder_layers=config.decoder_layers,
         decoder_width=config.decoder_dim,
-        vocabulary_size=len(model.tokens),
+        vocabulary_size=config.vocabulary_size,
         modalities=tuple(_CARD_MODALITIES[name] for name in names if name in _CARD_MODALITIES),
         # A card describes the vocabulary of a model that recognizes only those words.
         has_open_vocabulary=not card.get("vocabulary"),
@@ -188,7 +228,7 @@ def _describe_avhubert(model: Model) -> ModelDescription:
     )
 
 
-def _find_moonshine(name: str, *, is_loaded_on_demand: bool) -> ServedModel:
+def _find_moonshine(name: str, settings: ServerSettings, *, is_loaded_on_demand: bool) -> ServedModel:
     folder = find_model_folder()
     sha256 = _hash_files([folder / file for file in MODEL_FILES])
     # Found at the start, because by default every request with audio uses the model.
@@ -198,7 +238,7 @@ def _find_moonshine(name: str, *, is_loaded_on_demand: bool) -> ServedModel:
         )
     return ServedModel(
         name,
-        MoonshineRecognizer(folder, torch.get_num_threads()),
+        MoonshineRecognizer(folder, settings.count_model_threads()),
         MOONSHINE,
         sha256,
         # It takes 100 MB and half a second, and many servers never use it.
@@ -219,7 +259,7 @@ def _load_whisper(name: str, source: str, settings: ServerSettings) -> ServedMod
         settings.device,
         settings.dtype,
         int8=settings.quantization == "int8",
-        num_threads=torch.get_num_threads(),
+        num_threads=settings.count_model_threads(),
     )
     entry = _find_entry(folder, sha256)
     recognizer = WhisperRecognizer(model, entry.word_time_shift_s if entry else 0.0)

@@ -7,10 +7,9 @@ import time
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
 
 from gorggle_fusion.confidence import Calibration
 from gorggle_server.errors import ModelFormatError
@@ -26,15 +25,59 @@ from gorggle_server.recognition_options import Modality, RecognitionOptions
 from gorggle_server.repetition import remove_loops
 
 if TYPE_CHECKING:
-    from gorggle_server.avhubert import Hypothesis as TokenHypothesis
-    from gorggle_server.avhubert import Model
+    from numpy.typing import NDArray
 
-# Published normalisation of grey levels (AV-HuBERT, appendix A.1 of the paper).
-GREY_MEAN, GREY_STD = 0.421, 0.165
+    from gorggle_server.avhubert.beam_search import BeamSearch
+    from gorggle_server.avhubert.beam_search import Hypothesis as TokenHypothesis
+    from gorggle_server.avhubert.config import ModelConfig
 
 # A fast speaker says six words per second, about ten tokens with subword or character vocabularies.
 MAX_TOKENS_PER_SECOND = 10
 MIN_TOKEN_LIMIT = 8
+
+
+_OUT_OF_MEMORY = (
+    "DefaultCPUAllocator",  # torch
+    "CUDA failed with error out of memory",  # CTranslate2
+    "Failed to allocate memory",  # onnxruntime
+    "bad allocation",
+)
+
+
+class Model(Protocol):
+    """An AV-HuBERT model, computed by torch (``avhubert.model``) or by onnxruntime (``avhubert.onnx_model``)."""
+
+    card: dict[str, Any]
+    parameter_count: int
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model's configuration."""
+
+    def encode_clips(
+        self, crops: Sequence[NDArray[np.uint8]] | None, features: Sequence[NDArray[np.float32]] | None
+    ) -> list[Any]:
+        """Encode clips of one modality.
+
+        Args:
+            crops: of each clip, uint8 (T, 88, 88); None without video.
+            features: of each clip, float32 (T, 104); None without audio.
+
+        Returns:
+            For each clip (T, D), in the model's type of array; None if the output is not finite.
+        """
+
+    def start_beam_search(self, *, beam: int, length_penalty: float) -> BeamSearch:
+        """Return an empty ``BeamSearch`` for encoded clips."""
+
+    def align_words(self, encoder_out: Any, hypothesis: TokenHypothesis) -> list[Word]:
+        """Compute the timestamps of each word of a hypothesis of an encoded clip."""
+
+    def compute_word_probabilities(self, hypothesis: TokenHypothesis) -> list[float]:
+        """Return the probability of each word given the previous ones."""
+
+    def release_memory(self) -> None:
+        """Release cached device memory."""
 
 
 class Recognizer:
@@ -51,19 +94,10 @@ class Recognizer:
 
     def encode(self, windows: Sequence[InferenceInput]) -> list[EncodedWindow | ModelFormatError]:
         """Encode windows of one modality together; an error stands for a window whose encoder output is not finite."""
-        padding_mask = _create_padding_mask([window.frames for window in windows])
-        device = self.model.device
-        encoder_out = self.model.encode(
-            video=_stack_crops(windows, padding_mask.shape[1], device),
-            audio=_stack_features(windows, padding_mask.shape[1]),
-            padding_mask=padding_mask if bool(padding_mask.any()) else None,
-        )
-        own = [row[: window.frames] for row, window in zip(encoder_out, windows, strict=True)]
+        clips = self.model.encode_clips(_get_crops(windows), _get_features(windows))
         return [
-            EncodedWindow(row, window.modality)
-            if bool(torch.isfinite(row).all())
-            else _create_non_finite_error()
-            for row, window in zip(own, windows, strict=True)
+            _create_non_finite_error() if clip is None else EncodedWindow(clip, window.modality)
+            for clip, window in zip(clips, windows, strict=True)
         ]
 
     def start_decoding(self, options: DecodingOptions) -> DecodingBatch:
@@ -78,8 +112,7 @@ class Recognizer:
 
     def release_memory(self) -> None:
         """Release cached device memory."""
-        if self.model.device.type == "cuda":
-            torch.cuda.empty_cache()
+        self.model.release_memory()
 
     def measure_cost(self) -> float:
         """Measure device seconds per second of media, on two seconds at the default beam size.
@@ -110,9 +143,9 @@ class Recognizer:
 
 @dataclass(frozen=True, eq=False)
 class EncodedWindow:
-    """Encoder output (T, D) of a window, and what it was encoded from."""
+    """Encoder output (T, D) of a window, in the model's type of array, and what it was encoded from."""
 
-    features: torch.Tensor
+    features: Any
     modality: Modality
 
 
@@ -183,12 +216,12 @@ class DecodingBatch:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Return whether an error means that the device or this machine lacked memory."""
-    # On a CPU torch raises a bare RuntimeError that names its allocator; CTranslate2 raises one on a GPU.
-    text = str(error)
+    # On a CPU torch raises a bare RuntimeError that names its allocator; CTranslate2 raises one on a GPU. torch is not imported
+    # here: only its own models need it.
     return (
-        isinstance(error, torch.OutOfMemoryError | MemoryError)
-        or "DefaultCPUAllocator" in text
-        or "CUDA failed with error out of memory" in text
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or any(text in str(error) for text in _OUT_OF_MEMORY)
     )
 
 
@@ -197,41 +230,19 @@ def max_output_tokens(frames: int) -> int:
     return MIN_TOKEN_LIMIT + math.ceil(frames / FRAME_RATE_HZ * MAX_TOKENS_PER_SECOND)
 
 
-def normalise_crops(crops: torch.Tensor) -> torch.Tensor:
-    """Scale uint8 crops to the model's float32 input, on their device."""
-    # One new tensor, then in place: a large batch is not written three times into newly allocated memory.
-    return (crops / 255).sub_(GREY_MEAN).div_(GREY_STD)
-
-
-def _create_padding_mask(lengths: Sequence[int]) -> torch.Tensor:
-    longest = max(lengths)
-    return torch.arange(longest)[None, :] >= torch.tensor(lengths)[:, None]
-
-
-def _stack_crops(windows: Sequence[InferenceInput], frames: int, device: torch.device) -> torch.Tensor | None:
-    """Return the centres of the crops, (B, T, 88, 88). They are copied to the device as bytes, a quarter of the size of floats."""
-    if windows[0].crops is None:
-        return None
+def _get_crops(windows: Sequence[InferenceInput]) -> list[NDArray[np.uint8]] | None:
+    """Return the centres of the crops of each window, (T, 88, 88)."""
     margin = (MOUTH_CROP_SIZE_PX - MODEL_INPUT_SIZE_PX) // 2
     centre = slice(margin, margin + MODEL_INPUT_SIZE_PX)
-    batch = torch.zeros(len(windows), frames, MODEL_INPUT_SIZE_PX, MODEL_INPUT_SIZE_PX, dtype=torch.uint8)
-    for row, window in zip(batch.numpy(), windows, strict=True):
-        assert window.crops is not None, "a batch holds one modality"
-        row[: window.frames] = window.crops[:, centre, centre]
-    if device.type == "cuda":
-        # Only a copy from pinned memory can overlap with computation.
-        batch = batch.pin_memory().to(device, non_blocking=True)
-    return normalise_crops(batch)
+    crops = [window.crops[:, centre, centre] for window in windows if window.crops is not None]
+    assert len(crops) in (0, len(windows)), "a batch holds one modality"
+    return crops or None
 
 
-def _stack_features(windows: Sequence[InferenceInput], frames: int) -> torch.Tensor | None:
-    if windows[0].features is None:
-        return None
-    batch = torch.zeros(len(windows), frames, windows[0].features.shape[1])
-    for row, window in zip(batch, windows, strict=True):
-        assert window.features is not None, "a batch holds one modality"
-        row[: window.frames] = torch.from_numpy(window.features)
-    return batch
+def _get_features(windows: Sequence[InferenceInput]) -> list[NDArray[np.float32]] | None:
+    features = [window.features for window in windows if window.features is not None]
+    assert len(features) in (0, len(windows)), "a batch holds one modality"
+    return features or None
 
 
 def _deduplicate(hypotheses: Sequence[TokenHypothesis], limit: int) -> list[TokenHypothesis]:

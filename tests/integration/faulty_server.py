@@ -1,6 +1,6 @@
 """Server with an injected device fault: ``python -m tests.integration.faulty_server FILE …``.
 
-While FILE exists, ``Model.encode`` raises a RuntimeError with the file's text. With the text "slow SECONDS", it sleeps first
+While FILE exists, ``Recognizer.encode`` raises a RuntimeError with the file's text. With the text "slow SECONDS", it sleeps first
 and then succeeds. With a text that begins with "lost", the device health check fails too, as after an illegal memory access.
 """
 
@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from gorggle_server.__main__ import main
-from gorggle_server.avhubert import Model
 from gorggle_server.inference import device_health
+from gorggle_server.inference.recognizer import Recognizer
 
 
 def inject_faults_while_exists(fault: Path) -> None:
-    """Patch the model and the device health check to fail while the file exists."""
-    encode = Model.encode
+    """Patch the recognizer and the device health check to fail while the file exists."""
+    encode = Recognizer.encode
 
-    def encode_or_fail(self: Model, *arguments: Any, **keywords: Any) -> Any:
+    def encode_or_fail(self: Recognizer, *arguments: Any, **keywords: Any) -> Any:
         if fault.exists():
             text = fault.read_text()
             if text.startswith("slow"):
@@ -36,7 +36,7 @@ def inject_faults_while_exists(fault: Path) -> None:
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         run_probe(device)
 
-    Model.encode = encode_or_fail  # type: ignore[method-assign]
+    Recognizer.encode = encode_or_fail  # type: ignore[method-assign]
     device_health.run_probe_kernel = run_probe_or_fail
 
 

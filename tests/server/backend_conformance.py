@@ -41,10 +41,11 @@ from gorggle_server.whisper import Model as WhisperModel
 from gorggle_server.whisper import check_folder
 from tests import speech_model
 from tests.avhubert import golden
+from tests.avhubert.onnx_models import make_onnx_model
 from tests.clips import read_demo_audio
 from tests.whisper.tiny_model import write_model
 
-MODEL, SPEECH_MODEL, WHISPER_MODEL = "golden", "speech", "whisper"
+MODEL, ONNX_MODEL, SPEECH_MODEL, WHISPER_MODEL = "golden", "golden-onnx", "speech", "whisper"
 OPTIONS = (
     DecodingOptions(4, 1.0, 2, True),
     DecodingOptions(1, 1.0, 0, False),
@@ -56,6 +57,13 @@ LENGTHS = (1, 6, 25)
 def golden_recognizer() -> Recognizer:
     """Return a recognizer for the small golden model."""
     return Recognizer(Model(golden.network(), golden.vocabulary()))
+
+
+@functools.cache
+def onnx_recognizer() -> Recognizer:
+    """Return a recognizer for the small golden model, run by onnxruntime."""
+    with tempfile.TemporaryDirectory() as folder:
+        return Recognizer(make_onnx_model(golden.network(), Path(folder)))
 
 
 def make_window(frames: int, modality: Modality = Modality.AUDIO_VISUAL, seed: int = 0) -> InferenceInput:
@@ -126,6 +134,7 @@ class Subject:
 
 SUBJECTS = {
     MODEL: Subject(golden_recognizer, make_window, tuple(Modality)),
+    ONNX_MODEL: Subject(onnx_recognizer, make_window, tuple(Modality)),
 }
 if speech_model.IS_INSTALLED:
     SUBJECTS[SPEECH_MODEL] = Subject(speech_recognizer, make_speech_window, (Modality.AUDIO_ONLY,))

@@ -1,16 +1,10 @@
-"""The Gorggle model file: a safetensors file with weights, vocabulary, configuration and model card.
-
-The header's metadata has ``format``, ``version``, and as JSON ``config``, ``units`` (the vocabulary), ``card`` and
-``checksums``: the CRC-32 of every tensor, and under "" that of the other entries, because safetensors has no checksums.
-The SentencePiece model is the uint8 tensor ``sentencepiece_model``.
-"""
+"""The Gorggle model file: a safetensors file with weights and the header of ``file_header``."""
 
 from __future__ import annotations
 
 import json
 import os
 import tempfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,14 +18,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gorggle_server.avhubert.checkpoints.model_card import validate_card
+from gorggle_server.avhubert.checkpoints.file_header import (
+    FORMAT,
+    SENTENCEPIECE,
+    VERSION,
+    FileHeader,
+    compute_checksum,
+    compute_header_checksum,
+    parse_header,
+)
 from gorggle_server.avhubert.checkpoints.stored_model import COUNTERS, LazyTensor, StoredModel
 from gorggle_server.avhubert.config import ModelConfig
 from gorggle_server.errors import ModelFormatError, NotFoundError
 
-FORMAT = "gorggle-avhubert"
-VERSION = 1
-_SENTENCEPIECE = "sentencepiece_model"
 _DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -49,14 +48,11 @@ class _Slice:
     name: str
     shape: tuple[int, ...]
     dtype: torch.dtype
-    checksum: int | None
+    header: FileHeader
 
     def read(self) -> Tensor:
         tensor: Tensor = self.file.get_tensor(self.name)
-        if _checksum(tensor) != self.checksum:
-            raise ModelFormatError(
-                f"{self.name} does not match its checksum: the file is damaged, download it again"
-            )
+        self.header.verify(self.name, str(tensor.dtype), tensor.shape, _get_bytes(tensor))
         return tensor
 
 
@@ -78,55 +74,26 @@ def open_model(path: Path) -> Iterator[StoredModel]:
 
 
 def _to_stored_model(file: Any) -> StoredModel:
-    metadata: dict[str, str] = file.metadata() or {}
-    if metadata.get("format") != FORMAT:
-        raise ModelFormatError(
-            f"the safetensors file has format {metadata.get('format')!r}; expected {FORMAT!r}: "
-            "convert a checkpoint with `gorggle model convert`"
-        )
-    if metadata.get("version") != str(VERSION):
-        raise ModelFormatError(
-            f"the model file has version {metadata.get('version')!r}; this server supports {VERSION}: update it"
-        )
-    checksums = _parse_json(metadata, "checksums", dict)
-    if _header_checksum(metadata) != checksums.get(""):
-        raise ModelFormatError(
-            "the model file's header does not match its checksum: the file is damaged, download it again"
-        )
-    tokens = _parse_json(metadata, "units", list)
-    if not all(isinstance(token, str) for token in tokens):
-        raise ModelFormatError("the model file's vocabulary has entries that are not strings")
-    slices = {name: _get_slice(file, name, checksums.get(name)) for name in file.keys()}  # noqa: SIM118  no dict
-    sentencepiece = slices.pop(_SENTENCEPIECE, None)
+    header = parse_header(file.metadata() or {})
+    slices = {name: _get_slice(file, name, header) for name in file.keys()}  # noqa: SIM118  no dict
+    sentencepiece = slices.pop(SENTENCEPIECE, None)
     weights: dict[str, LazyTensor] = dict(slices)
     return StoredModel(
-        config=ModelConfig.from_dict(_parse_json(metadata, "config", dict)),
-        tokens=tokens,
+        config=header.config,
+        tokens=header.tokens,
         sentencepiece_model=None if sentencepiece is None else sentencepiece.read().numpy().tobytes(),
-        card=validate_card(_parse_json(metadata, "card", dict)),
+        card=header.card,
         weights=weights,
         layout=f"{FORMAT} {VERSION}",
     )
 
 
-def _get_slice(file: Any, name: str, checksum: int | None) -> _Slice:
+def _get_slice(file: Any, name: str, header: FileHeader) -> _Slice:
     view = file.get_slice(name)
     dtype = _DTYPES.get(view.get_dtype())
     if dtype is None:
         raise ModelFormatError(f"{name} has type {view.get_dtype()}; expected one of {sorted(_DTYPES)}")
-    return _Slice(file, name, tuple(view.get_shape()), dtype, checksum)
-
-
-def _parse_json(metadata: Mapping[str, str], name: str, kind: type) -> Any:
-    try:
-        value = json.loads(metadata[name])
-    except (KeyError, ValueError, RecursionError) as error:
-        raise ModelFormatError(f"the model file's header has no valid {name}: {error}") from error
-    if not isinstance(value, kind):
-        raise ModelFormatError(
-            f"the model file's {name} is a {type(value).__name__}; expected a {kind.__name__}"
-        )
-    return value
+    return _Slice(file, name, tuple(view.get_shape()), dtype, header)
 
 
 def write_model(
@@ -163,7 +130,7 @@ def write_model(
         tensors[name] = stored.clone() if stored.data_ptr() in addresses else stored
         addresses.add(stored.data_ptr())
     if sentencepiece_model is not None:
-        tensors[_SENTENCEPIECE] = torch.frombuffer(bytearray(sentencepiece_model), dtype=torch.uint8)
+        tensors[SENTENCEPIECE] = torch.frombuffer(bytearray(sentencepiece_model), dtype=torch.uint8)
     metadata = {
         "format": FORMAT,
         "version": str(VERSION),
@@ -171,8 +138,11 @@ def write_model(
         "units": json.dumps(tokens, ensure_ascii=False),
         "card": json.dumps(dict(card), ensure_ascii=False),
     }
-    checksums = {name: _checksum(tensor) for name, tensor in tensors.items()}
-    metadata["checksums"] = json.dumps({"": _header_checksum(metadata), **checksums})
+    checksums = {
+        name: compute_checksum(str(tensor.dtype), tensor.shape, _get_bytes(tensor))
+        for name, tensor in tensors.items()
+    }
+    metadata["checksums"] = json.dumps({"": compute_header_checksum(metadata), **checksums})
     if not path.parent.is_dir():
         raise NotFoundError(f"the output folder {path.parent} does not exist: create it first")
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -189,12 +159,6 @@ def write_model(
         Path(temporary).unlink(missing_ok=True)
 
 
-def _checksum(tensor: Tensor) -> int:
-    described = f"{tensor.dtype}{tuple(tensor.shape)}".encode()
-    numbers: NDArray[np.uint8] = tensor.flatten().view(torch.uint8).numpy()
-    return zlib.crc32(numbers.data, zlib.crc32(described))
-
-
-def _header_checksum(metadata: Mapping[str, str]) -> int:
-    covered = [metadata.get(name, "") for name in ("format", "version", "config", "units", "card")]
-    return zlib.crc32("\0".join(covered).encode("utf-8", "surrogatepass"))
+def _get_bytes(tensor: Tensor) -> NDArray[np.uint8]:
+    data: NDArray[np.uint8] = tensor.flatten().view(torch.uint8).numpy()
+    return data
