@@ -1,7 +1,7 @@
 """Measures where dlib's 68 landmarks lie on MediaPipe's face mesh, and how mouth crops by either differ.
 
-python -m gorggle_training.face_mesh_offsets --person s1 CLIP… --person s4 CLIP… --write FILE
-python -m gorggle_training.face_mesh_offsets --person s2 CLIP… --person s3 CLIP…
+python training/face_mesh_offsets.py --person s1 CLIP… --person s4 CLIP… --write FILE
+python training/face_mesh_offsets.py --person s2 CLIP… --person s3 CLIP…
 
 The offset of a landmark is the median over people of its mean over their frames, in the canvas of the mean face, averaged
 with that of the mirrored landmark. Needs dlib's model; a server whose landmark model is ``mediapipe`` does not.

@@ -104,8 +104,22 @@ class GraphBuilder:
         )
 
     def prelu(self, x: str, name: str, channels: int) -> str:
-        """Add a PReLU with one slope per channel."""
-        return self.node("PRelu", x, self.weight(name, channels, 1, 1))
+        """Add a PReLU with one slope per channel, as slope * x + (1 - slope) * max(x, 0).
+
+        The products are convolutions of one pixel: with onnxruntime's own PReLU, which its blocked memory layout does not have, the
+        front-end takes 1.6 times as long.
+        """
+        parts = [
+            self.node(
+                "Conv",
+                part,
+                self.weight(f"{name}.{kind}", channels, 1, 1, 1),
+                kernel_shape=[1, 1],
+                group=channels,
+            )
+            for kind, part in (("slope", x), ("rest", self.node("Relu", x)))
+        ]
+        return self.node("Add", *parts)
 
     def split_heads(self, x: str, heads: int, dim: int, order: Sequence[int]) -> str:
         """Reshape (B, T, heads * dim) to (B, T, heads, dim) and transpose it."""
@@ -132,7 +146,7 @@ def build_video_frontend(config: ModelConfig) -> onnx.ModelProto:
     graph, channels = GraphBuilder("video_frontend"), config.frontend_channels
     x = graph.input("frames", ("N", STEM_FRAMES, MODEL_INPUT_SIZE_PX, MODEL_INPUT_SIZE_PX))
     x = graph.prelu(
-        graph.convolution(x, "stem", (STEM_FRAMES, channels), 7, stride=2), "stem.slope", channels
+        graph.convolution(x, "stem", (STEM_FRAMES, channels), 7, stride=2), "stem.prelu", channels
     )
     x = graph.node("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
     before = channels
@@ -144,9 +158,9 @@ def build_video_frontend(config: ModelConfig) -> onnx.ModelProto:
             if stride != 1 or before != width:
                 residual = graph.convolution(x, f"{name}.downsample", (before, width), 1, stride)
             y = graph.convolution(x, f"{name}.conv1", (before, width), 3, stride)
-            y = graph.prelu(y, f"{name}.slope1", width)
+            y = graph.prelu(y, f"{name}.prelu1", width)
             y = graph.convolution(y, f"{name}.conv2", (width, width), 3)
-            x = graph.prelu(graph.node("Add", y, residual), f"{name}.slope2", width)
+            x = graph.prelu(graph.node("Add", y, residual), f"{name}.prelu2", width)
             before = width
     pooled = graph.node("Flatten", graph.node("GlobalAveragePool", x), axis=1)
     graph.output(

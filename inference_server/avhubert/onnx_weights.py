@@ -77,14 +77,14 @@ def _prepare_video_frontend(stored: Mapping[str, FloatArray]) -> dict[str, Float
 
     fold("stem", "frontend3D.0", "frontend3D.1")
     weights["stem.weight"] = weights["stem.weight"][:, 0]
-    weights["stem.slope"] = stored[f"{resnet}frontend3D.2.weight"][:, None, None]
+    weights.update(_split_prelu("stem.prelu", stored[f"{resnet}frontend3D.2.weight"]))
     for stage in range(1, 5):
         for block in range(2):
             name, trunk = f"layer{stage}.{block}", f"trunk.layer{stage}.{block}"
             for number in (1, 2):
                 fold(f"{name}.conv{number}", f"{trunk}.conv{number}", f"{trunk}.bn{number}")
                 slope = stored[f"{resnet}{trunk}.relu{number}.weight"]
-                weights[f"{name}.slope{number}"] = slope[:, None, None]
+                weights.update(_split_prelu(f"{name}.prelu{number}", slope))
             if f"{resnet}{trunk}.downsample.0.weight" in stored:
                 fold(f"{name}.downsample", f"{trunk}.downsample.0", f"{trunk}.downsample.1")
     weights.update(_copy_linear(stored, "video_proj", f"{own}proj"))
@@ -155,6 +155,12 @@ def _prepare_feed_forward(stored: Mapping[str, FloatArray], name: str, layer: st
         **_copy_linear(stored, f"{name}.fc1", f"{layer}.fc1"),
         **_copy_linear(stored, f"{name}.fc2", f"{layer}.fc2"),
     }
+
+
+def _split_prelu(name: str, slope: FloatArray) -> dict[str, FloatArray]:
+    """Return the factors of x and of max(x, 0)."""
+    factors = {f"{name}.slope": slope, f"{name}.rest": 1 - slope}
+    return {key: factor[:, None, None, None] for key, factor in factors.items()}
 
 
 def _copy_linear(stored: Mapping[str, FloatArray], name: str, source: str) -> dict[str, FloatArray]:

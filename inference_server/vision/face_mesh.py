@@ -3,7 +3,7 @@
 The mesh is fitted in a square region around the face that is rotated upright, as MediaPipe does: 1.5 times as large as the
 mesh on the previous frame. The 68 landmarks are points of the mesh, or midpoints of two, each with an offset: dlib's
 landmarks, which the crops of the published models are cut by, lie elsewhere, at the outer corners of the eyes by 4 % of the eye
-distance. Offsets are medians over faces, measured by ``gorggle_training.face_mesh_offsets``.
+distance. Offsets are medians over faces, measured by ``training/face_mesh_offsets.py``.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import end_to_end, engine, report, roofline, suite, vision
+from benchmarks import backends, end_to_end, engine, report, roofline, suite, vision
 from benchmarks.synthetic_video import clips
 
 ROOT = Path(__file__).parents[2]
@@ -157,6 +157,20 @@ def test_the_engine_benchmark_runs_without_fairseq(tmp_path: Path, monkeypatch: 
     assert measured["rows"][-1]["tokens_identical"]
     lines = report.format_engine({"engine": measured})
     assert sum("embedded (gorggle-mini-1)" in line for line in lines) == 4
+
+
+@pytest.mark.usefixtures("_restore_num_threads")
+def test_the_backends_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "SECONDS", (1,))
+    monkeypatch.setattr(backends, "SEARCHES", ((2, 3),))
+    out = tmp_path / "backends.json"
+    backends.main(["--repeats", "1", "--threads", "1", "--out", str(out)])
+    measured = json.loads(out.read_text())
+    assert measured["rows"][-1]["tokens_identical"]
+    assert all(row["ratio"] > 0 for row in measured["rows"])
+    assert measured["loading"]["onnxruntime"]["megabytes"] < measured["loading"]["torch"]["megabytes"]
+    lines = report.format_backends({"backends": measured})
+    assert sum("beam search, 2 clips, beam 3" in line and "identical" in line for line in lines) == 1
 
 
 @pytest.mark.usefixtures("_restore_num_threads")
