@@ -35,13 +35,19 @@ def read_config(path: Path) -> ModelConfig:
 
 
 def can_load(path: Path) -> bool:
-    """Return whether a file is a Gorggle model of an architecture that there are graphs for; it may be damaged."""
+    """Return whether a file is a Gorggle model of an architecture that there are graphs for.
+
+    Raises:
+        ModelFormatError: it is a safetensors file, but not a model, or its header is damaged.
+    """
     try:
         with safe_open(path, framework="np") as file:
             header = parse_header(file.metadata() or {})
             dtypes = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118  no dict
-    except (SafetensorError, OSError, ValueError, ModelFormatError):
+    except (SafetensorError, OSError):
         return False
+    except ModelFormatError as error:
+        raise ModelFormatError(f"{path} is not a usable model file: {error}") from error
     return dtypes <= _DTYPES.keys() and describe_architecture(header.config) == _read_architecture()
 
 

@@ -230,11 +230,9 @@ class OnnxDecoder:
         """Add clips, encoder outputs (T, D), to a cache."""
         for row, clip in zip(cache.add_clips([len(clip) for clip in clips]), clips, strict=True):
             for name, values in self.project_source(clip).items():
-                target = cache.source[name][row]
+                target = _swap_keys(name, cache.source[name][row])
                 target[...] = 0
-                (target.swapaxes(1, 2) if _get_axis(name) == 3 else target)[:, : len(clip)] = (
-                    values[0].swapaxes(1, 2) if _get_axis(name) == 3 else values[0]
-                )
+                target[:, : len(clip)] = _swap_keys(name, values[0])
 
     def find_candidates(self, step: StepInput, cache: OnnxCache) -> Candidates:
         """Append the newest token of every hypothesis, and find the best continuations."""
@@ -266,6 +264,11 @@ class OnnxDecoder:
 def _get_axis(name: str) -> int:
     """Return the axis of tokens or frames in an array of ``OnnxCache``."""
     return 3 if name.startswith("keys") else 2
+
+
+def _swap_keys(name: str, array: FloatArray) -> FloatArray:
+    """Return keys (heads, d, N), and values as they are, as (heads, N, d)."""
+    return array.swapaxes(1, 2) if name.startswith("keys") else array
 
 
 def _to_bias(mask: NDArray[np.bool_]) -> FloatArray:

@@ -172,6 +172,7 @@ def _uses_onnxruntime(path: Path, settings: ServerSettings) -> bool:
 
     Raises:
         InvalidRequestError: onnxruntime was selected, but cannot run the model with these settings.
+        ModelFormatError: the model file is damaged.
     """
     if settings.backend == "torch":
         return False
@@ -201,7 +202,7 @@ def _load_torch(path: Path, settings: ServerSettings) -> Model:
         from gorggle_server.avhubert import load_model
     except ImportError as error:
         raise InvalidRequestError(
-            f"{path} needs torch, which is not installed: pip install 'gorggle[torch]'"
+            f"{path} needs torch, which is not installed: pip install 'gorggle[server]'"
         ) from error
     torch.set_num_threads(settings.count_model_threads())
     model = load_model(path, device=settings.device, dtype=settings.dtype)

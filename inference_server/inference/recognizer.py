@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 MAX_TOKENS_PER_SECOND = 10
 MIN_TOKEN_LIMIT = 8
 
-
+# Texts of errors of other classes than MemoryError.
 _OUT_OF_MEMORY = (
     "DefaultCPUAllocator",  # torch
     "CUDA failed with error out of memory",  # CTranslate2
