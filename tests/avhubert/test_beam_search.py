@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gorggle_server.avhubert import sparse_self_attention
-from gorggle_server.avhubert.beam_search import BeamSearch, Hypothesis, beam_search
+from gorggle_server.avhubert.beam_search import (
+    BeamSearch,
+    Hypothesis,
+    StepInput,
+    beam_search,
+    select_candidates,
+)
 from gorggle_server.avhubert.config import ModelConfig
-from gorggle_server.avhubert.decoder import Decoder
+from gorggle_server.avhubert.decoder import Decoder, _select_on_device
 from gorggle_server.avhubert.sparse_self_attention import AncestorIndex
 from gorggle_server.errors import ModelFormatError
 
@@ -148,6 +155,34 @@ def test_missing_torch_support_for_sparse_products_is_detected(monkeypatch: pyte
         assert not sparse_self_attention._supports_products()
     finally:
         sparse_self_attention._supports_products.cache_clear()
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 999), clips=st.integers(1, 5), width=st.sampled_from([1, 3, 8]), data=st.data())
+def test_candidates_selected_on_a_device_are_those_of_the_host(
+    seed: int, clips: int, width: int, data: st.DataObject
+) -> None:
+    rng = np.random.default_rng(seed)
+    logits = rng.standard_normal((clips, width, VOCABULARY)).astype(np.float32)
+    flags = st.lists(st.booleans(), min_size=clips, max_size=clips)
+    step = StepInput(
+        tokens=np.zeros((clips, width), np.int64),
+        totals=np.where(rng.random((clips, width)) < 0.2, -np.inf, -rng.random((clips, width))).astype(
+            np.float32
+        ),
+        is_first=np.array(data.draw(flags)),
+        is_last=np.array(data.draw(flags)),
+    )
+    if data.draw(st.booleans()):
+        logits[0, 0, 5] = data.draw(st.sampled_from([np.nan, np.inf, -np.inf]))
+    expected, found = select_candidates(logits, step), _select_on_device(torch.from_numpy(logits), step)
+    assert found.is_finite.tolist() == expected.is_finite.tolist()
+    for row in np.flatnonzero(expected.is_finite):
+        np.testing.assert_allclose(found.scores[row], expected.scores[row], rtol=1e-5)
+        # The order of equal scores is not specified, and impossible continuations all have minus infinity.
+        possible = expected.scores[row] > -np.inf
+        assert found.tokens[row, possible].tolist() == expected.tokens[row, possible].tolist()
+        assert found.parents[row, possible].tolist() == expected.parents[row, possible].tolist()
 
 
 @settings(max_examples=15, deadline=None)
