@@ -65,10 +65,14 @@ def load_onnx_model(path: Path, num_threads: int = 1) -> OnnxModel:
             vocabulary = Vocabulary(header.tokens, None if sentencepiece is None else sentencepiece.tobytes())
             weights = {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
         return OnnxModel(GRAPHS, weights, header.config, vocabulary, header.card, num_threads)
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError) as error:
         raise ModelFormatError(f"{path} is not a complete safetensors file: {error}") from error
     except KeyError as error:
         raise ModelFormatError(f"{path} is not a usable model file: it lacks the weight {error}") from error
+    except (IndexError, ValueError) as error:
+        raise ModelFormatError(
+            f"{path} is not a usable model file: its weights do not match its configuration ({error})"
+        ) from error
     except ModelFormatError as error:
         raise ModelFormatError(f"{path} is not a usable model file: {error}") from error
 

@@ -123,7 +123,7 @@ class OnnxModel:
         return np.concatenate([part[0] for part in parts])
 
     def release_memory(self) -> None:
-        """Do nothing: there is no device memory."""
+        """No-op: on a CPU no device memory is cached."""
 
     def start_beam_search(self, *, beam: int, length_penalty: float = 1.0) -> BeamSearch:
         """Return an empty ``BeamSearch``, to which clips can be added between steps."""

@@ -311,6 +311,8 @@ def resolve_source(source: str, store: ModelStore) -> str:
 
 def _fetch_model(source: str, folder: Path) -> Path:
     if not source.startswith("s3://"):
+        if not Path(source).is_file():
+            raise NotFoundError(f"model file {source} does not exist")
         return Path(source)
     address = s3.S3Location.parse(source)
     path = folder / Path(address.key).name

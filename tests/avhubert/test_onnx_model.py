@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from gorggle_server.avhubert import AVHubertNetwork, Hypothesis, Model, ModelConfig, convert, load_model
+from gorggle_server.avhubert.checkpoints.safetensors_file import write_model
 from gorggle_server.avhubert.decoder import sinusoidal_positions
 from gorggle_server.avhubert.onnx_loading import GRAPHS, can_load, load_onnx_model, read_config
 from gorggle_server.avhubert.onnx_model import OnnxModel
@@ -178,6 +179,31 @@ def test_a_damaged_header_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelFormatError, match="header does not match its checksum"):
         can_load(path)
     with pytest.raises(ModelFormatError, match="header does not match its checksum"):
+        load_onnx_model(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("encoder.feature_extractor_video.resnet.frontend3D.0.weight", (16,)),
+        ("encoder.layer_norm.weight", (7,)),
+        ("decoder.embed_tokens.weight", (5, 192)),
+        ("decoder.layers.0.self_attn.q_proj.weight", ()),
+        ("encoder.encoder.pos_conv.0.weight_v", (192, 12, 3)),
+        ("decoder.layer_norm.bias", None),
+    ],
+)
+def test_weights_of_another_shape_are_refused(
+    name: str, shape: tuple[int, ...] | None, tmp_path: Path
+) -> None:
+    model, path = load_model(EMBEDDED_MODEL), tmp_path / "forged.safetensors"
+    state = model.network.state_dict()
+    del state[name]
+    if shape is not None:
+        state[name] = torch.zeros(shape)
+    write_model(path, state, model.config, model.tokens, None, model.card)
+    assert can_load(path)
+    with pytest.raises(ModelFormatError, match="not a usable model file"):
         load_onnx_model(path)
 
 

@@ -95,6 +95,17 @@ def test_models_that_need_torch_say_so(tmp_path: Path) -> None:
     assert f"{path} needs torch, which is not installed" in done.stdout, done.stderr
 
 
+def test_a_missing_model_file_is_named_before_its_library() -> None:
+    program = (
+        "from gorggle_server.inference.model_registry import load_models\n"
+        "from gorggle_server.settings import ServerSettings\n"
+        "from gorggle_server.errors import NotFoundError\n"
+        "try:\n    load_models(ServerSettings(default_model='/missing.safetensors'))\n"
+        "except NotFoundError as error:\n    print(error)\n"
+    )
+    assert "model file /missing.safetensors does not exist" in run_program(program).stdout
+
+
 @pytest.mark.parametrize("change", [{"quantization": "int8"}, {"dtype": "bfloat16"}])
 def test_onnxruntime_is_refused_where_it_cannot_compute(change: dict[str, str]) -> None:
     settings = ServerSettings.model_validate({"backend": "onnxruntime", **change})
